@@ -1,0 +1,59 @@
+// KernelSet: the whole menu of math, one virtual per op. Implementations: reference (slow, obvious,
+// double accumulation: the oracle of the contract suite), cpu (portable, AVX2, AVX-512, AVX-512 BF16,
+// chosen by CPUID), cuda (a module). Stateless; any thread with its own Stream may call. Shapes and
+// dtypes are the caller's duty (CHOIR_CHECK). Exactness: for one kernel set, every output element is a
+// function of its own inputs alone, whatever else is in the batch and however many threads run.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "kernels/ops/attention.h"
+#include "kernels/ops/elementwise.h"
+#include "kernels/ops/linear.h"
+#include "kernels/ops/moe.h"
+#include "kernels/stream.h"
+
+namespace choir {
+
+// The largest shapes a worker will ask for; sizes the workspace.
+struct KernelLimits {
+  int64_t rows_max = 0;       // most rows of any op (step tokens; received expert rows)
+  int64_t columns_max = 0;    // widest K of any Linear
+  int64_t positions_max = 0;  // longest sequence
+  int64_t heads_max = 0;
+};
+
+class KernelSet {
+ public:
+  virtual ~KernelSet() = default;
+
+  // "cpu-avx512bf16": part of the numerics id; two sets with one name give the same bits.
+  virtual std::string Name() const = 0;
+  virtual size_t WorkspaceBytes(const KernelLimits& limits, int num_threads) const = 0;
+
+  virtual void Embedding(const EmbeddingArgs&, const Stream&) const = 0;
+  virtual void Linear(const LinearArgs&, const Stream&) const = 0;
+  virtual void HeadProject(const HeadProjectArgs&, const Stream&) const = 0;
+  virtual void RmsNorm(const RmsNormArgs&, const Stream&) const = 0;
+  virtual void Rope(const RopeArgs&, const Stream&) const = 0;
+  virtual void SwiGlu(const SwiGluArgs&, const Stream&) const = 0;
+  virtual void Add(const AddArgs&, const Stream&) const = 0;
+  virtual void StoreKv(const StoreKvArgs&, const Stream&) const = 0;
+  virtual void PagedAttention(const PagedAttentionArgs&, const Stream&) const = 0;
+  virtual void MlaAttention(const MlaAttentionArgs&, const Stream&) const = 0;
+  virtual void GateTopK(const GateTopKArgs&, const Stream&) const = 0;
+  virtual void ExpertFfn(const ExpertFfnArgs&, const Stream&) const = 0;
+  virtual void Combine(const CombineArgs&, const Stream&) const = 0;
+};
+
+std::unique_ptr<KernelSet> MakeReferenceKernels();
+
+// `path`: "auto" (the best this CPU has) or one of CpuPaths(); an unknown or unsupported one is an
+// error that names those that would work.
+StatusOr<std::unique_ptr<KernelSet>> MakeCpuKernels(const std::string& path);
+std::vector<std::string> CpuPaths();  // that this CPU supports, best first
+
+}  // namespace choir

@@ -1,0 +1,16 @@
+// The sub-commands of `choir`. Each lives in cmd_<name>.cc and parses its own arguments with OptionSet;
+// argv[0] is "choir <name>". Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage. Data goes to
+// stdout, messages for people to stderr.
+#pragma once
+
+namespace choir {
+
+struct Command {
+  const char* name;     // "audit verify" is one name with a space
+  const char* summary;  // one line for --help
+  int (*run)(int argc, const char* const* argv);
+};
+
+// add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
+
+}  // namespace choir

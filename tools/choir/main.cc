@@ -1,0 +1,68 @@
+// `choir`: the command line. Finds the sub-command and runs it.
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "common/base/version.h"
+#include "common/config/options.h"
+#include "tools/choir/commands.h"
+
+namespace choir {
+namespace {
+
+constexpr Command kCommands[] = {
+    {nullptr, nullptr, nullptr},
+};
+
+void PrintHelp() {
+  std::printf("choir: serve Mixture-of-Experts language models on your own machines.\n\n"
+              "usage: choir COMMAND [OPTION...]    (choir COMMAND --help explains)\n\n");
+  for (const Command& c : kCommands) {
+    if (c.name != nullptr) std::printf("  %-16s %s\n", c.name, c.summary);
+  }
+}
+
+// Matches one or two words ("keys add").
+const Command* Find(int argc, char** argv, int* words) {
+  const std::string one = argv[1];
+  const std::string two = argc > 2 ? one + " " + argv[2] : one;
+  for (const Command& c : kCommands) {
+    if (c.name == nullptr) continue;
+    if (two == c.name && one != c.name) return *words = 2, &c;
+    if (one == c.name) return *words = 1, &c;
+  }
+  return nullptr;
+}
+
+int Main(int argc, char** argv) {
+  if (argc < 2 || std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0) {
+    PrintHelp();
+    return argc < 2 ? 2 : 0;
+  }
+  if (std::strcmp(argv[1], "--version") == 0) {
+    std::printf("choir %s\n", kVersion);
+    return 0;
+  }
+  int words = 1;
+  const Command* command = Find(argc, argv, &words);
+  if (command == nullptr) {
+    std::vector<std::string> names;
+    for (const Command& c : kCommands) {
+      if (c.name != nullptr) names.emplace_back(c.name);
+    }
+    const std::string near = NearestName(argv[1], names);
+    std::fprintf(stderr, "choir: there is no command '%s'%s; choir --help lists them\n", argv[1],
+                 near.empty() ? "" : (", did you mean '" + near + "'?").c_str());
+    return 2;
+  }
+  const std::string program = std::string("choir ") + command->name;
+  std::vector<const char*> args = {program.c_str()};
+  for (int i = 1 + words; i < argc; ++i) args.push_back(argv[i]);
+  return command->run(static_cast<int>(args.size()), args.data());
+}
+
+}  // namespace
+}  // namespace choir
+
+int main(int argc, char** argv) { return choir::Main(argc, argv); }

@@ -1,0 +1,54 @@
+// ExpertExchange: brings token rows to the ranks that own their experts and the outputs back to the
+// token's owner, where they are summed in ascending expert id (kernels/ops/moe.h Combine), so that the
+// bits do not depend on the number of ranks. Built on Collectives; one per rank; owner thread only.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/tensor/tensor_view.h"
+#include "worker/comm/collectives.h"
+#include "worker/comm/expert_placement.h"
+
+namespace choir {
+
+struct ExchangeLimits {
+  int64_t tokens_max = 0;  // own tokens in a step, per rank
+  int64_t top_k = 0;
+  int64_t hidden = 0;
+};
+
+struct ExchangeStats {       // since creation
+  uint64_t dispatch_bytes = 0, combine_bytes = 0;  // that left this rank
+  double dispatch_seconds = 0, combine_seconds = 0;
+};
+
+// What this rank has to compute. Valid until the next Dispatch.
+struct DispatchedRows {
+  TensorView x;                  // [R, hidden] in the payload dtype, grouped by local expert
+  std::vector<int32_t> offsets;  // [local experts + 1]
+};
+
+class ExpertExchange {
+ public:
+  virtual ~ExpertExchange() = default;
+
+  // x: [T, hidden] f32; expert_ids: [T, top_k] i32, ascending in a row; T may be 0 (a helping rank).
+  // payload: kF32, or kBF16 (rounded once, here: the same bits whether a row travels or not).
+  virtual StatusOr<DispatchedRows> Dispatch(TensorView x, TensorView expert_ids, DType payload) = 0;
+
+  // expert_out: [R, hidden] f32 in the order of the last Dispatch's rows.
+  // y: [T * top_k, hidden] f32; row t * top_k + k is the output of expert_ids[t][k] for token t.
+  virtual Status Combine(TensorView expert_out, TensorView y) = 0;
+
+  virtual const ExchangeStats& stats() const = 0;
+};
+
+// `collectives` outlives the exchange.
+std::unique_ptr<ExpertExchange> MakeExpertExchange(Collectives* collectives,
+                                                   const ExpertPlacement& placement,
+                                                   const ExchangeLimits& limits);
+
+}  // namespace choir

@@ -1,0 +1,116 @@
+// Model: one family's layers wired over KernelSet, KV pool and ExpertExchange. Weights are read-only
+// after load and may be shared by the ranks of a process. One Model object per rank; its owner thread
+// calls Forward. All memory is allocated at Make from the limits.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/status.h"
+#include "common/tensor/tensor_view.h"
+#include "kernels/kernels.h"
+#include "worker/comm/expert_exchange.h"
+
+namespace choir {
+
+// What the KV manager has to keep for one layer, per token. Widths in elements; kinds beyond these come
+// with their families (recurrent, compressed).
+struct LayerKv {
+  enum class Kind : uint8_t { kKeysValues, kLatent } kind = Kind::kKeysValues;
+  int64_t k_width = 0;  // kKeysValues: kv_heads * head_dim; kLatent: lora + rope
+  int64_t v_width = 0;  // kLatent: 0
+  int64_t window = 0;   // > 0: only the last `window` tokens are ever read
+};
+
+struct KvLayout {
+  DType dtype = DType::kF32;
+  std::vector<LayerKv> layers;
+  int64_t BytesPerToken() const {
+    int64_t n = 0;
+    for (const LayerKv& l : layers) n += l.k_width + l.v_width;
+    return n * static_cast<int64_t>(SizeOf(dtype));
+  }
+};
+
+// The pool as kernels see it; worker/kv owns the memory.
+struct LayerKvView {
+  KvView k;
+  KvView v;  // empty for kLatent
+};
+
+// One step's rows of this rank. All sizes may be 0: a rank without own work still serves its experts.
+struct ModelBatch {
+  std::span<const int32_t> tokens;     // [T]
+  std::span<const int32_t> positions;  // [T]
+  std::span<const int64_t> slots;      // [T] where each token's KV goes
+  std::span<const AttentionSequence> sequences;
+  std::span<const int32_t> logit_rows;  // ascending rows whose logits are wanted
+  TensorView logits;                    // out: [logit_rows, vocab] f32
+  std::span<const LayerKvView> kv;      // by layer
+};
+
+struct ModelLimits {
+  int64_t step_tokens = 512;     // own rows in a step
+  int64_t step_tokens_group = 0; // rows of all ranks in a step (sizes what experts may receive)
+  int64_t positions_max = 0;     // context length to serve
+  int64_t logit_rows_max = 256;
+};
+
+struct ModelInfo {
+  std::string family;       // "deepseek_v3"
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t layers = 0;
+  int64_t context_length = 0;  // max_position_embeddings
+  int32_t num_experts = 0;     // 0: dense
+  int32_t top_k = 0;
+  int64_t weight_bytes = 0;        // held in memory
+  int64_t active_weight_bytes = 0;  // read per token at batch 1
+  int64_t active_flops = 0;         // per token
+  std::vector<int32_t> eos_ids;     // generation_config.json wins over config.json
+};
+
+// Weights of one directory, checked and ready: loaded once per process, shared by its ranks.
+class LoadedModel {
+ public:
+  virtual ~LoadedModel() = default;
+  virtual const ModelInfo& info() const = 0;
+  virtual KvLayout kv_layout() const = 0;
+  virtual Compute compute() const = 0;
+  // Digest of the weights' manifest + dtype + kernel set name + numerics version (contract §10).
+  virtual const std::string& numerics_id() const = 0;
+};
+
+struct LoadOptions {
+  std::string model_dir;
+  std::string dtype = "auto";  // auto: the file's; f32; bf16
+  int rank = 0;                // only this rank's experts need be touched
+  int num_ranks = 1;
+  std::string cache_dir;       // where the manifest digest is cached; "": nowhere
+  // bytes done of all; called now and then from the loading thread
+  std::function<void(int64_t done, int64_t total)> progress;
+};
+
+// Every offset, size, dtype and shape is checked against file and config before use. Errors are
+// InvalidArgument (NotFound for a missing file): "FILE: field: what is wrong; remedy".
+StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options, const KernelSet& kernels);
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const LoadedModel& loaded() const = 0;
+  // REQUIRES: batch within the limits. An error comes from the exchange only: the epoch is lost.
+  virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) = 0;
+  // Tokens routed to each expert (all layers summed by expert id) since the last call; for metrics.
+  virtual std::vector<uint64_t> TakeExpertCounts() = 0;
+};
+
+StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
+                                           const KernelSet* kernels, const ExpertPlacement& placement,
+                                           const ModelLimits& limits);
+
+}  // namespace choir
