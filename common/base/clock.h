@@ -9,7 +9,8 @@ namespace choir {
 
 using Duration = std::chrono::nanoseconds;
 using MonoTime = std::chrono::time_point<std::chrono::steady_clock, Duration>;  // for intervals
-using WallTime = std::chrono::time_point<std::chrono::system_clock, Duration>;  // for people and logs
+using WallTime =
+    std::chrono::time_point<std::chrono::system_clock, Duration>;  // for people and logs
 
 class Clock {
  public:

@@ -10,7 +10,8 @@ namespace choir {
 Status InitLog(std::string_view name, std::string_view level) {
   const auto parsed = spdlog::level::from_str(std::string(level));
   if (parsed == spdlog::level::off && level != "off") {
-    return InvalidArgument("log level '{}' is not one of trace, debug, info, warn, error, off", level);
+    return InvalidArgument("log level '{}' is not one of trace, debug, info, warn, error, off",
+                           level);
   }
   auto logger = std::make_shared<spdlog::logger>(std::string(name),
                                                  std::make_shared<spdlog::sinks::stderr_sink_mt>());

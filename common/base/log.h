@@ -11,7 +11,8 @@
 
 namespace choir {
 
-// Call once at start. `name` is the process ("router", "worker 3"); level is one of the names above.
+// Call once at start. `name` is the process ("router", "worker 3"); level is one of the names
+// above.
 Status InitLog(std::string_view name, std::string_view level);
 
 }  // namespace choir

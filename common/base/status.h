@@ -16,9 +16,9 @@ namespace choir {
 using absl::Status;
 using absl::StatusOr;
 
-#define CHOIR_STATUS_BUILDER_(Name, code)                                                \
-  template <typename... A>                                                               \
-  Status Name(fmt::format_string<A...> format, A&&... args) {                            \
+#define CHOIR_STATUS_BUILDER_(Name, code)                                                 \
+  template <typename... A>                                                                \
+  Status Name(fmt::format_string<A...> format, A&&... args) {                             \
     return Status(absl::StatusCode::code, fmt::format(format, std::forward<A>(args)...)); \
   }
 CHOIR_STATUS_BUILDER_(InvalidArgument, kInvalidArgument)
@@ -50,9 +50,9 @@ inline Status Annotate(const Status& status, std::string_view context) {
 #define CHOIR_CONCAT_INNER_(a, b) a##b
 #define CHOIR_CONCAT_(a, b) CHOIR_CONCAT_INNER_(a, b)
 
-#define CHOIR_RETURN_IF_ERROR(expr)                           \
-  do {                                                        \
-    if (::absl::Status s_ = (expr); !s_.ok()) return s_;      \
+#define CHOIR_RETURN_IF_ERROR(expr)                      \
+  do {                                                   \
+    if (::absl::Status s_ = (expr); !s_.ok()) return s_; \
   } while (false)
 
 #define CHOIR_ASSIGN_OR_RETURN(lhs, expr) \

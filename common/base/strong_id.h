@@ -1,4 +1,5 @@
-// Integer ids that cannot be mixed up: struct SequenceIdTag; using SequenceId = StrongId<SequenceIdTag, uint64_t>;
+// Integer ids that cannot be mixed up: struct SequenceIdTag; using SequenceId =
+// StrongId<SequenceIdTag, uint64_t>;
 #pragma once
 
 #include <compare>

@@ -1,15 +1,15 @@
-// Options of a program: one list, filled from defaults, then a YAML file (--config), then flags (which
-// win). Knows --help, --version, --config FILE, --check-config. All errors are reported at once, each
-// naming the key or flag, the bad value, the range and the nearest known name.
+// Options of a program: one list, filled from defaults, then a YAML file (--config), then flags
+// (which win). Knows --help, --version, --config FILE, --check-config. All errors are reported at
+// once, each naming the key or flag, the bad value, the range and the nearest known name.
 //
 //   RouterConfig c;
 //   OptionSet options("choir-router", "Admits, limits, audits and dispatches requests.", "router");
-//   options.Add(&c.listen, {.key = "listen", .flag = "--listen", .help = "host:port of the gRPC server"});
-//   options.Add(&c.queue_max, {.key = "queue_max", .flag = "--queue-max", .help = "..."}, 1, 100000);
-//   if (auto exit_code = options.Parse(argc, argv)) return *exit_code;
+//   options.Add(&c.listen, {.key = "listen", .flag = "--listen", .help = "host:port of the gRPC
+//   server"}); options.Add(&c.queue_max, {.key = "queue_max", .flag = "--queue-max", .help =
+//   "..."}, 1, 100000); if (auto exit_code = options.Parse(argc, argv)) return *exit_code;
 //
-// The YAML file has one top-level section per part (up, router, worker, gateway); a program reads its
-// own and checks that the others are known names. Keys may be nested with dots: "audit.class".
+// The YAML file has one top-level section per part (up, router, worker, gateway); a program reads
+// its own and checks that the others are known names. Keys may be nested with dots: "audit.class".
 // Used by one thread at start-up.
 #pragma once
 
@@ -31,7 +31,7 @@ namespace choir {
 
 struct OptionInfo {
   std::string key;   // in the program's YAML section; empty: flag only
-  std::string flag;  // "--listen"; empty: YAML only
+  std::string flag;  // "--listen"; "DIR" (no dashes): a positional argument; empty: YAML only
   std::string help;
   bool required = false;
 };
@@ -48,7 +48,8 @@ class OptionSet {
   void Add(double* value, OptionInfo info, double min, double max);
   void Add(std::vector<std::string>* value, OptionInfo info);  // repeatable flag, YAML list
   void AddChoice(std::string* value, OptionInfo info, std::vector<std::string> choices);
-  void AddBytes(uint64_t* value, OptionInfo info, uint64_t min, uint64_t max);     // 1GiB, 64 MiB, 4096
+  void AddBytes(uint64_t* value, OptionInfo info, uint64_t min,
+                uint64_t max);  // 1GiB, 64 MiB, 4096
   void AddDuration(Duration* value, OptionInfo info, Duration min, Duration max);  // 500ms, 30s, 5m
   // A whole YAML subtree (tenants: ...), validated by `read`; its errors name the full key.
   void AddSubtree(std::string key, std::string help, std::function<Status(const YAML::Node&)> read);

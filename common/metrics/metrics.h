@@ -1,6 +1,7 @@
-// A process's metrics over prometheus-cpp. Each part has one <part>_metrics.{h,cc} that registers its
-// families here and keeps the references: never look a series up on a hot path. Thread-safe.
-// The registry adds choir_build_info, choir_start_time_seconds and process_* (cpu, memory, fds, start).
+// A process's metrics over prometheus-cpp. Each part has one <part>_metrics.{h,cc} that registers
+// its families here and keeps the references: never look a series up on a hot path. Thread-safe.
+// The registry adds choir_build_info, choir_start_time_seconds and process_* (cpu, memory, fds,
+// start).
 #pragma once
 
 #include <prometheus/counter.h>
@@ -23,13 +24,18 @@ class Metrics {
  public:
   explicit Metrics(const std::string& part);  // "router", "worker", "gateway"
 
-  // One family per name; `help` is shown to people. Adding the same name and labels returns the same series.
-  prometheus::Counter& Counter(const std::string& name, const std::string& help, const MetricLabels& labels = {});
-  prometheus::Gauge& Gauge(const std::string& name, const std::string& help, const MetricLabels& labels = {});
+  // One family per name; `help` is shown to people. Adding the same name and labels returns the
+  // same series.
+  prometheus::Counter& Counter(const std::string& name, const std::string& help,
+                               const MetricLabels& labels = {});
+  prometheus::Gauge& Gauge(const std::string& name, const std::string& help,
+                           const MetricLabels& labels = {});
   prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
-                                   const std::vector<double>& buckets, const MetricLabels& labels = {});
+                                   const std::vector<double>& buckets,
+                                   const MetricLabels& labels = {});
 
-  // Caps a label that clients can influence: the first `max` distinct values as they are, then "other".
+  // Caps a label that clients can influence: the first `max` distinct values as they are, then
+  // "other".
   std::string Capped(const std::string& family, const std::string& value, size_t max = 100);
 
   std::string Text();  // Prometheus text format

@@ -33,7 +33,8 @@ class BoundedQueue {
     return TakeLocked();
   }
 
-  // As DrainAll, but waits until there is an item, Wake() or Close() was called, or the time is over.
+  // As DrainAll, but waits until there is an item, Wake() or Close() was called, or the time is
+  // over.
   template <typename Rep, typename Period>
   std::vector<T> WaitDrain(std::chrono::duration<Rep, Period> timeout) {
     std::unique_lock lock(mu_);

@@ -1,6 +1,6 @@
-// The sub-commands of `choir`. Each lives in cmd_<name>.cc and parses its own arguments with OptionSet;
-// argv[0] is "choir <name>". Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage. Data goes to
-// stdout, messages for people to stderr.
+// The sub-commands of `choir`. Each lives in cmd_<name>.cc and parses its own arguments with
+// OptionSet; argv[0] is "choir <name>". Exit codes: 0 done, 1 the thing asked for failed, 2 wrong
+// usage. Data goes to stdout, messages for people to stderr.
 #pragma once
 
 namespace choir {

@@ -16,8 +16,9 @@ constexpr Command kCommands[] = {
 };
 
 void PrintHelp() {
-  std::printf("choir: serve Mixture-of-Experts language models on your own machines.\n\n"
-              "usage: choir COMMAND [OPTION...]    (choir COMMAND --help explains)\n\n");
+  std::printf(
+      "choir: serve Mixture-of-Experts language models on your own machines.\n\n"
+      "usage: choir COMMAND [OPTION...]    (choir COMMAND --help explains)\n\n");
   for (const Command& c : kCommands) {
     if (c.name != nullptr) std::printf("  %-16s %s\n", c.name, c.summary);
   }

@@ -1,0 +1,360 @@
+#include "common/config/options.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdio>
+#include <map>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/base/version.h"
+
+namespace choir {
+namespace {
+
+// Top-level sections of a configuration file.
+const std::vector<std::string> kSections = {"up", "router", "worker", "gateway"};
+
+struct Option {
+  OptionInfo info;
+  std::string default_text;
+  std::string range;     // for --help and errors: "1..65536"
+  bool is_flag = false;  // takes no value on the command line
+  bool repeated = false;
+  std::function<Status(const std::string&)> set;  // one value, as text
+  std::function<void()> clear;                    // repeated: forget what a weaker source said
+  std::vector<std::string> from_flags;
+  bool given = false;
+};
+
+struct Subtree {
+  std::string key;
+  std::string help;
+  std::function<Status(const YAML::Node&)> read;
+};
+
+template <typename T>
+StatusOr<T> ParseNumber(const std::string& text, T min, T max, const char* kind) {
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc::result_out_of_range ||
+      (error == std::errc() && rest == end && !(value >= min && value <= max))) {
+    return InvalidArgument("'{}' is out of range {}..{}", text, min, max);
+  }
+  if (error != std::errc() || rest != end) return InvalidArgument("'{}' is not {}", text, kind);
+  return value;
+}
+
+}  // namespace
+
+struct OptionSet::Impl {
+  std::string program, summary, section;
+  std::vector<std::unique_ptr<Option>> options;
+  std::vector<Subtree> subtrees;
+  std::vector<std::function<Status()>> checks;
+  std::vector<std::string> errors;
+  std::string config_file;
+  bool check_config = false;
+
+  Option* AddOption(OptionInfo info, std::string default_text, std::string range,
+                    std::function<Status(const std::string&)> set) {
+    CHOIR_CHECK(!info.key.empty() || !info.flag.empty());
+    auto option = std::make_unique<Option>();
+    option->info = std::move(info);
+    option->default_text = std::move(default_text);
+    option->range = std::move(range);
+    option->set = std::move(set);
+    options.push_back(std::move(option));
+    return options.back().get();
+  }
+
+  void Error(std::string text) { errors.push_back(std::move(text)); }
+  void Set(Option& option, const std::string& source, const std::string& text) {
+    option.given = true;
+    if (const Status s = option.set(text); !s.ok()) Error(source + ": " + MessageOf(s));
+  }
+  Option* FindKey(const std::string& key) {
+    for (auto& o : options) {
+      if (o->info.key == key) return o.get();
+    }
+    return nullptr;
+  }
+
+  std::optional<int> ParseCommandLine(int argc, const char* const* argv);
+  void ReadFile();
+  void ReadNode(const YAML::Node& node, const std::string& prefix);
+  void ReadLeaf(Option& option, const std::string& key, const YAML::Node& node);
+  std::string UnknownKey(const std::string& key) const;
+};
+
+OptionSet::OptionSet(std::string program, std::string summary, std::string section)
+    : impl_(std::make_unique<Impl>()) {
+  impl_->program = std::move(program);
+  impl_->summary = std::move(summary);
+  impl_->section = std::move(section);
+}
+OptionSet::~OptionSet() = default;
+
+void OptionSet::Add(std::string* value, OptionInfo info) {
+  impl_->AddOption(std::move(info), *value, "", [value](const std::string& text) {
+    *value = text;
+    return absl::OkStatus();
+  });
+}
+
+void OptionSet::Add(bool* value, OptionInfo info) {
+  auto set = [value](const std::string& text) -> Status {
+    if (text == "true" || text == "yes" || text == "on") return *value = true, absl::OkStatus();
+    if (text == "false" || text == "no" || text == "off") return *value = false, absl::OkStatus();
+    return InvalidArgument("'{}' is not true or false", text);
+  };
+  impl_->AddOption(std::move(info), *value ? "true" : "false", "", set)->is_flag = true;
+}
+
+void OptionSet::Add(int64_t* value, OptionInfo info, int64_t min, int64_t max) {
+  impl_->AddOption(std::move(info), std::to_string(*value), fmt::format("{}..{}", min, max),
+                   [=](const std::string& text) -> Status {
+                     CHOIR_ASSIGN_OR_RETURN(*value,
+                                            ParseNumber<int64_t>(text, min, max, "an integer"));
+                     return absl::OkStatus();
+                   });
+}
+
+void OptionSet::Add(double* value, OptionInfo info, double min, double max) {
+  impl_->AddOption(std::move(info), fmt::format("{}", *value), fmt::format("{}..{}", min, max),
+                   [=](const std::string& text) -> Status {
+                     CHOIR_ASSIGN_OR_RETURN(*value,
+                                            ParseNumber<double>(text, min, max, "a number"));
+                     return absl::OkStatus();
+                   });
+}
+
+void OptionSet::Add(std::vector<std::string>* value, OptionInfo info) {
+  Option* option = impl_->AddOption(std::move(info), "", "", [value](const std::string& text) {
+    value->push_back(text);
+    return absl::OkStatus();
+  });
+  option->repeated = true;
+  option->clear = [value] { value->clear(); };
+}
+
+void OptionSet::AddChoice(std::string* value, OptionInfo info, std::vector<std::string> choices) {
+  const std::string range = fmt::format("{}", fmt::join(choices, " | "));
+  impl_->AddOption(std::move(info), *value, range, [=](const std::string& text) -> Status {
+    if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
+      return InvalidArgument("'{}' is not one of {}", text, range);
+    }
+    *value = text;
+    return absl::OkStatus();
+  });
+}
+
+void OptionSet::AddBytes(uint64_t* value, OptionInfo info, uint64_t min, uint64_t max) {
+  impl_->AddOption(std::move(info), fmt::format("{}", *value),
+                   fmt::format("{}..{} bytes", min, max), [=](const std::string& text) -> Status {
+                     CHOIR_ASSIGN_OR_RETURN(const uint64_t parsed, ParseBytes(text));
+                     if (parsed < min || parsed > max) {
+                       return InvalidArgument("'{}' is out of range {}..{} bytes", text, min, max);
+                     }
+                     *value = parsed;
+                     return absl::OkStatus();
+                   });
+}
+
+void OptionSet::AddDuration(Duration* value, OptionInfo info, Duration min, Duration max) {
+  const std::string range = fmt::format("{}s..{}s", Seconds(min), Seconds(max));
+  impl_->AddOption(std::move(info), fmt::format("{}s", Seconds(*value)), range,
+                   [=](const std::string& text) -> Status {
+                     CHOIR_ASSIGN_OR_RETURN(const Duration parsed, ParseDuration(text));
+                     if (parsed < min || parsed > max) {
+                       return InvalidArgument("'{}' is out of range {}", text, range);
+                     }
+                     *value = parsed;
+                     return absl::OkStatus();
+                   });
+}
+
+void OptionSet::AddSubtree(std::string key, std::string help,
+                           std::function<Status(const YAML::Node&)> read) {
+  impl_->subtrees.push_back({std::move(key), std::move(help), std::move(read)});
+}
+
+void OptionSet::AddCheck(std::function<Status()> check) {
+  impl_->checks.push_back(std::move(check));
+}
+
+std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const* argv) {
+  CLI::App app(summary, program);
+  app.allow_extras();
+  app.set_version_flag("--version", program + " " + kVersion);
+  if (!section.empty()) {
+    app.add_option("--config", config_file, "YAML file; flags win over it")->type_name("FILE");
+    app.add_flag("--check-config", check_config, "check the configuration and exit");
+  }
+  std::vector<std::string> flags = {"--help", "--version", "--config", "--check-config"};
+  std::map<Option*, bool> switches;
+  for (auto& option : options) {
+    if (option->info.flag.empty()) continue;
+    flags.push_back(option->info.flag);
+    std::string help = option->info.help;
+    if (!option->range.empty()) help += " (" + option->range + ")";
+    if (!option->default_text.empty() && !option->is_flag)
+      help += " [" + option->default_text + "]";
+    if (option->is_flag) {
+      app.add_flag(option->info.flag + (option->info.flag.starts_with("--") ? "{true}" : ""),
+                   option->from_flags, help);
+    } else {
+      app.add_option(option->info.flag, option->from_flags, help)
+          ->expected(1)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+          ->type_name(option->info.required ? "REQUIRED" : "VALUE");
+    }
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    Error(e.what());
+    return std::nullopt;
+  }
+  for (const std::string& extra : app.remaining()) {
+    const std::string near = NearestName(extra, flags);
+    Error(fmt::format("unknown {} '{}'{}; --help lists all",
+                      extra.starts_with("-") ? "flag" : "argument", extra,
+                      near.empty() ? "" : ", did you mean " + near + "?"));
+  }
+  return std::nullopt;
+}
+
+std::string OptionSet::Impl::UnknownKey(const std::string& key) const {
+  std::vector<std::string> names;
+  for (const auto& o : options) {
+    if (!o->info.key.empty()) names.push_back(section + "." + o->info.key);
+  }
+  for (const Subtree& s : subtrees) names.push_back(section + "." + s.key);
+  const std::string near = NearestName(key, names);
+  return fmt::format("{}: unknown key '{}'{}", config_file, key,
+                     near.empty() ? "" : ", did you mean '" + near + "'?");
+}
+
+void OptionSet::Impl::ReadLeaf(Option& option, const std::string& key, const YAML::Node& node) {
+  const std::string source = fmt::format("{}: {}", config_file, key);
+  if (option.repeated) {
+    option.clear();
+    if (!node.IsSequence()) return Error(source + ": must be a list");
+    for (const auto& item : node) {
+      if (!item.IsScalar()) return Error(source + ": must be a list of values");
+      Set(option, source, item.Scalar());
+    }
+    return;
+  }
+  if (node.IsNull()) return;  // as if absent
+  if (!node.IsScalar()) return Error(source + ": must be a single value");
+  Set(option, source, node.Scalar());
+}
+
+void OptionSet::Impl::ReadNode(const YAML::Node& node, const std::string& prefix) {
+  if (node.IsNull()) return;
+  if (!node.IsMap()) return Error(fmt::format("{}: {} must be a mapping", config_file, prefix));
+  std::map<std::string, int> seen;
+  for (const auto& item : node) {
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "?";
+    const std::string full = prefix + "." + name;
+    const std::string key = full.substr(section.size() + 1);
+    if (++seen[name] > 1) {
+      Error(fmt::format("{}: {} is given twice", config_file, full));
+      continue;
+    }
+    bool handled = false;
+    for (const Subtree& s : subtrees) {
+      if (s.key != key) continue;
+      handled = true;
+      if (const Status status = s.read(item.second); !status.ok()) {
+        Error(fmt::format("{}: {}: {}", config_file, full, MessageOf(status)));
+      }
+    }
+    if (handled) continue;
+    if (Option* option = FindKey(key)) {
+      ReadLeaf(*option, full, item.second);
+      continue;
+    }
+    bool is_prefix = false;
+    for (const auto& o : options) is_prefix |= o->info.key.starts_with(key + ".");
+    for (const Subtree& s : subtrees) is_prefix |= s.key.starts_with(key + ".");
+    if (is_prefix) {
+      ReadNode(item.second, full);
+    } else {
+      Error(UnknownKey(full));
+    }
+  }
+}
+
+void OptionSet::Impl::ReadFile() {
+  YAML::Node root;
+  try {
+    root = YAML::LoadFile(config_file);
+  } catch (const std::exception& e) {
+    return Error(fmt::format("{}: cannot be read as YAML: {}", config_file, e.what()));
+  }
+  if (root.IsNull()) return;
+  if (!root.IsMap())
+    return Error(config_file + ": must be a mapping with the sections up, router, worker, gateway");
+  try {
+    for (const auto& item : root) {
+      const std::string name = item.first.IsScalar() ? item.first.Scalar() : "?";
+      if (std::find(kSections.begin(), kSections.end(), name) == kSections.end()) {
+        const std::string near = NearestName(name, kSections);
+        Error(fmt::format("{}: unknown section '{}'{}", config_file, name,
+                          near.empty() ? "" : ", did you mean '" + near + "'?"));
+      } else if (name == section) {
+        ReadNode(item.second, section);
+      }
+    }
+  } catch (const std::exception& e) {  // a typed access of a subtree reader
+    Error(fmt::format("{}: {}", config_file, e.what()));
+  }
+}
+
+std::optional<int> OptionSet::Parse(int argc, const char* const* argv) {
+  Impl& impl = *impl_;
+  if (const auto code = impl.ParseCommandLine(argc, argv)) return code;
+  if (!impl.config_file.empty()) impl.ReadFile();
+  for (auto& option : impl.options) {
+    if (option->from_flags.empty()) continue;
+    if (option->repeated) {
+      option->clear();
+      for (const std::string& text : option->from_flags) impl.Set(*option, option->info.flag, text);
+    } else {
+      impl.Set(*option, option->info.flag, option->from_flags.back());
+    }
+  }
+  for (const auto& option : impl.options) {
+    if (option->info.required && !option->given) {
+      const bool both = !option->info.flag.empty() && !option->info.key.empty();
+      impl.Error(fmt::format("{} is required: {}",
+                             option->info.flag.empty() ? option->info.key : option->info.flag,
+                             option->info.help) +
+                 (both && !impl.section.empty()
+                      ? fmt::format(" (or {}.{} in --config)", impl.section, option->info.key)
+                      : ""));
+    }
+  }
+  if (impl.errors.empty()) {
+    for (const auto& check : impl.checks) {
+      if (const Status s = check(); !s.ok()) impl.Error(MessageOf(s));
+    }
+  }
+  for (const std::string& e : impl.errors)
+    std::fprintf(stderr, "%s: %s\n", impl.program.c_str(), e.c_str());
+  if (!impl.errors.empty()) return 2;
+  if (impl.check_config) {
+    std::fprintf(stderr, "%s: the configuration is good\n", impl.program.c_str());
+    return 0;
+  }
+  return std::nullopt;
+}
+
+}  // namespace choir
