@@ -29,6 +29,7 @@ struct ExchangeStats {       // since creation
 struct DispatchedRows {
   TensorView x;                  // [R, hidden] in the payload dtype, grouped by local expert
   std::vector<int32_t> offsets;  // [local experts + 1]
+  int32_t first_expert = 0;      // id of local expert 0: placement.Begin(rank)
 };
 
 class ExpertExchange {

@@ -68,6 +68,8 @@ struct ModelInfo {
   int64_t context_length = 0;  // max_position_embeddings
   int32_t num_experts = 0;     // 0: dense
   int32_t top_k = 0;
+  int64_t columns_max = 0;  // widest K of any Linear: KernelLimits::columns_max
+  int32_t heads_max = 0;    // KernelLimits::heads_max
   int64_t weight_bytes = 0;        // held in memory
   int64_t active_weight_bytes = 0;  // read per token at batch 1
   int64_t active_flops = 0;         // per token
