@@ -105,9 +105,6 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const LoadedModel& loaded() const = 0;
-  // The largest shapes this model asks of its kernels within its limits; the engine sizes the stream's
-  // workspace from it.
-  virtual KernelLimits kernel_limits() const = 0;
   // REQUIRES: batch within the limits. An error comes from the exchange only: the epoch is lost.
   virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) = 0;
   // Tokens routed to each expert (all layers summed by expert id) since the last call; for metrics.
