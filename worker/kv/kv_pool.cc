@@ -1,0 +1,86 @@
+#include "worker/kv/kv_pool.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+namespace choir {
+namespace {
+
+constexpr size_t kAlign = 4096;  // each layer's state begins on a page of its own
+constexpr int64_t kBlockTokensMax = 4096;
+
+size_t RoundUp(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+Status CheckLayout(const KvLayout& layout) {
+  if (layout.layers.empty()) return InvalidArgument("kv: the model has no layers");
+  for (const LayerKv& layer : layout.layers) {
+    if (layer.k_width <= 0 || layer.v_width < 0) {
+      return InvalidArgument("kv: a layer wants widths {} and {}", layer.k_width, layer.v_width);
+    }
+  }
+  if (layout.dtype != DType::kF32 && layout.dtype != DType::kBF16) {
+    return InvalidArgument("kv: dtype {} is not supported; f32 and bf16 are", NameOf(layout.dtype));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t kv_bytes,
+                                               int64_t block_tokens) {
+  CHOIR_RETURN_IF_ERROR(CheckLayout(layout));
+  if (block_tokens < 1 || block_tokens > kBlockTokensMax) {
+    return InvalidArgument("kv: block_tokens {} is not in 1..{}", block_tokens, kBlockTokensMax);
+  }
+  const uint64_t block_bytes = static_cast<uint64_t>(layout.BytesPerToken() * block_tokens);
+  const uint64_t blocks = kv_bytes / block_bytes;
+  if (blocks == 0) {
+    return InvalidArgument("kv_bytes {} is less than one block of {} tokens, which takes {} bytes",
+                           kv_bytes, block_tokens, block_bytes);
+  }
+  std::unique_ptr<KvPool> pool(new KvPool);
+  pool->block_tokens_ = block_tokens;
+  pool->num_blocks_ = static_cast<int64_t>(
+      std::min<uint64_t>(blocks, static_cast<uint64_t>(std::numeric_limits<int32_t>::max())));
+  CHOIR_RETURN_IF_ERROR(pool->Map(layout));
+  return pool;
+}
+
+Status KvPool::Map(const KvLayout& layout) {
+  const size_t rows = static_cast<size_t>(num_blocks_ * block_tokens_) * SizeOf(layout.dtype);
+  for (const LayerKv& layer : layout.layers) {
+    memory_bytes_ += RoundUp(rows * static_cast<size_t>(layer.k_width)) +
+                     RoundUp(rows * static_cast<size_t>(layer.v_width));
+  }
+  void* memory = mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return ResourceExhausted("kv: cannot map {} bytes: {}; lower kv_bytes", memory_bytes_,
+                             std::strerror(errno));
+  }
+  memory_ = static_cast<std::byte*>(memory);
+  std::byte* next = memory_;
+  const auto take = [&](int64_t width) {
+    if (width == 0) return KvView{};
+    KvView view{TensorView(next, layout.dtype, {num_blocks_, block_tokens_, width})};
+    next += RoundUp(rows * static_cast<size_t>(width));
+    return view;
+  };
+  for (const LayerKv& layer : layout.layers) {
+    LayerKvView view;
+    view.k = take(layer.k_width);
+    view.v = take(layer.v_width);
+    views_.push_back(view);
+  }
+  return absl::OkStatus();
+}
+
+KvPool::~KvPool() {
+  if (memory_ != nullptr) munmap(memory_, memory_bytes_);
+}
+
+}  // namespace choir
