@@ -1,6 +1,7 @@
 // What every Collectives must do, run on each implementation with ranks as threads. Processes, and
 // their deaths, are in tests/worker/comm/shm_collectives_test.cc.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "common/base/check.h"
 #include "tests/support/run_ranks.h"
 #include "worker/comm/local_collectives.h"
+#include "worker/comm/shm_collectives.h"
 
 namespace choir {
 namespace {
@@ -247,6 +249,21 @@ Ranks MakeSingle(int num_ranks, uint64_t generation, const CollectivesOptions& /
   return ranks;
 }
 
+// Every rank maps the segment on its own, as processes do.
+Ranks MakeShm(int num_ranks, uint64_t generation, const CollectivesOptions& options) {
+  auto segment = ShmSegment::Create(num_ranks, generation, options);
+  CHOIR_CHECK(segment.ok());
+  const std::vector<int64_t> pids(static_cast<size_t>(num_ranks), getpid());
+  Ranks ranks;
+  for (int r = 0; r < num_ranks; ++r) {
+    auto joined = JoinShmCollectives({(*segment)->name(), r, generation, pids, options});
+    CHOIR_CHECK(joined.ok());
+    ranks.push_back(std::move(*joined));
+  }
+  return ranks;
+}
+
+constexpr Kind kShm{"shm", MakeShm};
 constexpr Kind kLocal{"local", MakeLocalCollectives};
 constexpr Kind kSingle{"single", MakeSingle};
 
@@ -256,6 +273,10 @@ std::string NameOf(const ::testing::TestParamInfo<std::tuple<Kind, int>>& info) 
 
 INSTANTIATE_TEST_SUITE_P(Local, CollectivesContract,
                          ::testing::Combine(::testing::Values(kLocal),
+                                            ::testing::Values(1, 2, 3, 4, 5)),
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(Shm, CollectivesContract,
+                         ::testing::Combine(::testing::Values(kShm),
                                             ::testing::Values(1, 2, 3, 4, 5)),
                          NameOf);
 INSTANTIATE_TEST_SUITE_P(Single, CollectivesContract,

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <random>
 
+#include "tests/support/faulty_collectives.h"
 #include "tests/support/run_ranks.h"
 #include "worker/comm/local_collectives.h"
 
@@ -205,6 +206,34 @@ TEST(ExpertExchange, ADeadCommunicatorFailsEveryCallWithItsReason) {
                        TensorView(static_cast<void*>(nullptr), DType::kI32, {0, 1}), DType::kF32)
             .status(),
         Unavailable("rank 1 is gone"));
+  }
+}
+
+TEST(ExpertExchange, AFaultInAnyCollectiveEndsTheLayersOfEveryRankWithItsReason) {
+  const Shape shape{3, 8, 2, 4, DType::kF32};
+  const auto tokens = MakeTokens(shape, 3, 1);
+  for (int64_t fail_at = 0; fail_at < 9; ++fail_at) {  // three layers of three collectives
+    auto ranks = MakeLocalCollectives(3, 1, {});
+    ranks[1] = std::make_unique<FaultyCollectives>(
+        std::move(ranks[1]), Fault{.fail_at = fail_at, .after = fail_at % 2 == 1});
+    RunRanks(ranks, [&](Collectives& c) {
+      auto exchange =
+          MakeExpertExchange(&c, ExpertPlacement(8, 3), {.tokens_max = 3, .top_k = 2, .hidden = 4});
+      const Token& token = tokens[static_cast<size_t>(c.rank())];
+      Status status;
+      for (int layer = 0; layer < 4 && status.ok(); ++layer) {
+        const auto rows =
+            exchange->Dispatch(TensorView(token.x.data(), DType::kF32, {1, 4}),
+                               TensorView(token.experts.data(), DType::kI32, {1, 2}), DType::kF32);
+        status = rows.status();
+        if (!status.ok()) break;
+        std::vector<float> out(static_cast<size_t>(rows->x.dim(0)) * 4), y(8);
+        status = exchange->Combine(TensorView(out.data(), DType::kF32, {rows->x.dim(0), 4}),
+                                   TensorView(y.data(), DType::kF32, {2, 4}));
+      }
+      EXPECT_EQ(status, Unavailable("injected fault"))
+          << "call " << fail_at << " rank " << c.rank();
+    });
   }
 }
 
