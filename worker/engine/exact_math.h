@@ -1,0 +1,28 @@
+// exp and log in double that give the same bits on every machine: libm's differ among versions and
+// among CPUs with and without FMA, and a sampled token must not depend on that. Error below 1e-14
+// relative. No contraction is allowed where this is compiled (-ffp-contract=off,
+// cmake/ChoirOptions.cmake).
+//
+// Weights are integers, so that their sums are exact in any order: 2^44 stands for the best
+// token's, tokens below 2^-45 of it weigh nothing, and 2^19 of them cannot overflow 64 bits.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace choir {
+
+inline constexpr double kWeightOne = 0x1p44;
+
+double ExactExp(double x);       // x <= 0; 0 below -700 and for NaN
+double ExactLog(double x);       // x > 0, normal
+uint64_t ExactWeight(double x);  // round(ExactExp(x) · 2^44)
+
+// weights[i] = ExactWeight((values[i] - max) · scale), 0 for NaN. REQUIRES: same sizes.
+void ExactWeights(std::span<const float> values, double max, double scale,
+                  std::span<uint64_t> weights);
+
+// Σ ExactExp(values[i] - max) in a fixed order, NaN counting 0.
+double ExactExpSum(std::span<const float> values, double max);
+
+}  // namespace choir
