@@ -1,0 +1,30 @@
+#include "worker/model/families/family.h"
+
+namespace choir {
+
+const WeightNames kGlm4MoeNames = {
+    .embedding = "model.embed_tokens.weight",
+    .final_norm = "model.norm.weight",
+    .head = "lm_head.weight",
+    .attention_norm = "model.layers.{layer}.input_layernorm",
+    .ffn_norm = "model.layers.{layer}.post_attention_layernorm",
+    .q = "model.layers.{layer}.self_attn.q_proj",
+    .k = "model.layers.{layer}.self_attn.k_proj",
+    .v = "model.layers.{layer}.self_attn.v_proj",
+    .o = "model.layers.{layer}.self_attn.o_proj",
+    .q_norm = "model.layers.{layer}.self_attn.q_norm",
+    .k_norm = "model.layers.{layer}.self_attn.k_norm",
+    .gate = "model.layers.{layer}.mlp.gate_proj",
+    .up = "model.layers.{layer}.mlp.up_proj",
+    .down = "model.layers.{layer}.mlp.down_proj",
+    .router = "model.layers.{layer}.mlp.gate",
+    .correction_bias = "model.layers.{layer}.mlp.gate.e_score_correction_bias",
+    .expert_gate = "model.layers.{layer}.mlp.experts.{expert}.gate_proj",
+    .expert_up = "model.layers.{layer}.mlp.experts.{expert}.up_proj",
+    .expert_down = "model.layers.{layer}.mlp.experts.{expert}.down_proj",
+    .shared_gate = "model.layers.{layer}.mlp.shared_experts.gate_proj",
+    .shared_up = "model.layers.{layer}.mlp.shared_experts.up_proj",
+    .shared_down = "model.layers.{layer}.mlp.shared_experts.down_proj",
+};
+
+}  // namespace choir
