@@ -93,7 +93,7 @@ class ExpertExchangeImpl final : public ExpertExchange {
       collectives_->Abort(order);
       return order;
     }
-    DispatchedRows out{GroupRows(rows), offsets_};
+    DispatchedRows out{GroupRows(rows), offsets_, first_expert_};
     stats_.dispatch_seconds += Seconds(Clock::Real().Now() - start);
     return out;
   }

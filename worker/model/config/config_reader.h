@@ -1,5 +1,5 @@
-// Reads one JSON object of a model's config with types, ranges and refusals. The first problem is kept
-// and every later call returns a harmless value, so that callers read straight through and ask
+// Reads one JSON object of a model's config with types, ranges and refusals. The first problem is
+// kept and every later call returns a harmless value, so that callers read straight through and ask
 // status() once. Keys that nobody asks for are ignored. Not thread-safe.
 #pragma once
 
@@ -20,7 +20,8 @@ using Keys = std::initializer_list<const char*>;
 class ConfigReader {
  public:
   // `object` outlives the reader. `where` begins every message: "DIR/config.json".
-  ConfigReader(const nlohmann::json& object, std::string where) : object_(object), where_(std::move(where)) {}
+  ConfigReader(const nlohmann::json& object, std::string where)
+      : object_(object), where_(std::move(where)) {}
 
   const Status& status() const { return status_; }
   const std::string& where() const { return where_; }

@@ -17,17 +17,22 @@ StatusOr<const Family*> FamilyOf(const nlohmann::json& config, ConfigReader* rea
   const Family* family = FindFamily(type);
   if (family == nullptr) {
     std::string known;
-    for (const Family& f : Families()) known += (known.empty() ? "" : ", ") + std::string(f.model_type);
-    return InvalidArgument("{}: model_type: {} is not supported; known families: {}", reader->where(),
+    for (const Family& f : Families())
+      known += (known.empty() ? "" : ", ") + std::string(f.model_type);
+    return InvalidArgument("{}: model_type: {} is not supported; known families: {}",
+                           reader->where(),
                            type.empty() ? "(missing)" : "'" + type.substr(0, 64) + "'", known);
   }
   const auto it = config.find("architectures");
   if (it == config.end() || !it->is_array() || it->empty()) return family;
   for (const nlohmann::json& name : *it) {
-    if (name.is_string() && name.get_ref<const std::string&>() == family->architecture) return family;
+    if (name.is_string() && name.get_ref<const std::string&>() == family->architecture)
+      return family;
   }
-  return InvalidArgument("{}: architectures: does not name {}; only language models of this family "
-                         "can be served", reader->where(), family->architecture);
+  return InvalidArgument(
+      "{}: architectures: does not name {}; only language models of this family "
+      "can be served",
+      reader->where(), family->architecture);
 }
 
 // generation_config.json wins over config.json.
@@ -52,8 +57,9 @@ StatusOr<std::vector<int32_t>> ReadEos(const std::string& model_dir, ConfigReade
 StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   std::error_code error;
   if (!std::filesystem::is_directory(model_dir, error)) {
-    return NotFound("{}: directory: is missing or is not a directory; give the directory of a model",
-                    model_dir);
+    return NotFound(
+        "{}: directory: is missing or is not a directory; give the directory of a model",
+        model_dir);
   }
   const std::string path = model_dir + "/config.json";
   CHOIR_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonObject(path, kConfigMaxBytes));

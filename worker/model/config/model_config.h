@@ -58,8 +58,8 @@ struct ModelConfig {
   int64_t NumMoeLayers() const { return moe ? layers - moe->first_layer : 0; }
 };
 
-// Reads DIR/config.json and DIR/generation_config.json. InvalidArgument names file, key and value for
-// everything that is unknown, out of range or not implemented.
+// Reads DIR/config.json and DIR/generation_config.json. InvalidArgument names file, key and value
+// for everything that is unknown, out of range or not implemented.
 StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir);
 
 }  // namespace choir

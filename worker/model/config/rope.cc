@@ -16,9 +16,14 @@ double Mscale(double factor, double a) {
   return factor <= 1.0 ? 1.0 : 0.1 * a * std::log(factor) + 1.0;
 }
 
+// What the positions were before scaling, from the three places it is published in.
+double OriginalPositions(ConfigReader* reader, ConfigReader* scaling, double positions_max) {
+  const double inner =
+      scaling->Real({"original_max_position_embeddings"}, 1, kPositionsLimit, positions_max);
+  return reader->Real({"original_max_position_embeddings"}, 1, kPositionsLimit, inner);
+}
+
 void ReadYarn(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
-  rope->original_positions =
-      scaling->Real({"original_max_position_embeddings"}, 1, kPositionsLimit);
   rope->factor = scaling->Real({"factor"}, 1e-3, 1e6, positions_max / rope->original_positions);
   rope->beta_fast = scaling->Real({"beta_fast"}, 0, 1e6, 32);
   rope->beta_slow = scaling->Real({"beta_slow"}, 0, 1e6, 1);
@@ -37,7 +42,7 @@ void ReadYarn(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
   scaling->Check(rope->theta > 1, "rope_theta", "must be more than 1 with yarn");
 }
 
-void ReadType(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
+void ReadType(ConfigReader* reader, ConfigReader* scaling, double positions_max, RopeConfig* rope) {
   const std::string type = scaling->Text({"rope_type", "type"}, "default");
   rope->mscale_all_dim = type == "default" ? 0 : scaling->Real({"mscale_all_dim"}, 0, 1e3, 0);
   if (type == "default") return;
@@ -49,16 +54,17 @@ void ReadType(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
     rope->factor = scaling->Real({"factor"}, 1e-3, 1e6);
     rope->low_freq_factor = scaling->Real({"low_freq_factor"}, 1e-6, 1e6);
     rope->high_freq_factor = scaling->Real({"high_freq_factor"}, 1e-6, 1e6);
-    rope->original_positions =
-        scaling->Real({"original_max_position_embeddings"}, 1, kPositionsLimit);
+    rope->original_positions = OriginalPositions(reader, scaling, positions_max);
     scaling->Check(rope->high_freq_factor > rope->low_freq_factor, "high_freq_factor",
                    "must be more than low_freq_factor");
   } else if (type == "yarn") {
     rope->type = RopeConfig::Type::kYarn;
+    rope->original_positions = OriginalPositions(reader, scaling, positions_max);
     ReadYarn(scaling, positions_max, rope);
   } else {
     scaling->Fail("rope_type", fmt::format("'{}' is not supported (known: default, linear, llama3, "
-                                           "yarn); use a model with one of these", type));
+                                           "yarn); use a model with one of these",
+                                           type));
   }
 }
 
@@ -115,7 +121,7 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, double default_p
   const double partial = scaling.Real({"partial_rotary_factor"}, 1e-6, 1, outer_partial);
   rope.rotary_dim = static_cast<int64_t>(static_cast<double>(head_columns) * partial);
   const double positions_max = reader->Real({"max_position_embeddings"}, 1, kPositionsLimit, 2048);
-  ReadType(&scaling, positions_max, &rope);
+  ReadType(reader, &scaling, positions_max, &rope);
   reader->Adopt(scaling);
   reader->Check(rope.rotary_dim > 0 && rope.rotary_dim % 2 == 0, "partial_rotary_factor",
                 fmt::format("{} rotary columns of a head of {}: must be even and more than 0",
@@ -127,9 +133,11 @@ std::vector<float> RopeFrequencies(const RopeConfig& rope) {
   const int64_t half = rope.rotary_dim / 2;
   std::vector<float> out(static_cast<size_t>(half));
   const bool yarn = rope.type == RopeConfig::Type::kYarn;
-  const YarnRamp ramp(yarn ? rope : RopeConfig{.theta = 2, .rotary_dim = 2, .original_positions = 1});
+  const YarnRamp ramp(yarn ? rope
+                           : RopeConfig{.theta = 2, .rotary_dim = 2, .original_positions = 1});
   for (int64_t i = 0; i < half; ++i) {
-    double f = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
+    double f =
+        std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
     switch (rope.type) {
       case RopeConfig::Type::kDefault:
         break;

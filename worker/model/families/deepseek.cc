@@ -1,5 +1,5 @@
-// deepseek_v2 and deepseek_v3: latent attention (MLA) with interleaved rope on a shared key part; after
-// some dense layers, mixture-of-experts layers. The two differ in the gate.
+// deepseek_v2 and deepseek_v3: latent attention (MLA) with interleaved rope on a shared key part;
+// after some dense layers, mixture-of-experts layers. The two differ in the gate.
 #include <cmath>
 
 #include "worker/model/families/family.h"
@@ -11,15 +11,17 @@ void ReadAttention(ConfigReader* r, int64_t default_q_lora, ModelConfig* c) {
   MlaConfig a;
   a.heads = r->Int({"num_attention_heads"}, 1, 65536);
   // A null q_lora_rank means one matrix; only an absent key has the family's default.
-  a.q_lora = r->Int({"q_lora_rank"}, 1, int64_t{1} << 20, r->IsNull("q_lora_rank") ? 0 : default_q_lora);
+  a.q_lora =
+      r->Int({"q_lora_rank"}, 1, int64_t{1} << 20, r->IsNull("q_lora_rank") ? 0 : default_q_lora);
   a.kv_lora = r->Int({"kv_lora_rank"}, 1, int64_t{1} << 20, 512);
   a.nope = r->Int({"qk_nope_head_dim"}, 1, 65536, 128);
   a.rope = r->Int({"qk_rope_head_dim"}, 2, 65536, 64);
   a.v_dim = r->Int({"v_head_dim"}, 1, 65536, 128);
   a.bias = r->Bool({"attention_bias"}, false);
   const int64_t kv_heads = r->Int({"num_key_value_heads"}, 1, 65536, a.heads);
-  r->Check(kv_heads == a.heads, "num_key_value_heads",
-           fmt::format("{} must be num_attention_heads {} for latent attention", kv_heads, a.heads));
+  r->Check(
+      kv_heads == a.heads, "num_key_value_heads",
+      fmt::format("{} must be num_attention_heads {} for latent attention", kv_heads, a.heads));
   c->rope = ReadRope(r, a.rope, 1.0);
   r->Check(!r->status().ok() || c->rope.rotary_dim == a.rope, "partial_rotary_factor",
            "must be 1 for this family");

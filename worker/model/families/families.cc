@@ -54,8 +54,8 @@ void CheckGate(ConfigReader* r, const MoeConfig& m, int64_t layers) {
            fmt::format("{} is more than n_group {}", m.groups_kept, m.num_groups));
   const int64_t per_group = m.experts / m.num_groups;
   r->Check(m.groups_kept * per_group >= m.top_k, "topk_group",
-           fmt::format("{} groups of {} experts are fewer than num_experts_per_tok {}", m.groups_kept,
-                       per_group, m.top_k));
+           fmt::format("{} groups of {} experts are fewer than num_experts_per_tok {}",
+                       m.groups_kept, per_group, m.top_k));
   r->Check(m.num_groups == 1 || m.group_score == GroupScore::kBest || per_group >= 2, "n_group",
            "groups need at least two experts each");
 }

@@ -1,5 +1,5 @@
-// A model family: one file reads its config and so wires its layers, one holds its weight names. A new
-// family is these two files and a row in families.cc.
+// A model family: one file reads its config and so wires its layers, one holds its weight names. A
+// new family is these two files and a row in families.cc.
 #pragma once
 
 #include <span>
@@ -11,15 +11,16 @@
 
 namespace choir {
 
-// Patterns over {layer} and {expert}; matrices get ".weight" and ".bias". Empty: the family lacks it.
+// Patterns over {layer} and {expert}; matrices get ".weight" and ".bias". Empty: the family lacks
+// it.
 struct WeightNames {
   std::string_view embedding, final_norm, head;  // complete names
   std::string_view attention_norm, ffn_norm;
-  std::string_view q, k, v, o;                              // GQA; o is MLA's too
-  std::string_view q_norm, k_norm;                          // GQA with norms
+  std::string_view q, k, v, o;                                 // GQA; o is MLA's too
+  std::string_view q_norm, k_norm;                             // GQA with norms
   std::string_view q_a, q_a_norm, q_b, kv_a, kv_a_norm, kv_b;  // MLA; q when there is no q_lora
-  std::string_view gate, up, down;                          // dense FFN
-  std::string_view router, correction_bias;                 // correction_bias: a complete name
+  std::string_view gate, up, down;                             // dense FFN
+  std::string_view router, correction_bias;                    // correction_bias: a complete name
   std::string_view expert_gate, expert_up, expert_down;
   std::string_view shared_gate, shared_up, shared_down;
 };

@@ -1,5 +1,5 @@
-// glm4_moe: grouped-query attention with rope over a part of each head, optional norms and biases on
-// q and k; after some dense layers, mixture-of-experts layers gated as deepseek_v3's.
+// glm4_moe: grouped-query attention with rope over a part of each head, optional norms and biases
+// on q and k; after some dense layers, mixture-of-experts layers gated as deepseek_v3's.
 #include <cmath>
 
 #include "worker/model/families/family.h"

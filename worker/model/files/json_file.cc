@@ -79,8 +79,10 @@ StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& fil
     }
     return value;
   } catch (const nlohmann::json::parse_error& e) {
-    return InvalidArgument("{}: JSON: malformed near byte {}; the file may be cut or damaged, fetch "
-                           "it again", file, e.byte);
+    return InvalidArgument(
+        "{}: JSON: malformed near byte {}; the file may be cut or damaged, fetch "
+        "it again",
+        file, e.byte);
   } catch (const nlohmann::json::exception&) {
     return InvalidArgument("{}: JSON: a number is out of range or text is not UTF-8", file);
   }

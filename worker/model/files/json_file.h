@@ -1,5 +1,5 @@
-// JSON files of a model directory, read strictly: a regular file below a size, well-formed UTF-8 JSON,
-// no duplicate keys, bounded depth. Errors name the file. Thread-compatible.
+// JSON files of a model directory, read strictly: a regular file below a size, well-formed UTF-8
+// JSON, no duplicate keys, bounded depth. Errors name the file. Thread-compatible.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,8 @@
 
 namespace choir {
 
-inline constexpr size_t kJsonFileMaxBytes = size_t{256} << 20;  // an index of 10^6 tensors is ~100 MB
+inline constexpr size_t kJsonFileMaxBytes = size_t{256}
+                                            << 20;  // an index of 10^6 tensors is ~100 MB
 
 // NotFound when there is no such file.
 StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes);

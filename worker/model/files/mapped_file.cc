@@ -22,7 +22,8 @@ Status OpenError(const std::string& path, int error) {
       return InvalidArgument("{}: file: is a circular link; put the real file there", path);
     case EACCES:
     case EPERM:
-      return PermissionDenied("{}: file: may not be read by this user; change its permissions", path);
+      return PermissionDenied("{}: file: may not be read by this user; change its permissions",
+                              path);
     default:
       return InvalidArgument("{}: file: cannot be opened: {}", path, std::strerror(error));
   }
@@ -73,8 +74,8 @@ MappedFile::~MappedFile() {
 Status MappedFile::Read(uint64_t offset, std::span<std::byte> out) const {
   size_t done = 0;
   while (done < out.size()) {
-    const ssize_t n = pread(fd_, out.data() + done, out.size() - done,
-                            static_cast<off_t>(offset + done));
+    const ssize_t n =
+        pread(fd_, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return Unavailable("{}: file: cannot be read: {}", path_, std::strerror(errno));
     if (n == 0) return Unavailable("{}: file: became shorter while it was read", path_);

@@ -19,12 +19,15 @@ struct FileDType {
 };
 
 constexpr FileDType kDTypes[] = {
-    {"F32", 4, DType::kF32},  {"BF16", 2, DType::kBF16}, {"F16", 2, DType::kF16},
-    {"I32", 4, DType::kI32},  {"I64", 8, DType::kI64},   {"U8", 1, DType::kU8},
-    {"BOOL", 1, {}},          {"I8", 1, {}},             {"I16", 2, {}},
-    {"U16", 2, {}},           {"U32", 4, {}},            {"U64", 8, {}},
-    {"F64", 8, {}},           {"F8_E4M3", 1, DType::kF8E4M3}, {"F8_E5M2", 1, {}},
-    {"F8_E8M0", 1, {}},       {"C64", 8, {}},
+    {"F32", 4, DType::kF32}, {"BF16", 2, DType::kBF16},
+    {"F16", 2, DType::kF16}, {"I32", 4, DType::kI32},
+    {"I64", 8, DType::kI64}, {"U8", 1, DType::kU8},
+    {"BOOL", 1, {}},         {"I8", 1, {}},
+    {"I16", 2, {}},          {"U16", 2, {}},
+    {"U32", 4, {}},          {"U64", 8, {}},
+    {"F64", 8, {}},          {"F8_E4M3", 1, DType::kF8E4M3},
+    {"F8_E5M2", 1, {}},      {"F8_E8M0", 1, {}},
+    {"C64", 8, {}},
 };
 
 const FileDType* FindDType(std::string_view name) {
@@ -42,7 +45,8 @@ std::optional<uint64_t> Product(uint64_t a, uint64_t b) {
 }
 
 StatusOr<TensorInfo> ReadEntry(const std::string& path, const std::string& name,
-                               const nlohmann::json& entry, uint64_t data_begin, uint64_t file_size) {
+                               const nlohmann::json& entry, uint64_t data_begin,
+                               uint64_t file_size) {
   const auto bad = [&](const char* field, const std::string& what) {
     return InvalidArgument("{}: tensor {}: {}: {}; the file is damaged, fetch it again", path, name,
                            field, what);
@@ -74,11 +78,12 @@ StatusOr<TensorInfo> ReadEntry(const std::string& path, const std::string& name,
   const uint64_t begin = (*offsets)[0].get<uint64_t>(), end = (*offsets)[1].get<uint64_t>();
   if (end < begin) return bad("data_offsets", "end before they begin");
   if (end > file_size - data_begin) {
-    return bad("data_offsets", fmt::format("end at byte {} of {} bytes of data", end,
-                                           file_size - data_begin));
+    return bad("data_offsets",
+               fmt::format("end at byte {} of {} bytes of data", end, file_size - data_begin));
   }
   if (end - begin != want) {
-    return bad("data_offsets", fmt::format("hold {} bytes, dtype and shape say {}", end - begin, want));
+    return bad("data_offsets",
+               fmt::format("hold {} bytes, dtype and shape say {}", end - begin, want));
   }
   info.offset = data_begin + begin;
   info.bytes = want;
@@ -90,18 +95,24 @@ Status CheckLayout(const std::string& path, const std::vector<TensorInfo>& tenso
   uint64_t at = data_begin;
   for (const TensorInfo& t : tensors) {
     if (t.offset < at) {
-      return InvalidArgument("{}: tensor {}: data_offsets: overlap another tensor; the file is "
-                             "damaged, fetch it again", path, t.name);
+      return InvalidArgument(
+          "{}: tensor {}: data_offsets: overlap another tensor; the file is "
+          "damaged, fetch it again",
+          path, t.name);
     }
     if (t.offset > at) {
-      return InvalidArgument("{}: tensor {}: data_offsets: leave a hole of {} bytes before it; the "
-                             "file is damaged, fetch it again", path, t.name, t.offset - at);
+      return InvalidArgument(
+          "{}: tensor {}: data_offsets: leave a hole of {} bytes before it; the "
+          "file is damaged, fetch it again",
+          path, t.name, t.offset - at);
     }
     at = t.offset + t.bytes;
   }
   if (at != file_size) {
-    return InvalidArgument("{}: size: {} bytes follow the last tensor; the file is damaged, fetch it "
-                           "again", path, file_size - at);
+    return InvalidArgument(
+        "{}: size: {} bytes follow the last tensor; the file is damaged, fetch it "
+        "again",
+        path, file_size - at);
   }
   return {};
 }
@@ -118,9 +129,10 @@ StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> fi
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.data(), 8);
   if (header_bytes > kSafetensorsHeaderMaxBytes || header_bytes > file.size() - 8) {
-    return InvalidArgument("{}: header length: {} does not fit a file of {} bytes (limit {}); the "
-                           "file is cut or not safetensors, fetch it again", path, header_bytes,
-                           file.size(), kSafetensorsHeaderMaxBytes);
+    return InvalidArgument(
+        "{}: header length: {} does not fit a file of {} bytes (limit {}); the "
+        "file is cut or not safetensors, fetch it again",
+        path, header_bytes, file.size(), kSafetensorsHeaderMaxBytes);
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
   CHOIR_ASSIGN_OR_RETURN(const nlohmann::json header, ParseJson(text, path + ": header"));

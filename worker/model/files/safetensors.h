@@ -1,6 +1,6 @@
-// The safetensors container: 8 bytes of header length (little endian), a JSON header, then the data.
-// Format: https://github.com/huggingface/safetensors. Everything the header claims is checked against
-// the file before anything is used. Pure; thread-safe.
+// The safetensors container: 8 bytes of header length (little endian), a JSON header, then the
+// data. Format: https://github.com/huggingface/safetensors. Everything the header claims is checked
+// against the file before anything is used. Pure; thread-safe.
 #pragma once
 
 #include <cstddef>

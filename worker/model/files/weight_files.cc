@@ -29,11 +29,15 @@ Status NoWeights(const std::string& dir) {
     }
   }
   if (!pickle.empty()) {
-    return InvalidArgument("{}/{}: format: pickle weights can execute code and are not read; convert "
-                           "them to safetensors", dir, pickle);
+    return InvalidArgument(
+        "{}/{}: format: pickle weights can execute code and are not read; convert "
+        "them to safetensors",
+        dir, pickle);
   }
-  return NotFound("{}/model.safetensors: file: is missing, and so is model.safetensors.index.json; "
-                  "complete the model directory", dir);
+  return NotFound(
+      "{}/model.safetensors: file: is missing, and so is model.safetensors.index.json; "
+      "complete the model directory",
+      dir);
 }
 
 }  // namespace
@@ -44,7 +48,8 @@ StatusOr<std::unique_ptr<const WeightFiles>> WeightFiles::Open(const std::string
   const std::string single = model_dir + "/model.safetensors", index = single + ".index.json";
   std::error_code error;
   const auto present = [&](const std::string& path) {
-    return std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
+    return std::filesystem::symlink_status(path, error).type() !=
+           std::filesystem::file_type::not_found;
   };
   if (present(single)) {
     CHOIR_RETURN_IF_ERROR(files->AddFile(single, nullptr));
@@ -71,8 +76,10 @@ Status WeightFiles::OpenIndex(const std::string& index_path) {
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
         name.find('\\') != std::string::npos || name.find('\0') != std::string::npos ||
         !EndsWith(name, ".safetensors")) {
-      return InvalidArgument("{}: weight_map.{}: '{}' is not the plain name of a .safetensors file in "
-                             "this directory", index_path, tensor, name.substr(0, 128));
+      return InvalidArgument(
+          "{}: weight_map.{}: '{}' is not the plain name of a .safetensors file in "
+          "this directory",
+          index_path, tensor, name.substr(0, 128));
     }
     shards[name].push_back(tensor);
     if (shards.size() > kShardsMax) {
@@ -106,8 +113,10 @@ Status WeightFiles::AddFile(const std::string& path, const std::vector<std::stri
     for (const std::string& name : *names) {
       const auto it = in_file.find(name);
       if (it == in_file.end()) {
-        return InvalidArgument("{}: tensor {}: is not in this file, though the index says so; fetch "
-                               "index and shards again", path, name);
+        return InvalidArgument(
+            "{}: tensor {}: is not in this file, though the index says so; fetch "
+            "index and shards again",
+            path, name);
       }
       add(std::move(it->second));
     }

@@ -1,0 +1,34 @@
+// Grouped-query attention of one rank: projections, optional norms of q and k, rope, paged keys and
+// values. One object serves all layers of a model; owner thread only.
+#pragma once
+
+#include "worker/model/config/model_config.h"
+#include "worker/model/layers/layer_context.h"
+
+namespace choir {
+
+class GqaAttention {
+ public:
+  static StatusOr<GqaAttention> Make(const ModelConfig& config, Compute compute, RopeTables tables,
+                                     int64_t rows_max);
+
+  // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
+  void Forward(const GqaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
+               const StepContext& step, TensorView normed, TensorView residual) const;
+
+ private:
+  GqaAttention() = default;
+  void NormHeads(const KernelSet& kernels, const StepContext& step, TensorView norm, TensorView x,
+                 int64_t heads) const;
+  void RotateHeads(const KernelSet& kernels, const StepContext& step, TensorView x,
+                   int64_t heads) const;
+
+  GqaConfig config_;
+  RopeConfig rope_;
+  RopeTables tables_;
+  float norm_eps_ = 0, scale_ = 0;
+  Compute compute_ = Compute::kF32;
+  ScratchRows q_, k_, v_, out_;
+};
+
+}  // namespace choir

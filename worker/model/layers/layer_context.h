@@ -1,0 +1,73 @@
+// What the layers of a model share: kernels, precision, the step that runs, scratch memory.
+#pragma once
+
+#include <cstdint>
+
+#include "common/base/check.h"
+#include "kernels/kernels.h"
+#include "worker/model/model.h"
+#include "worker/model/weights/host_buffer.h"
+#include "worker/model/weights/model_weights.h"
+
+namespace choir {
+
+// One Forward call. `rows` may be 0.
+struct StepContext {
+  const ModelBatch& batch;
+  const Stream& stream;
+  ExpertExchange* exchange;
+  int64_t rows;
+  TensorView positions;  // [rows] i32
+};
+
+// FP32 rows of one width, allocated once for the largest step and viewed for the present one.
+class ScratchRows {
+ public:
+  ScratchRows() = default;
+  static StatusOr<ScratchRows> Make(int64_t rows_max, int64_t width) {
+    ScratchRows s;
+    CHOIR_ASSIGN_OR_RETURN(s.buffer_,
+                           HostBuffer::Make(static_cast<size_t>(rows_max * width) * sizeof(float)));
+    s.rows_max_ = rows_max;
+    s.width_ = width;
+    return s;
+  }
+  int64_t width() const { return width_; }
+  TensorView View(int64_t rows) const {
+    CHOIR_CHECK(rows <= rows_max_);
+    return TensorView(static_cast<void*>(buffer_.data()), DType::kF32, {rows, width_});
+  }
+  // The same memory as [rows, heads, width / heads].
+  TensorView Heads(int64_t rows, int64_t heads) const {
+    CHOIR_CHECK(rows <= rows_max_);
+    return TensorView(static_cast<void*>(buffer_.data()), DType::kF32,
+                      {rows, heads, width_ / heads});
+  }
+
+ private:
+  HostBuffer buffer_;
+  int64_t rows_max_ = 0;
+  int64_t width_ = 0;
+};
+
+// A view of `t` that begins `elements` further on, with the shape given.
+inline TensorView Offset(const TensorView& t, int64_t elements,
+                         std::initializer_list<int64_t> shape) {
+  return TensorView(static_cast<void*>(static_cast<std::byte*>(t.raw()) +
+                                       static_cast<size_t>(elements) * SizeOf(t.dtype())),
+                    t.dtype(), shape);
+}
+
+struct RopeTables {
+  TensorView cos, sin;  // [positions, rotary_dim / 2]
+};
+
+// y (+)= x · wᵀ + bias, in the model's precision unless said otherwise.
+inline void RunLinear(const KernelSet& kernels, const Stream& stream, Compute compute,
+                      const LinearWeights& w, TensorView x, TensorView y, bool accumulate = false) {
+  kernels.Linear(
+      {.x = x, .w = w.w, .bias = w.bias, .y = y, .compute = compute, .accumulate = accumulate},
+      stream);
+}
+
+}  // namespace choir

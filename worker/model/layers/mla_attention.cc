@@ -1,0 +1,130 @@
+#include "worker/model/layers/mla_attention.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace choir {
+namespace {
+
+// The published families norm their latents with this, whatever rms_norm_eps says.
+constexpr float kLatentNormEps = 1e-6f;
+
+}  // namespace
+
+StatusOr<MlaAttention> MlaAttention::Make(const ModelConfig& config, Compute compute,
+                                          RopeTables tables, int64_t rows_max) {
+  MlaAttention a;
+  a.config_ = *config.mla;
+  a.rope_ = config.rope;
+  a.tables_ = tables;
+  a.scale_ = config.softmax_scale;
+  a.compute_ = compute;
+  const MlaConfig& c = a.config_;
+  CHOIR_ASSIGN_OR_RETURN(a.q_lora_, ScratchRows::Make(rows_max, std::max<int64_t>(c.q_lora, 1)));
+  CHOIR_ASSIGN_OR_RETURN(a.q_, ScratchRows::Make(rows_max, c.heads * (c.nope + c.rope)));
+  CHOIR_ASSIGN_OR_RETURN(a.q_rope_, ScratchRows::Make(rows_max, c.heads * c.rope));
+  CHOIR_ASSIGN_OR_RETURN(a.q_latent_, ScratchRows::Make(rows_max, c.heads * c.kv_lora));
+  CHOIR_ASSIGN_OR_RETURN(a.latent_, ScratchRows::Make(rows_max, c.kv_lora + c.rope));
+  CHOIR_ASSIGN_OR_RETURN(a.out_latent_, ScratchRows::Make(rows_max, c.heads * c.kv_lora));
+  CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(rows_max, c.heads * c.v_dim));
+  a.dense_slots_.resize(static_cast<size_t>(rows_max * c.heads));
+  std::iota(a.dense_slots_.begin(), a.dense_slots_.end(), int64_t{0});
+  return a;
+}
+
+// Fills q_latent_ and q_rope_.
+void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
+                           TensorView normed) const {
+  const MlaConfig& c = config_;
+  const int64_t head = c.nope + c.rope;
+  const TensorView q = q_.View(step.rows);
+  TensorView from = normed;
+  if (c.q_lora > 0) {
+    from = q_lora_.View(step.rows);
+    RunLinear(kernels, step.stream, compute_, w.q_a, normed, from);
+    kernels.RmsNorm({.x = from, .w = w.q_a_norm, .y = from, .eps = kLatentNormEps}, step.stream);
+  }
+  RunLinear(kernels, step.stream, compute_, w.q, from, q);
+  kernels.HeadProject({.x = Offset(q, 0, {step.rows, c.heads, c.nope}),
+                       .x_token_stride = c.heads * head,
+                       .x_head_stride = head,
+                       .w = Offset(w.kv_b, 0, {c.nope, c.kv_lora}),
+                       .w_head_stride = (c.nope + c.v_dim) * c.kv_lora,
+                       .y = q_latent_.Heads(step.rows, c.heads),
+                       .compute = compute_},
+                      step.stream);
+  // Gathers the rope columns of all heads into dense rows; StoreKv is the kernels' strided copy.
+  const TensorView q_rope = q_rope_.View(step.rows);
+  const int64_t rows = step.rows * c.heads;
+  kernels.StoreKv({.x = Offset(q, c.nope, {rows, c.rope}),
+                   .x_stride = head,
+                   .kv = {Offset(q_rope, 0, {rows, 1, c.rope})},
+                   .slots = std::span(dense_slots_).first(static_cast<size_t>(rows))},
+                  step.stream);
+  kernels.Rope({.x = q_rope,
+                .num_tokens = step.rows,
+                .num_heads = c.heads,
+                .token_stride = c.heads * c.rope,
+                .head_stride = c.rope,
+                .rotary_dim = c.rope,
+                .interleaved = rope_.interleaved,
+                .cos = tables_.cos,
+                .sin = tables_.sin,
+                .positions = step.positions},
+               step.stream);
+}
+
+void MlaAttention::StoreLatents(const MlaWeights& w, const LayerKvView& kv,
+                                const KernelSet& kernels, const StepContext& step,
+                                TensorView normed) const {
+  const MlaConfig& c = config_;
+  const int64_t width = c.kv_lora + c.rope;
+  const TensorView latent = latent_.View(step.rows);
+  RunLinear(kernels, step.stream, compute_, w.kv_a, normed, latent);
+  const TensorView compressed = Offset(latent, 0, {step.rows, c.kv_lora});
+  kernels.RmsNorm({.x = compressed,
+                   .x_stride = width,
+                   .w = w.kv_a_norm,
+                   .y = compressed,
+                   .y_stride = width,
+                   .eps = kLatentNormEps},
+                  step.stream);
+  kernels.Rope({.x = latent,
+                .num_tokens = step.rows,
+                .num_heads = 1,
+                .token_stride = width,
+                .head_stride = width,
+                .offset = c.kv_lora,
+                .rotary_dim = c.rope,
+                .interleaved = rope_.interleaved,
+                .cos = tables_.cos,
+                .sin = tables_.sin,
+                .positions = step.positions},
+               step.stream);
+  kernels.StoreKv({.x = latent, .kv = kv.k, .slots = step.batch.slots}, step.stream);
+}
+
+void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
+                           const StepContext& step, TensorView normed, TensorView residual) const {
+  const MlaConfig& c = config_;
+  Queries(w, kernels, step, normed);
+  StoreLatents(w, kv, kernels, step, normed);
+  const TensorView out_latent = out_latent_.Heads(step.rows, c.heads);
+  kernels.MlaAttention({.q_latent = q_latent_.Heads(step.rows, c.heads),
+                        .q_rope = q_rope_.Heads(step.rows, c.heads),
+                        .latent = kv.k,
+                        .out = out_latent,
+                        .sequences = step.batch.sequences,
+                        .scale = scale_},
+                       step.stream);
+  kernels.HeadProject({.x = out_latent,
+                       .w = Offset(w.kv_b, c.nope * c.kv_lora, {c.v_dim, c.kv_lora}),
+                       .w_head_stride = (c.nope + c.v_dim) * c.kv_lora,
+                       .transpose = true,
+                       .y = out_.Heads(step.rows, c.heads),
+                       .compute = compute_},
+                      step.stream);
+  RunLinear(kernels, step.stream, compute_, w.o, out_.View(step.rows), residual, true);
+}
+
+}  // namespace choir

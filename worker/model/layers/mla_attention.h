@@ -1,0 +1,39 @@
+// Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) in its absorbed form for prompt and
+// generated tokens alike: the cache holds the normed latent and the rotated shared key; queries are
+// brought into the latent's space by kv_b's key half, results out of it by its value half. One
+// object serves all layers of a model; owner thread only.
+#pragma once
+
+#include <vector>
+
+#include "worker/model/config/model_config.h"
+#include "worker/model/layers/layer_context.h"
+
+namespace choir {
+
+class MlaAttention {
+ public:
+  static StatusOr<MlaAttention> Make(const ModelConfig& config, Compute compute, RopeTables tables,
+                                     int64_t rows_max);
+
+  // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
+  void Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
+               const StepContext& step, TensorView normed, TensorView residual) const;
+
+ private:
+  MlaAttention() = default;
+  void Queries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
+               TensorView normed) const;
+  void StoreLatents(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
+                    const StepContext& step, TensorView normed) const;
+
+  MlaConfig config_;
+  RopeConfig rope_;
+  RopeTables tables_;
+  float scale_ = 0;
+  Compute compute_ = Compute::kF32;
+  ScratchRows q_lora_, q_, q_rope_, q_latent_, latent_, out_latent_, out_;
+  std::vector<int64_t> dense_slots_;  // 0, 1, 2, ...: rows of a buffer taken as a pool
+};
+
+}  // namespace choir

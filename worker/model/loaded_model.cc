@@ -1,0 +1,144 @@
+#include "worker/model/loaded_model.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "worker/model/files/json_file.h"
+#include "worker/model/weights/bind_weights.h"
+#include "worker/model/weights/numerics_id.h"
+
+namespace choir {
+namespace {
+
+int64_t BytesOf(const TensorView& t) { return t.empty() ? 0 : static_cast<int64_t>(t.num_bytes()); }
+int64_t BytesOf(const LinearWeights& w) { return BytesOf(w.w) + BytesOf(w.bias); }
+int64_t BytesOf(const FfnWeights& w) { return BytesOf(w.gate) + BytesOf(w.up) + BytesOf(w.down); }
+
+// What one token reads and multiplies in all layers, at batch 1; in bytes.
+int64_t ActiveLayerBytes(const ModelConfig& c, const ModelWeights& w) {
+  int64_t bytes = 0;
+  for (const LayerWeights& l : w.layers) {
+    bytes += BytesOf(l.attention_norm) + BytesOf(l.ffn_norm);
+    if (l.gqa)
+      bytes += BytesOf(l.gqa->q) + BytesOf(l.gqa->k) + BytesOf(l.gqa->v) + BytesOf(l.gqa->o);
+    if (l.mla) {
+      bytes += BytesOf(l.mla->q_a) + BytesOf(l.mla->q) + BytesOf(l.mla->kv_a) +
+               BytesOf(l.mla->kv_b) + BytesOf(l.mla->o);
+    }
+    if (l.dense) bytes += BytesOf(*l.dense);
+    if (l.moe) {
+      bytes += BytesOf(l.moe->router);
+      if (l.moe->shared) bytes += BytesOf(*l.moe->shared);
+      // Any expert will do: views of experts on other ranks may be empty.
+      for (const ExpertWeights& e : l.moe->experts) {
+        if (e.gate.empty()) continue;
+        bytes += c.moe->top_k * (BytesOf(e.gate) + BytesOf(e.up) + BytesOf(e.down));
+        break;
+      }
+    }
+  }
+  return bytes;
+}
+
+int64_t WidestColumns(const ModelConfig& c) {
+  int64_t widest = std::max(c.hidden, c.dense_width);
+  if (c.gqa) widest = std::max(widest, c.gqa->heads * c.gqa->head_dim);
+  if (c.mla) {
+    widest = std::max({widest, c.mla->heads * c.mla->v_dim, c.mla->q_lora, c.mla->kv_lora,
+                       c.mla->nope, c.mla->v_dim});
+  }
+  if (c.moe) widest = std::max({widest, c.moe->width, c.moe->shared_width});
+  return widest;
+}
+
+ModelInfo InfoOf(const ModelConfig& c, const ModelWeights& w, int64_t kept_bytes) {
+  ModelInfo info;
+  info.family = c.family;
+  info.vocab = c.vocab;
+  info.hidden = c.hidden;
+  info.layers = c.layers;
+  info.context_length = c.positions_max;
+  info.num_experts = c.NumMoeLayers() > 0 ? static_cast<int32_t>(c.moe->experts) : 0;
+  info.top_k = info.num_experts > 0 ? static_cast<int32_t>(c.moe->top_k) : 0;
+  info.columns_max = WidestColumns(c);
+  info.heads_max = static_cast<int32_t>(c.gqa ? c.gqa->heads : c.mla->heads);
+  info.weight_bytes = kept_bytes;
+  info.active_weight_bytes = ActiveLayerBytes(c, w) + BytesOf(w.head);
+  info.active_flops = 2 * (info.active_weight_bytes / static_cast<int64_t>(SizeOf(w.head.dtype())));
+  info.eos_ids = c.eos_ids;
+  return info;
+}
+
+struct Precision {
+  Compute compute = Compute::kF32;
+  std::optional<DType> matrix_dtype;
+};
+
+// The embedding stands for the file: every checkpoint has it, in the dtype it was saved in.
+StatusOr<Precision> PrecisionOf(const std::string& dtype, const WeightFiles& files,
+                                const WeightNames& names) {
+  if (dtype == "f32") return Precision{Compute::kF32, {}};
+  if (dtype == "bf16") return Precision{Compute::kBF16, DType::kBF16};
+  if (dtype != "auto") {
+    return InvalidArgument("dtype: '{}' is unknown; give auto, f32 or bf16", dtype);
+  }
+  const StoredTensor* embedding = files.Find(std::string(names.embedding));
+  if (embedding != nullptr && embedding->info.dtype == DType::kBF16) {
+    return Precision{Compute::kBF16, DType::kBF16};
+  }
+  return Precision{Compute::kF32, {}};
+}
+
+}  // namespace
+
+LoadedTransformer::LoadedTransformer(ModelConfig config, ModelWeights weights,
+                                     std::unique_ptr<WeightStore> store, Compute compute,
+                                     std::string numerics_id)
+    : config_(std::move(config)),
+      weights_(std::move(weights)),
+      store_(std::move(store)),
+      compute_(compute),
+      numerics_id_(std::move(numerics_id)),
+      info_(InfoOf(config_, weights_, store_->kept_bytes())) {}
+
+KvLayout LoadedTransformer::kv_layout() const {
+  LayerKv layer;
+  if (config_.gqa) {
+    layer.k_width = layer.v_width = config_.gqa->kv_heads * config_.gqa->head_dim;
+  } else {
+    layer.kind = LayerKv::Kind::kLatent;
+    layer.k_width = config_.mla->kv_lora + config_.mla->rope;
+  }
+  KvLayout layout;
+  layout.dtype = compute_ == Compute::kBF16 ? DType::kBF16 : DType::kF32;
+  layout.layers.assign(static_cast<size_t>(config_.layers), layer);
+  return layout;
+}
+
+StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
+                                                       const KernelSet& kernels) {
+  CHOIR_CHECK(options.num_ranks >= 1 && options.rank >= 0 && options.rank < options.num_ranks);
+  CHOIR_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model_dir));
+  CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<const WeightFiles> files,
+                         WeightFiles::Open(options.model_dir));
+  const WeightNames& names = *FindFamily(config.family)->names;
+  CHOIR_ASSIGN_OR_RETURN(const Precision precision, PrecisionOf(options.dtype, *files, names));
+  auto store = std::make_unique<WeightStore>(std::move(files), precision.matrix_dtype);
+  const ExpertPlacement placement(config.moe ? static_cast<int32_t>(config.moe->experts) : 0,
+                                  options.num_ranks);
+  const ExpertRange own{placement.Begin(options.rank), placement.End(options.rank)};
+  ModelWeights weights = BindWeights(config, names, own, store.get());
+  CHOIR_RETURN_IF_ERROR(store->status());
+  CHOIR_RETURN_IF_ERROR(store->Load(options.progress));
+  NumericsParts parts;
+  CHOIR_ASSIGN_OR_RETURN(parts.weights_digest, WeightsDigest(store->files(), options.cache_dir));
+  CHOIR_ASSIGN_OR_RETURN(parts.config_text,
+                         ReadTextFile(options.model_dir + "/config.json", kJsonFileMaxBytes));
+  parts.dtype = precision.compute == Compute::kBF16 ? "bf16" : "f32";
+  parts.kernel_set = kernels.Name();
+  return std::make_shared<const LoadedTransformer>(std::move(config), std::move(weights),
+                                                   std::move(store), precision.compute,
+                                                   NumericsId(parts));
+}
+
+}  // namespace choir

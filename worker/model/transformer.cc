@@ -1,0 +1,155 @@
+#include "worker/model/transformer.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+namespace choir {
+namespace {
+
+// Rows that local experts get at most in one layer: every row of the group chooses top_k experts,
+// none twice.
+int64_t ReceivedRowsMax(const MoeConfig& moe, const ExpertPlacement& placement,
+                        const ModelLimits& limits) {
+  const int64_t group_rows = limits.step_tokens_group > 0
+                                 ? limits.step_tokens_group
+                                 : limits.step_tokens * placement.num_ranks();
+  const int64_t local_max = (moe.experts + placement.num_ranks() - 1) / placement.num_ranks();
+  return group_rows * std::min(moe.top_k, local_max);
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Model>> Transformer::Make(std::shared_ptr<const LoadedTransformer> loaded,
+                                                   const KernelSet* kernels,
+                                                   const ExpertPlacement& placement,
+                                                   const ModelLimits& limits) {
+  CHOIR_CHECK(limits.step_tokens >= 1 && limits.logit_rows_max >= 1);
+  std::unique_ptr<Transformer> model(new Transformer(std::move(loaded), kernels));
+  CHOIR_RETURN_IF_ERROR(model->Allocate(placement, limits));
+  return std::unique_ptr<Model>(std::move(model));
+}
+
+Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits& limits) {
+  const ModelConfig& c = loaded_->config();
+  const Compute compute = loaded_->compute();
+  limits_ = limits;
+  if (limits_.positions_max <= 0) limits_.positions_max = c.positions_max;
+  CHOIR_RETURN_IF_ERROR(MakeRopeTables(limits_.positions_max));
+  CHOIR_ASSIGN_OR_RETURN(residual_, ScratchRows::Make(limits.step_tokens, c.hidden));
+  CHOIR_ASSIGN_OR_RETURN(normed_, ScratchRows::Make(limits.step_tokens, c.hidden));
+  CHOIR_ASSIGN_OR_RETURN(logit_rows_, ScratchRows::Make(limits.logit_rows_max, c.hidden));
+  if (c.gqa) {
+    CHOIR_ASSIGN_OR_RETURN(gqa_, GqaAttention::Make(c, compute, rope_tables_, limits.step_tokens));
+  } else {
+    CHOIR_ASSIGN_OR_RETURN(mla_, MlaAttention::Make(c, compute, rope_tables_, limits.step_tokens));
+  }
+  const int64_t dense_layers = c.layers - c.NumMoeLayers();
+  const int64_t width =
+      std::max(dense_layers > 0 ? c.dense_width : 0, c.moe ? c.moe->shared_width : 0);
+  CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(compute, limits.step_tokens, width));
+  if (c.NumMoeLayers() > 0) {
+    CHOIR_CHECK(placement.num_experts() == c.moe->experts);
+    CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(c, compute, limits.step_tokens,
+                                              ReceivedRowsMax(*c.moe, placement, limits)));
+  }
+  return {};
+}
+
+Status Transformer::MakeRopeTables(int64_t positions) {
+  const RopeConfig& rope = loaded_->config().rope;
+  const int64_t half = rope.rotary_dim / 2;
+  const auto count = static_cast<size_t>(positions * half);
+  CHOIR_ASSIGN_OR_RETURN(rope_buffer_, HostBuffer::Make(2 * count * sizeof(float)));
+  auto* cos = reinterpret_cast<float*>(rope_buffer_.data());
+  float* sin = cos + count;
+  FillRopeTables(rope, positions, {cos, count}, {sin, count});
+  rope_tables_.cos = TensorView(static_cast<void*>(cos), DType::kF32, {positions, half});
+  rope_tables_.sin = TensorView(static_cast<void*>(sin), DType::kF32, {positions, half});
+  return {};
+}
+
+void Transformer::CheckBatch(const ModelBatch& b) const {
+  CHOIR_CHECK(static_cast<int64_t>(b.tokens.size()) <= limits_.step_tokens);
+  CHOIR_CHECK(b.positions.size() == b.tokens.size() && b.slots.size() == b.tokens.size());
+  CHOIR_CHECK(static_cast<int64_t>(b.logit_rows.size()) <= limits_.logit_rows_max);
+  CHOIR_CHECK(b.tokens.empty() || b.kv.size() == static_cast<size_t>(loaded_->config().layers));
+}
+
+void Transformer::Attention(const LayerWeights& w, const LayerKvView& kv, const StepContext& step) {
+  const TensorView x = residual_.View(step.rows), h = normed_.View(step.rows);
+  kernels_.RmsNorm({.x = x, .w = w.attention_norm, .y = h, .eps = loaded_->config().norm_eps},
+                   step.stream);
+  if (gqa_) {
+    gqa_->Forward(*w.gqa, kv, kernels_, step, h, x);
+  } else {
+    mla_->Forward(*w.mla, kv, kernels_, step, h, x);
+  }
+}
+
+Status Transformer::FeedForward(const LayerWeights& w, const StepContext& step) {
+  const TensorView x = residual_.View(step.rows), h = normed_.View(step.rows);
+  if (step.rows > 0) {
+    kernels_.RmsNorm({.x = x, .w = w.ffn_norm, .y = h, .eps = loaded_->config().norm_eps},
+                     step.stream);
+  }
+  if (w.moe) return moe_->Forward(*w.moe, *dense_, kernels_, step, h, x);
+  if (step.rows > 0) dense_->Forward(*w.dense, kernels_, step, h, x);
+  return {};
+}
+
+Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
+                            const Stream& stream) {
+  CheckBatch(batch);
+  const auto rows = static_cast<int64_t>(batch.tokens.size());
+  const StepContext step{
+      batch, stream, exchange, rows,
+      TensorView(static_cast<const void*>(batch.positions.data()), DType::kI32, {rows})};
+  const ModelWeights& w = loaded_->weights();
+  if (rows > 0) {
+    const TensorView ids(static_cast<const void*>(batch.tokens.data()), DType::kI32, {rows});
+    kernels_.Embedding({.ids = ids, .table = w.embedding, .y = residual_.View(rows)}, stream);
+  }
+  for (size_t l = 0; l < w.layers.size(); ++l) {
+    if (rows > 0) Attention(w.layers[l], batch.kv[l], step);
+    CHOIR_RETURN_IF_ERROR(FeedForward(w.layers[l], step));
+  }
+  if (!batch.logit_rows.empty()) Logits(batch, stream);
+  return {};
+}
+
+// Norms runs of neighbouring rows into dense ones, then one product with the head.
+void Transformer::Logits(const ModelBatch& batch, const Stream& stream) const {
+  const std::span<const int32_t> wanted = batch.logit_rows;
+  const auto count = static_cast<int64_t>(wanted.size());
+  const TensorView x = residual_.View(static_cast<int64_t>(batch.tokens.size()));
+  const TensorView h = logit_rows_.View(count);
+  const ModelWeights& w = loaded_->weights();
+  for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+    const int32_t row = wanted[static_cast<size_t>(begin)];
+    for (end = begin + 1; end < count && wanted[static_cast<size_t>(end)] == row + (end - begin);)
+      ++end;
+    kernels_.RmsNorm({.x = x.Rows(row, end - begin),
+                      .w = w.final_norm,
+                      .y = h.Rows(begin, end - begin),
+                      .eps = loaded_->config().norm_eps},
+                     stream);
+  }
+  kernels_.Linear({.x = h, .w = w.head, .y = batch.logits, .compute = loaded_->compute()}, stream);
+}
+
+std::vector<uint64_t> Transformer::TakeExpertCounts() {
+  return moe_ ? moe_->TakeCounts() : std::vector<uint64_t>();
+}
+
+StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
+                                           const KernelSet* kernels,
+                                           const ExpertPlacement& placement,
+                                           const ModelLimits& limits) {
+  // The only LoadedModel there is; a second architecture would choose here.
+  auto transformer = std::dynamic_pointer_cast<const LoadedTransformer>(loaded);
+  CHOIR_CHECK(transformer != nullptr);
+  return Transformer::Make(std::move(transformer), kernels, placement, limits);
+}
+
+}  // namespace choir

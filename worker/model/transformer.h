@@ -1,0 +1,49 @@
+// The decoder that all families share: embedding, layers of attention and feed-forward over an FP32
+// residual stream, final norm and head on the rows whose logits are wanted.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "worker/model/layers/ffn.h"
+#include "worker/model/layers/gqa_attention.h"
+#include "worker/model/layers/mla_attention.h"
+#include "worker/model/loaded_model.h"
+
+namespace choir {
+
+class Transformer final : public Model {
+ public:
+  static StatusOr<std::unique_ptr<Model>> Make(std::shared_ptr<const LoadedTransformer> loaded,
+                                               const KernelSet* kernels,
+                                               const ExpertPlacement& placement,
+                                               const ModelLimits& limits);
+
+  const LoadedModel& loaded() const override { return *loaded_; }
+  Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) override;
+  std::vector<uint64_t> TakeExpertCounts() override;
+
+ private:
+  Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
+      : loaded_(std::move(loaded)), kernels_(*kernels) {}
+  Status Allocate(const ExpertPlacement& placement, const ModelLimits& limits);
+  Status MakeRopeTables(int64_t positions);
+  void CheckBatch(const ModelBatch& batch) const;
+  void Attention(const LayerWeights& w, const LayerKvView& kv, const StepContext& step);
+  Status FeedForward(const LayerWeights& w, const StepContext& step);
+  void Logits(const ModelBatch& batch, const Stream& stream) const;
+
+  const std::shared_ptr<const LoadedTransformer> loaded_;
+  const KernelSet& kernels_;
+  ModelLimits limits_;
+  HostBuffer rope_buffer_;
+  RopeTables rope_tables_;
+  ScratchRows residual_, normed_, logit_rows_;
+  std::optional<GqaAttention> gqa_;
+  std::optional<MlaAttention> mla_;
+  std::optional<DenseFfn> dense_;
+  std::optional<MoeFfn> moe_;
+};
+
+}  // namespace choir

@@ -1,0 +1,124 @@
+#include "worker/model/weights/bind_weights.h"
+
+namespace choir {
+namespace {
+
+class Binder {
+ public:
+  Binder(const ModelConfig& config, const WeightNames& names, ExpertRange own, WeightStore* store)
+      : c_(config), n_(names), own_(own), store_(*store) {}
+
+  ModelWeights All() {
+    ModelWeights w;
+    w.embedding = store_.Matrix(std::string(n_.embedding), {c_.vocab, c_.hidden});
+    w.final_norm = store_.Vector(std::string(n_.final_norm), c_.hidden);
+    w.head =
+        c_.tied_head ? w.embedding : store_.Matrix(std::string(n_.head), {c_.vocab, c_.hidden});
+    for (layer_ = 0; layer_ < c_.layers && store_.status().ok(); ++layer_)
+      w.layers.push_back(Layer());
+    return w;
+  }
+
+ private:
+  std::string Name(std::string_view pattern, int64_t expert = 0) const {
+    return TensorName(pattern, layer_, expert);
+  }
+  LinearWeights Linear(std::string_view pattern, int64_t out, int64_t in, bool bias) {
+    LinearWeights w;
+    w.w = store_.Matrix(Name(pattern) + ".weight", {out, in});
+    if (bias) w.bias = store_.Vector(Name(pattern) + ".bias", out);
+    return w;
+  }
+  TensorView Norm(std::string_view pattern, int64_t size) {
+    return store_.Vector(Name(pattern) + ".weight", size);
+  }
+
+  LayerWeights Layer() {
+    LayerWeights w;
+    w.attention_norm = Norm(n_.attention_norm, c_.hidden);
+    w.ffn_norm = Norm(n_.ffn_norm, c_.hidden);
+    if (c_.gqa) w.gqa = Gqa(*c_.gqa);
+    if (c_.mla) w.mla = Mla(*c_.mla);
+    if (c_.IsMoe(layer_)) {
+      w.moe = Moe(*c_.moe);
+    } else {
+      w.dense = Ffn(n_.gate, n_.up, n_.down, c_.dense_width);
+    }
+    return w;
+  }
+
+  GqaWeights Gqa(const GqaConfig& a) {
+    const int64_t q = a.heads * a.head_dim, kv = a.kv_heads * a.head_dim;
+    GqaWeights w;
+    w.q = Linear(n_.q, q, c_.hidden, a.qkv_bias);
+    w.k = Linear(n_.k, kv, c_.hidden, a.qkv_bias);
+    w.v = Linear(n_.v, kv, c_.hidden, a.qkv_bias);
+    w.o = Linear(n_.o, c_.hidden, q, a.o_bias);
+    if (a.qk_norm) {
+      w.q_norm = Norm(n_.q_norm, a.head_dim);
+      w.k_norm = Norm(n_.k_norm, a.head_dim);
+    }
+    return w;
+  }
+
+  MlaWeights Mla(const MlaConfig& a) {
+    MlaWeights w;
+    const int64_t q = a.heads * (a.nope + a.rope);
+    if (a.q_lora > 0) {
+      w.q_a = Linear(n_.q_a, a.q_lora, c_.hidden, a.bias);
+      w.q_a_norm = Norm(n_.q_a_norm, a.q_lora);
+      w.q = Linear(n_.q_b, q, a.q_lora, false);
+    } else {
+      w.q = Linear(n_.q, q, c_.hidden, false);
+    }
+    w.kv_a = Linear(n_.kv_a, a.kv_lora + a.rope, c_.hidden, a.bias);
+    w.kv_a_norm = Norm(n_.kv_a_norm, a.kv_lora);
+    w.kv_b = store_.Matrix(Name(n_.kv_b) + ".weight", {a.heads * (a.nope + a.v_dim), a.kv_lora});
+    w.o = Linear(n_.o, c_.hidden, a.heads * a.v_dim, a.bias);
+    return w;
+  }
+
+  FfnWeights Ffn(std::string_view gate, std::string_view up, std::string_view down, int64_t width) {
+    return {.gate = Linear(gate, width, c_.hidden, c_.ffn_bias),
+            .up = Linear(up, width, c_.hidden, c_.ffn_bias),
+            .down = Linear(down, c_.hidden, width, c_.ffn_bias)};
+  }
+
+  MoeWeights Moe(const MoeConfig& m) {
+    MoeWeights w;
+    // The router is computed in FP32 whatever the model's dtype, so it is never rounded.
+    w.router = store_.MatrixAsIs(Name(n_.router) + ".weight", {m.experts, c_.hidden});
+    if (m.correction_bias)
+      w.correction_bias = store_.VectorF32(Name(n_.correction_bias), m.experts);
+    if (m.shared_width > 0) {
+      w.shared = Ffn(n_.shared_gate, n_.shared_up, n_.shared_down, m.shared_width);
+    }
+    w.experts.reserve(static_cast<size_t>(m.experts));
+    for (int64_t e = 0; e < m.experts; ++e) {
+      const bool keep = e >= own_.begin && e < own_.end;
+      const auto matrix = [&](std::string_view pattern, int64_t out, int64_t in) {
+        return store_.Matrix(Name(pattern, e) + ".weight", {out, in}, keep);
+      };
+      w.experts.push_back({.gate = matrix(n_.expert_gate, m.width, c_.hidden),
+                           .up = matrix(n_.expert_up, m.width, c_.hidden),
+                           .down = matrix(n_.expert_down, c_.hidden, m.width)});
+      if (!store_.status().ok()) break;
+    }
+    return w;
+  }
+
+  const ModelConfig& c_;
+  const WeightNames& n_;
+  const ExpertRange own_;
+  WeightStore& store_;
+  int64_t layer_ = 0;
+};
+
+}  // namespace
+
+ModelWeights BindWeights(const ModelConfig& config, const WeightNames& names, ExpertRange own,
+                         WeightStore* store) {
+  return Binder(config, names, own, store).All();
+}
+
+}  // namespace choir
