@@ -1,0 +1,108 @@
+#include "gateway/api/strict_json.h"
+
+#include <fmt/format.h>
+
+#include <string>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+namespace choir {
+namespace {
+
+// Builds the value while nlohmann's parser reads; keeps what must be refused.
+class Builder {
+ public:
+  using number_integer_t = Json::number_integer_t;
+  using number_unsigned_t = Json::number_unsigned_t;
+  using number_float_t = Json::number_float_t;
+  using string_t = Json::string_t;
+  using binary_t = Json::binary_t;
+
+  Builder(int depth_max, Json* root) : depth_max_(depth_max), root_(root) {}
+
+  bool null() { return Put(nullptr); }
+  bool boolean(bool v) { return Put(v); }
+  bool number_integer(number_integer_t v) { return Put(v); }
+  bool number_unsigned(number_unsigned_t v) { return Put(v); }
+  bool number_float(number_float_t v, const string_t&) { return Put(v); }
+  bool string(string_t& v) { return Put(std::move(v)); }
+  bool binary(binary_t&) { return false; }
+  bool start_object(size_t) { return Open(Json::object()); }
+  bool start_array(size_t) { return Open(Json::array()); }
+  bool end_object() { return Close(); }
+  bool end_array() { return Close(); }
+  bool key(string_t& name) {
+    if (!stack_.back().keys.insert(name).second) {
+      error = InvalidValue(name, fmt::format("the key '{}' is given twice", name));
+      return false;
+    }
+    key_ = std::move(name);
+    return true;
+  }
+  bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& e) {
+    // 406: a number that no double can hold.
+    const char* what = e.id == 406 ? "a number is out of range" : "the body is not valid JSON";
+    error = InvalidValue("", fmt::format("{} (near byte {})", what, at));
+    return false;
+  }
+
+  ApiError error;
+
+ private:
+  struct Level {
+    Json* value;
+    std::unordered_set<std::string> keys;
+  };
+
+  Json* Slot() {
+    if (stack_.empty()) return root_;
+    Json& parent = *stack_.back().value;
+    if (parent.is_object()) {
+      // Appending to the vector below, since ordered_map searches all keys first: 10^6 keys would
+      // take hours.
+      auto& pairs = static_cast<Json::object_t::Container&>(parent.get_ref<Json::object_t&>());
+      pairs.emplace_back(std::move(key_), nullptr);
+      return &pairs.back().second;
+    }
+    parent.push_back(nullptr);
+    return &parent.back();
+  }
+  bool Close() {
+    stack_.pop_back();
+    return true;
+  }
+  template <typename T>
+  bool Put(T&& value) {
+    *Slot() = std::forward<T>(value);
+    return true;
+  }
+  bool Open(Json empty) {
+    if (static_cast<int>(stack_.size()) >= depth_max_) {
+      error = InvalidValue("", fmt::format("the JSON is nested deeper than {} levels", depth_max_));
+      return false;
+    }
+    Json* slot = Slot();
+    *slot = std::move(empty);
+    stack_.push_back({slot, {}});
+    return true;
+  }
+
+  const int depth_max_;
+  Json* const root_;
+  // Pointers stay valid: only the innermost container grows, and its parents do not move meanwhile.
+  std::vector<Level> stack_;
+  std::string key_;
+};
+
+}  // namespace
+
+ApiError ParseStrictJson(std::string_view text, int depth_max, Json* out) {
+  Builder builder(depth_max, out);
+  *out = nullptr;
+  if (Json::sax_parse(text, &builder)) return {};
+  if (builder.error.ok()) builder.error = InvalidValue("", "the body is not valid JSON");
+  return builder.error;
+}
+
+}  // namespace choir

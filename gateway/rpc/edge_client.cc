@@ -1,0 +1,291 @@
+#include "gateway/rpc/edge_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <future>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "choir/v1/edge.grpc.pb.h"
+#include "common/base/log.h"
+#include "common/base/version.h"
+#include "gateway/rpc/edge_convert.h"
+
+namespace choir {
+namespace {
+
+constexpr auto kBackoffMin = std::chrono::milliseconds(50);
+constexpr auto kBackoffMax = std::chrono::milliseconds(2000);
+
+ApiError NotConnected(const std::string& reason) {
+  return {.http = 503,
+          .type = "overloaded_error",
+          .code = "not_ready",
+          .message = "no router can be reached: " + reason,
+          .retry_after_seconds = 1};
+}
+
+class EdgeClientImpl;
+
+// One connection's stream. Owned by a shared_ptr that the reactor gives up in OnDone.
+class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown> {
+ public:
+  using Down = std::function<void(std::shared_ptr<v1::EdgeDown>)>;
+  using Ended = std::function<void(std::string)>;
+
+  EdgeStream(const std::string& address, Down down, Ended ended)
+      : down_(std::move(down)), ended_(std::move(ended)) {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(-1);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a fresh connection each time
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+    stub_ = v1::Edge::NewStub(
+        grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  }
+
+  void Start(std::shared_ptr<EdgeStream> self, v1::EdgeUp hello) {
+    self_ = std::move(self);
+    stub_->async()->Connect(&context_, this);
+    Send(std::move(hello));
+    StartRead(&read_);
+    StartCall();
+  }
+
+  void Send(v1::EdgeUp message) {
+    std::lock_guard lock(mu_);
+    if (ended_flag_) return;
+    pending_.MergeFrom(message);
+    WriteLocked();
+  }
+  size_t pending_bytes() {
+    std::lock_guard lock(mu_);
+    return pending_.ByteSizeLong();
+  }
+  void Cancel() { context_.TryCancel(); }
+  std::future<void> done() { return done_.get_future(); }  // once; after it no callback comes
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return;
+    down_(std::make_shared<v1::EdgeDown>(std::move(read_)));
+    read_.Clear();
+    StartRead(&read_);
+  }
+  void OnWriteDone(bool ok) override {
+    std::lock_guard lock(mu_);
+    writing_ = false;
+    if (ok) WriteLocked();
+  }
+  void OnDone(const grpc::Status& status) override {
+    {
+      std::lock_guard lock(mu_);
+      ended_flag_ = true;
+    }
+    ended_(status.ok() ? "the router ended the stream" : status.error_message());
+    const auto self = std::move(self_);  // the last reference may go with it
+    done_.set_value();
+  }
+
+ private:
+  void WriteLocked() {
+    if (writing_ || pending_.ByteSizeLong() == 0) return;
+    writing_ = true;
+    write_.Clear();
+    write_.Swap(&pending_);
+    StartWrite(&write_);
+  }
+
+  std::unique_ptr<v1::Edge::Stub> stub_;
+  grpc::ClientContext context_;
+  v1::EdgeDown read_;
+  const Down down_;
+  const Ended ended_;
+  std::shared_ptr<EdgeStream> self_;
+  std::promise<void> done_;
+  std::mutex mu_;  // guards what follows
+  v1::EdgeUp pending_, write_;
+  bool writing_ = false, ended_flag_ = false;
+};
+
+class EdgeClientImpl final : public EdgeClient {
+ public:
+  EdgeClientImpl(boost::asio::io_context& io, EdgeClientOptions options)
+      : io_(io),
+        retry_(io),
+        options_(std::move(options)),
+        alive_(std::make_shared<EdgeClientImpl*>(this)) {
+    boost::asio::post(io_, Guarded([](EdgeClientImpl& self) { self.Connect(); }));
+  }
+  ~EdgeClientImpl() override {
+    *alive_ = nullptr;
+    if (!stream_) return;
+    stream_->Cancel();
+    stream_->done().wait();
+  }
+
+  bool connected() const override { return welcomed_ && !draining_; }
+  std::string reason() const override { return draining_ ? "the router is draining" : reason_; }
+  const std::vector<ApiModel>& models() const override { return models_; }
+
+  void Authenticate(std::string bearer, std::string source,
+                    std::function<void(ApiError)> done) override {
+    if (!welcomed_) return done(NotConnected(reason_));
+    const uint64_t id = ++last_id_;
+    auths_[id] = std::move(done);
+    v1::EdgeUp up;
+    v1::EdgeAuth* auth = up.add_auths();
+    auth->set_id(id);
+    auth->set_bearer(std::move(bearer));
+    auth->set_source(std::move(source));
+    stream_->Send(std::move(up));
+  }
+
+  uint64_t Open(const ApiRequest& request, const EdgeOpenInfo& info,
+                std::shared_ptr<EdgeListener> listener) override {
+    const uint64_t id = ++last_id_;
+    if (!welcomed_ || stream_->pending_bytes() > options_.pending_bytes_max) {
+      ApiError error = NotConnected(welcomed_ ? "the stream to it is full" : reason_);
+      boost::asio::post(io_, [listener = std::move(listener), error = std::move(error)] {
+        listener->OnError(error);
+      });
+      return id;
+    }
+    open_[id] = std::move(listener);
+    v1::EdgeUp up;
+    FillOpen(id, request, info, up.add_opens());
+    stream_->Send(std::move(up));
+    return id;
+  }
+
+  void Cancel(uint64_t id) override {
+    if (open_.erase(id) == 0 || !stream_) return;
+    v1::EdgeUp up;
+    up.add_cancels()->set_id(id);
+    stream_->Send(std::move(up));
+  }
+
+ private:
+  // Runs `f(*this)` later on the io thread unless this object is gone by then.
+  template <typename F>
+  std::function<void()> Guarded(F f) {
+    return [alive = alive_, f = std::move(f)] {
+      if (*alive != nullptr) f(**alive);
+    };
+  }
+
+  void Connect() {
+    const std::string& address = options_.routers[next_router_++ % options_.routers.size()];
+    const uint64_t generation = ++generation_;
+    auto alive = alive_;
+    auto& io = io_;
+    stream_ = std::make_shared<EdgeStream>(
+        address,
+        [alive, &io, generation](std::shared_ptr<v1::EdgeDown> message) {
+          boost::asio::post(io, [alive, generation, message] {
+            if (*alive != nullptr && (*alive)->generation_ == generation)
+              (*alive)->OnDown(*message);
+          });
+        },
+        [alive, &io, generation, address](std::string why) {
+          boost::asio::post(io, [alive, generation, address, why] {
+            if (*alive != nullptr && (*alive)->generation_ == generation)
+              (*alive)->OnEnded(address + ": " + why);
+          });
+        });
+    v1::EdgeUp hello;
+    hello.mutable_hello()->set_protocol_version(kProtocolVersion);
+    hello.mutable_hello()->set_gateway(options_.name);
+    hello.mutable_hello()->set_build(kVersion);
+    stream_->Start(stream_, std::move(hello));
+  }
+
+  void OnDown(const v1::EdgeDown& down) {
+    if (down.has_welcome()) OnWelcome(down.welcome());
+    for (const auto& result : down.auths()) {
+      const auto it = auths_.find(result.id());
+      if (it == auths_.end()) continue;
+      auto done = std::move(it->second);
+      auths_.erase(it);
+      done(result.has_error() ? ToApiError(result.error()) : ApiError{});
+    }
+    for (const auto& event : down.events()) OnEvent(event);
+  }
+
+  void OnWelcome(const v1::EdgeWelcome& welcome) {
+    if (welcome.protocol_version() != kProtocolVersion) {
+      reason_ = fmt::format(
+          "router {} speaks wire version {}, this gateway speaks {}: run the same version of both",
+          welcome.router(), welcome.protocol_version(), kProtocolVersion);
+      CHOIR_LOG(error, "{}", reason_);
+      return stream_->Cancel();
+    }
+    if (!welcomed_) CHOIR_LOG(info, "connected to router {}", welcome.router());
+    welcomed_ = true;
+    draining_ = welcome.draining();
+    backoff_ = kBackoffMin;
+    models_.clear();
+    for (const auto& m : welcome.models())
+      models_.push_back({m.id(), m.created(), m.context_length()});
+  }
+
+  void OnEvent(const v1::EdgeEvent& event) {
+    const auto it = open_.find(event.id());
+    if (it == open_.end()) return;  // cancelled in between
+    const std::shared_ptr<EdgeListener> listener = it->second;
+    switch (event.event_case()) {
+      case v1::EdgeEvent::kAccepted:
+        return listener->OnAccepted(ToAccepted(event.accepted()));
+      case v1::EdgeEvent::kDelta:
+        return listener->OnDelta(ToDelta(event.delta()), event.ByteSizeLong());
+      case v1::EdgeEvent::kError:
+        open_.erase(it);
+        return listener->OnError(ToApiError(event.error()));
+      case v1::EdgeEvent::kDone:
+        open_.erase(it);
+        return listener->OnDone(ToUsage(event.done().usage()));
+      case v1::EdgeEvent::EVENT_NOT_SET:
+        return;
+    }
+  }
+
+  void OnEnded(const std::string& why) {
+    if (welcomed_ || reason_ != why) CHOIR_LOG(warn, "router {}", why);
+    reason_ = why;
+    welcomed_ = draining_ = false;
+    stream_.reset();
+    for (auto& [id, done] : std::exchange(auths_, {})) done(NotConnected(why));
+    for (auto& [id, listener] : std::exchange(open_, {})) listener->OnError(NotConnected(why));
+    retry_.expires_after(backoff_);
+    backoff_ = std::min<std::chrono::milliseconds>(backoff_ * 2, kBackoffMax);
+    retry_.async_wait([alive = alive_](boost::system::error_code error) {
+      if (!error && *alive != nullptr) (*alive)->Connect();
+    });
+  }
+
+  boost::asio::io_context& io_;
+  boost::asio::steady_timer retry_;
+  const EdgeClientOptions options_;
+  std::shared_ptr<EdgeClientImpl*> alive_;  // its target is nullptr once this is destroyed
+  std::shared_ptr<EdgeStream> stream_;
+  uint64_t generation_ = 0;
+  size_t next_router_ = 0;
+  bool welcomed_ = false, draining_ = false;
+  std::string reason_ = "not connected yet";
+  std::chrono::milliseconds backoff_ = kBackoffMin;
+  std::vector<ApiModel> models_;
+  uint64_t last_id_ = 0;
+  std::map<uint64_t, std::function<void(ApiError)>> auths_;
+  std::map<uint64_t, std::shared_ptr<EdgeListener>> open_;
+};
+
+}  // namespace
+
+std::unique_ptr<EdgeClient> EdgeClient::Make(boost::asio::io_context& io,
+                                             EdgeClientOptions options) {
+  return std::make_unique<EdgeClientImpl>(io, std::move(options));
+}
+
+}  // namespace choir
