@@ -1,6 +1,6 @@
-// Model: one family's layers wired over KernelSet, KV pool and ExpertExchange. Weights are read-only
-// after load and may be shared by the ranks of a process. One Model object per rank; its owner thread
-// calls Forward. All memory is allocated at Make from the limits.
+// Model: one family's layers wired over KernelSet, KV pool and ExpertExchange. Weights are
+// read-only after load and may be shared by the ranks of a process. One Model object per rank; its
+// owner thread calls Forward. All memory is allocated at Make from the limits.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@
 
 namespace choir {
 
-// What the KV manager has to keep for one layer, per token. Widths in elements; kinds beyond these come
-// with their families (recurrent, compressed).
+// What the KV manager has to keep for one layer, per token. Widths in elements; kinds beyond these
+// come with their families (recurrent, compressed).
 struct LayerKv {
   enum class Kind : uint8_t { kKeysValues, kLatent } kind = Kind::kKeysValues;
   int64_t k_width = 0;  // kKeysValues: kv_heads * head_dim; kLatent: lora + rope
@@ -42,7 +42,8 @@ struct LayerKvView {
   KvView v;  // empty for kLatent
 };
 
-// One step's rows of this rank. All sizes may be 0: a rank without own work still serves its experts.
+// One step's rows of this rank. All sizes may be 0: a rank without own work still serves its
+// experts.
 struct ModelBatch {
   std::span<const int32_t> tokens;     // [T]
   std::span<const int32_t> positions;  // [T]
@@ -54,23 +55,23 @@ struct ModelBatch {
 };
 
 struct ModelLimits {
-  int64_t step_tokens = 512;     // own rows in a step
-  int64_t step_tokens_group = 0; // rows of all ranks in a step (sizes what experts may receive)
-  int64_t positions_max = 0;     // context length to serve
+  int64_t step_tokens = 512;      // own rows in a step
+  int64_t step_tokens_group = 0;  // rows of all ranks in a step (sizes what experts may receive)
+  int64_t positions_max = 0;      // context length to serve
   int64_t logit_rows_max = 256;
 };
 
 struct ModelInfo {
-  std::string family;       // "deepseek_v3"
+  std::string family;  // "deepseek_v3"
   int64_t vocab = 0;
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t context_length = 0;  // max_position_embeddings
   int32_t num_experts = 0;     // 0: dense
   int32_t top_k = 0;
-  int64_t columns_max = 0;  // widest K of any Linear: KernelLimits::columns_max
-  int32_t heads_max = 0;    // KernelLimits::heads_max
-  int64_t weight_bytes = 0;        // held in memory
+  int64_t columns_max = 0;          // widest K of any Linear: KernelLimits::columns_max
+  int32_t heads_max = 0;            // KernelLimits::heads_max
+  int64_t weight_bytes = 0;         // held in memory
   int64_t active_weight_bytes = 0;  // read per token at batch 1
   int64_t active_flops = 0;         // per token
   std::vector<int32_t> eos_ids;     // generation_config.json wins over config.json
@@ -92,27 +93,30 @@ struct LoadOptions {
   std::string dtype = "auto";  // auto: the file's; f32; bf16
   int rank = 0;                // only this rank's experts need be touched
   int num_ranks = 1;
-  std::string cache_dir;       // where the manifest digest is cached; "": nowhere
+  std::string cache_dir;  // where the manifest digest is cached; "": nowhere
   // bytes done of all; called now and then from the loading thread
   std::function<void(int64_t done, int64_t total)> progress;
 };
 
 // Every offset, size, dtype and shape is checked against file and config before use. Errors are
 // InvalidArgument (NotFound for a missing file): "FILE: field: what is wrong; remedy".
-StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options, const KernelSet& kernels);
+StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
+                                                       const KernelSet& kernels);
 
 class Model {
  public:
   virtual ~Model() = default;
   virtual const LoadedModel& loaded() const = 0;
   // REQUIRES: batch within the limits. An error comes from the exchange only: the epoch is lost.
-  virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) = 0;
+  virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange,
+                         const Stream& stream) = 0;
   // Tokens routed to each expert (all layers summed by expert id) since the last call; for metrics.
   virtual std::vector<uint64_t> TakeExpertCounts() = 0;
 };
 
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
-                                           const KernelSet* kernels, const ExpertPlacement& placement,
+                                           const KernelSet* kernels,
+                                           const ExpertPlacement& placement,
                                            const ModelLimits& limits);
 
 }  // namespace choir

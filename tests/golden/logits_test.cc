@@ -1,0 +1,61 @@
+// Logits and greedy tokens of every checkpoint against transformers, in FP32.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "tests/golden/golden.h"
+#include "tests/support/local_group.h"
+
+namespace choir {
+namespace {
+
+constexpr float kTolerance = 1e-4f;  // of the largest logit
+
+class GoldenLogits : public testing::TestWithParam<std::string> {
+ protected:
+  const golden::Checkpoint checkpoint_ = golden::Load(GetParam());
+  const std::unique_ptr<KernelSet> kernels_ = MakeReferenceKernels();
+  const std::shared_ptr<const LoadedModel> loaded_ = LoadOrFail(checkpoint_.dir, "f32", *kernels_);
+};
+
+TEST_P(GoldenLogits, AreThoseOfTransformers) {
+  const auto vocab = static_cast<size_t>(checkpoint_.vocab);
+  RunGroup(loaded_, *kernels_, 1, {.positions_max = 256}, [&](int, ModelRunner& runner) {
+    for (const golden::Prompt& prompt : checkpoint_.prompts) {
+      const std::vector<float> logits = StepOrFail(runner, {{.tokens = prompt.ids}});
+      ASSERT_EQ(logits.size(), prompt.ids.size() * vocab);
+      for (size_t i = 0; i < prompt.positions.size(); ++i) {
+        const auto begin = logits.begin() + prompt.positions[i] * static_cast<int64_t>(vocab);
+        const std::vector<float> row(begin, begin + static_cast<int64_t>(vocab));
+        EXPECT_LT(golden::RelativeError(row, prompt.logits[i]), kTolerance)
+            << GetParam() << " position " << prompt.positions[i];
+      }
+    }
+  });
+}
+
+TEST_P(GoldenLogits, GiveTheSameGreedyTokens) {
+  const auto vocab = static_cast<int64_t>(checkpoint_.vocab);
+  RunGroup(loaded_, *kernels_, 1, {.positions_max = 256}, [&](int, ModelRunner& runner) {
+    for (const golden::Prompt& prompt : checkpoint_.prompts) {
+      std::vector<int32_t> input = prompt.ids, output;
+      int32_t position = 0;
+      while (output.size() < prompt.greedy.size()) {
+        const std::vector<float> logits =
+            StepOrFail(runner, {{.tokens = input, .first_position = position}});
+        ASSERT_FALSE(logits.empty());
+        position += static_cast<int32_t>(input.size());
+        const auto last = logits.end() - vocab;
+        output.push_back(static_cast<int32_t>(std::max_element(last, logits.end()) - last));
+        input = {output.back()};
+      }
+      EXPECT_EQ(output, prompt.greedy) << GetParam();
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GoldenLogits, testing::ValuesIn(golden::Names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace choir

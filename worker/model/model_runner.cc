@@ -1,0 +1,105 @@
+#include "worker/model/model_runner.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "common/base/check.h"
+
+namespace choir {
+
+StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Make(std::shared_ptr<const LoadedModel> loaded,
+                                                         const KernelSet* kernels,
+                                                         Collectives* collectives,
+                                                         const RunnerOptions& options) {
+  const ModelInfo& info = loaded->info();
+  RunnerOptions o = options;
+  if (o.positions_max <= 0) o.positions_max = info.context_length;
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(loaded, o));
+  const ExpertPlacement placement(info.num_experts, collectives->size());
+  if (info.num_experts > 0) {
+    runner->exchange_ = MakeExpertExchange(
+        collectives, placement,
+        {.tokens_max = o.step_tokens, .top_k = info.top_k, .hidden = info.hidden});
+  }
+  const ModelLimits limits{.step_tokens = o.step_tokens,
+                           .positions_max = o.positions_max,
+                           .logit_rows_max = o.step_tokens};
+  CHOIR_ASSIGN_OR_RETURN(runner->model_, MakeModel(loaded, kernels, placement, limits));
+  CHOIR_RETURN_IF_ERROR(runner->Allocate(*kernels, collectives->size()));
+  return runner;
+}
+
+Status ModelRunner::Allocate(const KernelSet& kernels, int num_ranks) {
+  const ModelInfo& info = loaded_->info();
+  const int64_t received = options_.step_tokens * num_ranks * std::max(info.top_k, 1);
+  const KernelLimits limits{.rows_max = received,
+                            .columns_max = info.columns_max,
+                            .positions_max = options_.positions_max,
+                            .heads_max = info.heads_max};
+  CHOIR_ASSIGN_OR_RETURN(workspace_,
+                         HostBuffer::Make(kernels.WorkspaceBytes(limits, options_.num_threads)));
+  CHOIR_ASSIGN_OR_RETURN(
+      logits_,
+      HostBuffer::Make(static_cast<size_t>(options_.step_tokens * info.vocab) * sizeof(float)));
+  const KvLayout layout = loaded_->kv_layout();
+  const int64_t tokens = options_.block_tokens;
+  const int64_t blocks_each = (options_.positions_max + tokens - 1) / tokens;
+  const int64_t blocks = blocks_each * options_.sequences;
+  CHOIR_ASSIGN_OR_RETURN(
+      pool_, HostBuffer::Make(static_cast<size_t>(blocks * tokens * layout.BytesPerToken())));
+  std::byte* at = pool_.data();
+  const auto take = [&](int64_t width) {
+    if (width == 0) return KvView{};
+    KvView view{TensorView(static_cast<void*>(at), layout.dtype, {blocks, tokens, width})};
+    at += view.data.num_bytes();
+    return view;
+  };
+  for (const LayerKv& layer : layout.layers) {
+    const KvView k = take(layer.k_width);
+    kv_.push_back({k, take(layer.v_width)});
+  }
+  // Blocks of the sequences alternate, so that no result can hang on their being neighbours.
+  block_tables_.resize(static_cast<size_t>(options_.sequences));
+  for (int32_t b = 0; b < blocks; ++b) {
+    block_tables_[static_cast<size_t>(b % options_.sequences)].push_back(b);
+  }
+  return {};
+}
+
+StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
+  std::vector<int32_t> tokens, positions;
+  std::vector<int64_t> slots;
+  std::vector<AttentionSequence> sequences;
+  for (const Rows& r : rows) {
+    const std::vector<int32_t>& table = block_tables_[static_cast<size_t>(r.sequence)];
+    const auto count = static_cast<int32_t>(r.tokens.size());
+    CHOIR_CHECK(r.first_position + count <= options_.positions_max);
+    sequences.push_back({.row_begin = static_cast<int32_t>(tokens.size()),
+                         .row_count = count,
+                         .first_position = r.first_position,
+                         .block_table = table.data()});
+    for (int32_t p = r.first_position; p < r.first_position + count; ++p) {
+      positions.push_back(p);
+      const int64_t block = table[static_cast<size_t>(p / options_.block_tokens)];
+      slots.push_back(block * options_.block_tokens + p % options_.block_tokens);
+    }
+    tokens.insert(tokens.end(), r.tokens.begin(), r.tokens.end());
+  }
+  std::vector<int32_t> logit_rows(tokens.size());
+  std::iota(logit_rows.begin(), logit_rows.end(), 0);
+  const auto count = static_cast<int64_t>(tokens.size());
+  const TensorView logits(static_cast<void*>(logits_.data()), DType::kF32,
+                          {count, loaded_->info().vocab});
+  const Stream stream{&team_, {workspace_.data(), workspace_.size()}};
+  CHOIR_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
+                                         .positions = positions,
+                                         .slots = slots,
+                                         .sequences = sequences,
+                                         .logit_rows = logit_rows,
+                                         .logits = logits,
+                                         .kv = kv_},
+                                        exchange_.get(), stream));
+  return std::span<const float>(logits.f32(), static_cast<size_t>(logits.num_elements()));
+}
+
+}  // namespace choir
