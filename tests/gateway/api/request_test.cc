@@ -1,0 +1,186 @@
+#include "gateway/api/request.h"
+
+#include <gtest/gtest.h>
+
+#include "gateway/api/field_reader.h"
+
+namespace choir {
+namespace {
+
+const char kMessages[] = R"("model":"m","messages":[{"role":"user","content":"hi"}])";
+
+ApiError Chat(const std::string& extra, ApiRequest* request = nullptr) {
+  ApiRequest local;
+  return ParseChatRequest("{" + std::string(kMessages) + (extra.empty() ? "" : "," + extra) + "}",
+                          request ? request : &local);
+}
+
+TEST(ParseChatTest, ReadsEverySamplingField) {
+  ApiRequest r;
+  const ApiError e =
+      Chat(R"("max_tokens":5,"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"n":2,"seed":-7,
+    "presence_penalty":-2,"frequency_penalty":2,"stop":["a","b"],"stop_token_ids":[3],"ignore_eos":true,
+    "logit_bias":{"5":-100},"logprobs":true,"top_logprobs":20,"stream":true,"stream_options":{"include_usage":true},
+    "user":"u","metadata":{"a":1},"store":true,"service_tier":"auto","parallel_tool_calls":false,"prediction":null)",
+           &r);
+  ASSERT_TRUE(e.ok()) << e.message;
+  EXPECT_EQ(r.sampling.max_tokens, 5u);
+  EXPECT_EQ(r.sampling.seed, -7);
+  EXPECT_EQ(r.sampling.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(r.sampling.logit_bias.at(5), -100);
+  EXPECT_EQ(r.sampling.logprobs, 20u);
+  EXPECT_TRUE(r.stream && r.include_usage && *r.sampling.ignore_eos);
+  EXPECT_EQ(r.messages_json, R"([{"role":"user","content":"hi"}])");
+}
+
+TEST(ParseChatTest, NullIsAsIfAbsent) {
+  ApiRequest r;
+  ASSERT_TRUE(
+      Chat(R"("temperature":null,"stop":null,"tools":null,"stream":null,"response_format":null)",
+           &r)
+          .ok());
+  EXPECT_FALSE(r.sampling.temperature);
+}
+
+struct BadCase {
+  const char* json;
+  const char* param;
+  const char* says;
+};
+
+class BadChatTest : public ::testing::TestWithParam<BadCase> {};
+
+TEST_P(BadChatTest, NamesTheFieldAndTheRange) {
+  const ApiError e = Chat(GetParam().json);
+  EXPECT_EQ(e.http, 400);
+  EXPECT_EQ(e.param, GetParam().param) << e.message;
+  EXPECT_NE(e.message.find(GetParam().says), std::string::npos) << e.message;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Fields, BadChatTest,
+    ::testing::Values(
+        BadCase{R"("temperature":2.1)", "temperature", "0..2"},
+        BadCase{R"("temperature":"hot")", "temperature", "number"},
+        BadCase{R"("top_p":0)", "top_p", "above 0"},
+        BadCase{R"("top_p":1.01)", "top_p", "at most 1"}, BadCase{R"("top_k":0)", "top_k", "-1"},
+        BadCase{R"("top_k":-2)", "top_k", "-1"}, BadCase{R"("max_tokens":0)", "max_tokens", "1.."},
+        BadCase{R"("max_tokens":-5)", "max_tokens", "1.."},
+        BadCase{R"("max_tokens":2.7)", "max_tokens", "integer"},
+        BadCase{R"("max_tokens":99999999999)", "max_tokens", "2147483647"},
+        BadCase{R"("n":0)", "n", "1..128"}, BadCase{R"("n":129)", "n", "1..128"},
+        BadCase{R"("min_p":1.5)", "min_p", "0..1"},
+        BadCase{R"("presence_penalty":2.5)", "presence_penalty", "-2..2"},
+        BadCase{R"("frequency_penalty":-2.5)", "frequency_penalty", "-2..2"},
+        BadCase{
+            R"("stop":["1","2","3","4","5","6","7","8","9","10","11","12","13","14","15","16","17"])",
+            "stop", "16"},
+        BadCase{R"("stop":"")", "stop", "empty"}, BadCase{R"("stop":[1])", "stop", "strings"},
+        BadCase{R"("logit_bias":{"x":1})", "logit_bias", "'x'"},
+        BadCase{R"("logit_bias":{"1":101})", "logit_bias", "-100..100"},
+        BadCase{R"("logit_bias":{"-1":1})", "logit_bias", "'-1'"},
+        BadCase{R"("top_logprobs":3)", "top_logprobs", "logprobs"},
+        BadCase{R"("logprobs":true,"top_logprobs":21)", "top_logprobs", "0..20"},
+        BadCase{R"("stream":"yes")", "stream", "true or false"},
+        BadCase{R"("stream_options":{"include_usage":true})", "stream_options", "stream"},
+        BadCase{R"("stream":true,"stream_options":{"include_usge":true})",
+                "stream_options.include_usge", "include_usage"},
+        BadCase{R"("temprature":1)", "temprature", "'temperature'"},
+        BadCase{R"("tools":[{"type":"function"}])", "tools", "not supported"},
+        BadCase{R"("response_format":{"type":"json_object"})", "response_format", "not supported"},
+        BadCase{R"("max_tokens":5,"max_completion_tokens":6)", "max_completion_tokens",
+                "max_tokens"},
+        BadCase{R"("reasoning_effort":"extreme")", "reasoning_effort", "low"},
+        BadCase{R"("thinking":{"type":"on"})", "thinking.type", "enabled"},
+        BadCase{R"("seed":1.5)", "seed", "integer"},
+        BadCase{R"("seed":9223372036854775808)", "seed", "integer"},
+        BadCase{R"("temperature":1e999)", "", "out of range"},
+        BadCase{R"("temperature":NaN)", "", "not valid JSON"},
+        BadCase{R"("temperature":1,"temperature":1)", "temperature", "twice"},
+        BadCase{R"("user":"\ud800")", "", "not valid JSON"},
+        BadCase{"\"user\":\"\xff\"", "", "not valid JSON"}));
+
+ApiError Messages(const std::string& messages) {
+  ApiRequest r;
+  return ParseChatRequest(R"({"model":"m","messages":)" + messages + "}", &r);
+}
+
+TEST(ParseChatTest, AssistantMessageOfAnSdkIsAcceptedBack) {
+  EXPECT_TRUE(
+      Messages(
+          R"([{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":"b","refusal":null,
+    "annotations":[],"audio":null,"function_call":null,"tool_calls":null,"reasoning_content":"r"},{"role":"user","content":"c","name":"n"}])")
+          .ok());
+}
+
+TEST(ParseChatTest, BadMessagesNameTheirPlace) {
+  EXPECT_EQ(Messages("[]").param, "messages");
+  EXPECT_EQ(Messages("\"x\"").param, "messages");
+  EXPECT_EQ(Messages(R"([{"content":"x"}])").param, "messages[0].role");
+  EXPECT_EQ(Messages(R"([{"role":"user","content":"x"},{"role":"user"}])").param,
+            "messages[1].content");
+  EXPECT_EQ(Messages(R"([{"role":"user","content":5}])").param, "messages[0].content");
+  EXPECT_EQ(Messages(R"([{"role":"user","content":[{"type":"image_url","image_url":{}}]}])").param,
+            "messages[0].content");
+  EXPECT_EQ(Messages(R"([{"role":"user","content":"x","foo":1}])").param, "messages[0].foo");
+  EXPECT_EQ(Messages("[3]").param, "messages[0]");
+}
+
+TEST(ParseChatTest, MissingModelIsNamed) {
+  ApiRequest r;
+  EXPECT_EQ(ParseChatRequest(R"({"messages":[{"role":"user","content":"x"}]})", &r).param, "model");
+  EXPECT_EQ(ParseChatRequest("[]", &r).http, 400);
+  EXPECT_EQ(ParseChatRequest("", &r).http, 400);
+}
+
+TEST(ParseCompletionTest, PromptIsTextOrIds) {
+  ApiRequest r;
+  ASSERT_TRUE(
+      ParseCompletionRequest(
+          R"({"model":"m","prompt":"x","logprobs":2,"echo":false,"suffix":null,"best_of":1})", &r)
+          .ok());
+  EXPECT_EQ(r.prompt, "x");
+  EXPECT_EQ(r.sampling.logprobs, 2u);
+  ApiRequest ids;
+  ASSERT_TRUE(ParseCompletionRequest(R"({"model":"m","prompt":[1,2,3]})", &ids).ok());
+  EXPECT_EQ(ids.prompt_ids, (std::vector<int32_t>{1, 2, 3}));
+  ApiRequest nested;
+  ASSERT_TRUE(ParseCompletionRequest(R"({"model":"m","prompt":[[4,5]]})", &nested).ok());
+  EXPECT_EQ(nested.prompt_ids, (std::vector<int32_t>{4, 5}));
+  for (const char* bad : {R"(["a","b"])", "[-1]", "[1.5]", "{}", "[]", "3"}) {
+    ApiRequest b;
+    EXPECT_EQ(
+        ParseCompletionRequest(std::string(R"({"model":"m","prompt":)") + bad + "}", &b).param,
+        "prompt")
+        << bad;
+  }
+  ApiRequest echo;
+  EXPECT_EQ(ParseCompletionRequest(R"({"model":"m","prompt":"x","echo":true})", &echo).param,
+            "echo");
+}
+
+TEST(StrictJsonTest, DepthIsLimitedAtItsEdge) {
+  Json out;
+  EXPECT_TRUE(ParseStrictJson(std::string(64, '[') + std::string(64, ']'), 64, &out).ok());
+  EXPECT_EQ(ParseStrictJson(std::string(65, '[') + std::string(65, ']'), 64, &out).http, 400);
+  EXPECT_EQ(ParseStrictJson(std::string(100000, '['), 64, &out).http, 400);
+}
+
+TEST(StrictJsonTest, AMillionKeysTakeNoQuadraticTime) {
+  std::string text = "{";
+  for (int i = 0; i < 1000000; ++i) text += (i ? ",\"" : "\"") + std::to_string(i) + "\":0";
+  Json out;
+  ASSERT_TRUE(ParseStrictJson(text + "}", 64, &out)
+                  .ok());  // quadratic would be hours: the test's time limit finds it
+  EXPECT_EQ(out.size(), 1000000u);
+}
+
+TEST(StrictJsonTest, KeepsOrderAndValues) {
+  Json out;
+  const std::string text = R"({"b":[1,-2,3.5,true,null,{"x":"é"}],"a":{}})";
+  ASSERT_TRUE(ParseStrictJson(text, 64, &out).ok());
+  EXPECT_EQ(out.dump(), text);
+}
+
+}  // namespace
+}  // namespace choir
