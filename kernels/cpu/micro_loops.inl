@@ -1,0 +1,314 @@
+// The generic source of all paths. Included once by each path's .cc, inside its anonymous
+// namespace, after `struct V` (the vector of the path) is defined there. V gives: F (a vector of
+// kLanes floats), kDotRows and kWeightedRows (register tiles), Load/LoadTail from f32 and bf16,
+// Store/StoreTail to both, arithmetic, Reduce4 and Exp2 (2^n of whole n).
+
+// How a dot product takes its operands: widened to f32, one FMA a step.
+template <class X, class W>
+struct Widened {
+  using XType = X;
+  using WType = W;
+  using Operand = V::F;
+  static constexpr int64_t kStep = V::kLanes;
+  static Operand Load(const X* p) { return V::Load(p); }
+  static Operand LoadW(const W* p) { return V::Load(p); }
+  static Operand LoadTail(const X* p, int64_t n) { return V::LoadTail(p, n); }
+  static Operand LoadWTail(const W* p, int64_t n) { return V::LoadTail(p, n); }
+  static V::F MulAdd(Operand x, Operand w, V::F sum) { return V::MulAdd(x, w, sum); }
+};
+
+constexpr int kDotOutputs = 4;
+constexpr int64_t kDotRowBytes = 384 * 1024;  // of x that stay in the L2 cache while w passes by
+
+// R rows of x against four rows of w. Rows of w past the end repeat the last one and are not
+// stored.
+template <class P, int R, bool kPrefetch>
+void DotBlock(const DotTile& t, int64_t row, int64_t output) {
+  using X = typename P::XType;
+  using W = typename P::WType;
+  const X* x = static_cast<const X*>(t.x) + row * t.x_stride;
+  const W* w[kDotOutputs];
+  const int64_t valid = t.outputs - output < kDotOutputs ? t.outputs - output : kDotOutputs;
+  for (int n = 0; n < kDotOutputs; ++n) {
+    w[n] = static_cast<const W*>(t.w) + (output + (n < valid ? n : valid - 1)) * t.w_stride;
+  }
+  // The next four rows, as one ascending stream whatever order this block reads in.
+  const char* ahead = reinterpret_cast<const char*>(w[0] + kDotOutputs * t.w_stride);
+  typename V::F sum[R][kDotOutputs];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int n = 0; n < kDotOutputs; ++n) sum[r][n] = V::Zero();
+  }
+  int64_t k = 0;
+  for (; k + P::kStep <= t.width; k += P::kStep) {
+    if constexpr (kPrefetch) {
+      constexpr int kBytes = static_cast<int>(kDotOutputs * P::kStep * sizeof(W));
+#pragma GCC unroll 8
+      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(ahead + i, 0, 3);
+      ahead += kBytes;
+    }
+    typename P::Operand wv[kDotOutputs];
+#pragma GCC unroll 4
+    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadW(w[n] + k);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const typename P::Operand xv = P::Load(x + r * t.x_stride + k);
+#pragma GCC unroll 4
+      for (int n = 0; n < kDotOutputs; ++n) sum[r][n] = P::MulAdd(xv, wv[n], sum[r][n]);
+    }
+  }
+  if (k < t.width) {
+    typename P::Operand wv[kDotOutputs];
+#pragma GCC unroll 4
+    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadWTail(w[n] + k, t.width - k);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const typename P::Operand xv = P::LoadTail(x + r * t.x_stride + k, t.width - k);
+#pragma GCC unroll 4
+      for (int n = 0; n < kDotOutputs; ++n) sum[r][n] = P::MulAdd(xv, wv[n], sum[r][n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    float result[kDotOutputs];
+    V::Reduce4(sum[r], result);
+    float* y = t.y + (row + r) * t.y_stride + output;
+    for (int n = 0; n < valid; ++n) y[n] = t.accumulate ? y[n] + result[n] : result[n];
+  }
+}
+
+template <class P, int R>
+void DotRowsOf(const DotTile& t, int64_t row, int64_t output, bool prefetch) {
+  if (prefetch) {
+    DotBlock<P, R, true>(t, row, output);
+  } else {
+    DotBlock<P, R, false>(t, row, output);
+  }
+}
+
+template <class P>
+void DotRows(const DotTile& t, int64_t row, int64_t count, int64_t output, bool prefetch) {
+  switch (count) {
+    case 1:
+      return DotRowsOf<P, 1>(t, row, output, prefetch);
+    case 2:
+      return DotRowsOf<P, 2>(t, row, output, prefetch);
+    default:
+      if constexpr (V::kDotRows > 2) {
+        switch (count) {
+          case 3:
+            return DotRowsOf<P, 3>(t, row, output, prefetch);
+          case 4:
+            return DotRowsOf<P, 4>(t, row, output, prefetch);
+          case 5:
+            return DotRowsOf<P, 5>(t, row, output, prefetch);
+          default:
+            return DotRowsOf<P, 6>(t, row, output, prefetch);
+        }
+      }
+  }
+}
+
+// Rows of x in blocks that stay in L2; for each, w once, four rows at a time, which stay in L1.
+template <class P>
+void Dot(const DotTile& t) {
+  const int64_t row_bytes = t.width * static_cast<int64_t>(sizeof(typename P::XType)) + 1;
+  const int64_t fit = kDotRowBytes / row_bytes / V::kDotRows * V::kDotRows;
+  const int64_t block = fit > 4 * V::kDotRows ? fit : 4 * V::kDotRows;
+  for (int64_t begin = 0; begin < t.rows; begin += block) {
+    const int64_t count = t.rows - begin < block ? t.rows - begin : block;
+    const int64_t tiles = (count + V::kDotRows - 1) / V::kDotRows;  // of nearly equal height
+    for (int64_t output = 0; output < t.outputs; output += kDotOutputs) {
+      for (int64_t i = 0; i < tiles; ++i) {
+        const int64_t first = count * i / tiles;
+        const int64_t last = count * (i + 1) / tiles;
+        DotRows<P>(t, begin + first, last - first, output, t.prefetch && begin == 0 && i == 0);
+      }
+    }
+  }
+}
+
+// R rows, C vectors of columns (C == 1 may be a partial one of `lanes` columns).
+template <class E, int R, int C>
+void WeightedBlock(const WeightedTile& t, int64_t row, int64_t column, int64_t lanes) {
+  const E* v = static_cast<const E*>(t.v) + column;
+  const float* p = t.p + row * t.p_stride;
+  float* out = t.out + row * t.out_stride + column;
+  typename V::F sum[R][C];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      const float* from = out + r * t.out_stride + c * V::kLanes;
+      sum[r][c] = C == 1 ? V::LoadTail(from, lanes) : V::Load(from);
+    }
+  }
+  for (int64_t j = 0; j < t.count; ++j, v += t.v_stride) {
+    typename V::F vv[C];
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      vv[c] = C == 1 ? V::LoadTail(v, lanes) : V::Load(v + c * V::kLanes);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const typename V::F weight = V::Set1(p[r * t.p_stride + j]);
+#pragma GCC unroll 4
+      for (int c = 0; c < C; ++c) sum[r][c] = V::MulAdd(weight, vv[c], sum[r][c]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < C; ++c) {
+      float* to = out + r * t.out_stride + c * V::kLanes;
+      if (C == 1) {
+        V::StoreTail(to, sum[r][c], lanes);
+      } else {
+        V::Store(to, sum[r][c]);
+      }
+    }
+  }
+}
+
+template <class E, int R>
+void WeightedRows(const WeightedTile& t, int64_t row) {
+  constexpr int64_t kWide = 4 * V::kLanes;
+  int64_t column = 0;
+  for (; column + kWide <= t.width; column += kWide) WeightedBlock<E, R, 4>(t, row, column, kWide);
+  for (; column < t.width; column += V::kLanes) {
+    const int64_t left = t.width - column;
+    WeightedBlock<E, R, 1>(t, row, column, left < V::kLanes ? left : V::kLanes);
+  }
+}
+
+template <class E>
+void Weighted(const WeightedTile& t) {
+  int64_t row = 0;
+  for (; row + V::kWeightedRows <= t.rows; row += V::kWeightedRows) {
+    WeightedRows<E, V::kWeightedRows>(t, row);
+  }
+  for (; row < t.rows; ++row) WeightedRows<E, 1>(t, row);
+}
+
+float Sum(typename V::F v) {
+  const typename V::F four[kDotOutputs] = {v, v, v, v};
+  float sums[kDotOutputs];
+  V::Reduce4(four, sums);
+  return sums[0];
+}
+
+// e^x within 2 ulp: x = n·ln2 + r, |r| <= ln2/2, Taylor's series of e^r to r^7/7! (rest < 6e-9).
+// Clamped to where the result is a normal number; NaN stays NaN.
+typename V::F Exp(typename V::F x) {
+  x = V::Max(V::Set1(-87.0f), V::Min(V::Set1(88.0f), x));
+  const typename V::F n = V::Round(V::Mul(x, V::Set1(1.44269504088896341f)));
+  // ln2 in two parts: the first has few bits, so that n times it is exact.
+  typename V::F r = V::MulAdd(n, V::Set1(-0.693359375f), x);
+  r = V::MulAdd(n, V::Set1(2.12194440054690583e-4f), r);
+  typename V::F e = V::Set1(1.0f / 5040);
+  e = V::MulAdd(e, r, V::Set1(1.0f / 720));
+  e = V::MulAdd(e, r, V::Set1(1.0f / 120));
+  e = V::MulAdd(e, r, V::Set1(1.0f / 24));
+  e = V::MulAdd(e, r, V::Set1(1.0f / 6));
+  e = V::MulAdd(e, r, V::Set1(0.5f));
+  e = V::MulAdd(e, r, V::Set1(1.0f));
+  e = V::MulAdd(e, r, V::Set1(1.0f));
+  return V::Mul(e, V::Exp2(n));
+}
+
+typename V::F SigmoidOf(typename V::F x) {
+  const typename V::F one = V::Set1(1.0f);
+  return V::Div(one, V::Add(one, Exp(V::Sub(V::Zero(), x))));
+}
+
+// fn(i, lanes) for each vector of [0, count).
+template <class Fn>
+void ForVectors(int64_t count, Fn fn) {
+  for (int64_t i = 0; i < count; i += V::kLanes) {
+    fn(i, count - i < V::kLanes ? count - i : static_cast<int64_t>(V::kLanes));
+  }
+}
+
+template <class W>
+void RmsOf(const RmsRow& a) {
+  typename V::F squares = V::Zero();
+  ForVectors(a.width, [&](int64_t i, int64_t n) {
+    const typename V::F x = V::LoadTail(a.x + i, n);
+    squares = V::MulAdd(x, x, squares);
+  });
+  const float mean = Sum(squares) / static_cast<float>(a.width);
+  const typename V::F inverse = V::Set1(1.0f / __builtin_sqrtf(mean + a.eps));
+  const W* w = static_cast<const W*>(a.w);
+  ForVectors(a.width, [&](int64_t i, int64_t n) {
+    const typename V::F x = V::Mul(V::LoadTail(a.x + i, n), inverse);
+    V::StoreTail(a.y + i, V::Mul(x, V::LoadTail(w + i, n)), n);
+  });
+}
+
+void Rms(const RmsRow& a) { a.w_is_bf16 ? RmsOf<uint16_t>(a) : RmsOf<float>(a); }
+
+void RoundRow(const float* x, uint16_t* y, int64_t count) {
+  ForVectors(count, [&](int64_t i, int64_t n) { V::StoreTail(y + i, V::LoadTail(x + i, n), n); });
+}
+
+template <class Y>
+void SwiGluRow(const float* gate, const float* up, Y* y, int64_t count) {
+  ForVectors(count, [&](int64_t i, int64_t n) {
+    const typename V::F g = V::LoadTail(gate + i, n);
+    V::StoreTail(y + i, V::Mul(V::Mul(g, SigmoidOf(g)), V::LoadTail(up + i, n)), n);
+  });
+}
+
+void SigmoidRow(float* x, int64_t count) {
+  ForVectors(count, [&](int64_t i, int64_t n) {
+    V::StoreTail(x + i, SigmoidOf(V::LoadTail(x + i, n)), n);
+  });
+}
+
+float SoftmaxRow(float* s, int64_t count, float scale, const float* sink) {
+  const typename V::F scales = V::Set1(scale);
+  float top = sink != nullptr ? *sink : s[0] * scale;
+  typename V::F tops = V::Set1(top);
+  for (int64_t i = 0; i < count; i += V::kLanes) {
+    if (count - i < V::kLanes) {
+      for (int64_t j = i; j < count; ++j) {
+        s[j] *= scale;
+        top = s[j] > top ? s[j] : top;
+      }
+    } else {
+      const typename V::F v = V::Mul(V::Load(s + i), scales);
+      V::Store(s + i, v);
+      tops = V::Max(tops, v);
+    }
+  }
+  float lanes[V::kLanes];
+  V::Store(lanes, tops);
+  for (const float lane : lanes) top = lane > top ? lane : top;
+  typename V::F sums = V::Zero();
+  ForVectors(count, [&](int64_t i, int64_t n) {
+    V::StoreTail(s + i, Exp(V::Sub(V::LoadTail(s + i, n), V::Set1(top))), n);
+    sums = V::Add(sums, V::LoadTail(s + i, n));  // lanes past the end add 0
+  });
+  float sum = Sum(sums);
+  if (sink != nullptr) {
+    V::Store(lanes, Exp(V::Set1(*sink - top)));
+    sum += lanes[0];
+  }
+  return 1.0f / sum;
+}
+
+constexpr Micro MicroOf(const char* name) {
+  return Micro{
+      .name = name,
+      .dot = {{Dot<Widened<float, float>>, Dot<Widened<float, uint16_t>>},
+              {Dot<Widened<uint16_t, float>>, Dot<Widened<uint16_t, uint16_t>>}},
+      .weighted = {Weighted<float>, Weighted<uint16_t>},
+      .rms = Rms,
+      .round_bf16 = RoundRow,
+      .swiglu = SwiGluRow<float>,
+      .swiglu_bf16 = SwiGluRow<uint16_t>,
+      .sigmoid = SigmoidRow,
+      .softmax = SoftmaxRow,
+  };
+}

@@ -1,0 +1,92 @@
+// How ops divide work and scratch memory: shared by the files of the CPU kernel set.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#include "common/base/check.h"
+#include "common/tensor/dtype.h"
+#include "kernels/stream.h"
+
+namespace choir::cpu {
+
+constexpr int64_t kRoundedRows = 512;   // rows of x that are rounded to bf16 at a time
+constexpr int64_t kAttentionRows = 16;  // query rows whose scores fit at the longest sequence
+constexpr int64_t kExpertRows = 64;     // rows of an expert that share one pass over a weight block
+constexpr int64_t kExpertBlock = 64;    // most rows of gate and up in one task
+constexpr int64_t kPanelBytes = 128 * 1024;  // of weights that a task keeps in its L2 cache
+
+// Below this much work, waking the team costs more than it saves.
+constexpr int64_t kInlineNs = 4000;
+
+inline int TeamSize(const Stream& stream) {
+  return stream.team != nullptr ? stream.team->size() : 1;
+}
+
+inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+// A rough forecast: bytes at 16 per ns, multiply-adds at 64 per ns.
+inline int64_t ForecastNs(int64_t bytes, int64_t multiply_adds) {
+  return std::max(bytes / 16, multiply_adds / 64);
+}
+
+// fn(task, thread) for each task in [0, count); threads take the next task as they become free, so
+// a thread that is held up does not hold up the op. Inline when all of it takes less than
+// kInlineNs.
+template <class Fn>
+void ForTasks(const Stream& stream, int64_t count, int64_t total_ns, const Fn& fn) {
+  if (count <= 1 || total_ns < kInlineNs || TeamSize(stream) == 1) {
+    for (int64_t i = 0; i < count; ++i) fn(i, 0);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  stream.team->Run([&](int thread) {
+    while (true) {
+      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= count) return;
+      fn(task, thread);
+    }
+  });
+}
+
+// fn(begin, end) over contiguous ranges of [0, count).
+template <class Fn>
+void ForRanges(const Stream& stream, int64_t count, int64_t ns_per_item, const Fn& fn) {
+  if (count <= 0) return;
+  if (TeamSize(stream) == 1 || count * ns_per_item < kInlineNs) {
+    fn(int64_t{0}, count);
+    return;
+  }
+  stream.team->For(count, std::max<int64_t>(1, kInlineNs / 2 / std::max<int64_t>(1, ns_per_item)),
+                   fn);
+}
+
+// Hands out the stream's workspace, 64-byte aligned. One op uses it at a time.
+class Scratch {
+ public:
+  explicit Scratch(const Stream& stream)
+      : next_(stream.workspace.data()), left_(stream.workspace.size() / 64 * 64) {}
+
+  size_t left() const { return left_; }
+
+  template <class T>
+  T* Take(int64_t count) {
+    const size_t bytes = static_cast<size_t>(RoundUp(count * static_cast<int64_t>(sizeof(T)), 64));
+    CHOIR_CHECK(bytes <= left_);
+    T* result = reinterpret_cast<T*>(next_);
+    next_ += bytes;
+    left_ -= bytes;
+    return result;
+  }
+
+ private:
+  std::byte* next_;
+  size_t left_;
+};
+
+// Bytes each thread needs in ExpertFfn: gate and up of one block.
+constexpr int64_t kExpertThreadBytes = 2 * kExpertRows * kExpertBlock * 4;
+
+}  // namespace choir::cpu
