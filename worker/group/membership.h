@@ -1,0 +1,34 @@
+// What ranks and leader of a group tell each other: plain values; worker/rpc converts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace choir {
+
+enum class DrainStage : uint8_t { kNone, kRunning, kDone };
+
+// A rank introduces itself.
+struct MemberHello {
+  uint32_t protocol_version = 0;
+  std::string build;
+  uint32_t group = 0;
+  uint32_t rank = 0;
+  uint32_t group_size = 0;
+  uint64_t incarnation = 0;  // grows with every start of the process
+  std::string numerics_id;
+  std::string host;  // equal: can share memory
+  int64_t pid = 0;
+  std::string address;      // "127.0.0.1:7101"
+  uint64_t last_epoch = 0;  // the highest it has seen
+};
+
+// Who forms an epoch, by rank.
+struct EpochPlan {
+  uint64_t epoch = 0;
+  std::string segment;  // shared memory of the epoch's collectives; "" for one rank
+  std::vector<MemberHello> members;
+};
+
+}  // namespace choir
