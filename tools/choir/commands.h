@@ -11,6 +11,8 @@ struct Command {
   int (*run)(int argc, const char* const* argv);
 };
 
+int RunModelDemo(int argc, const char* const* argv);
+
 // add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
 
 }  // namespace choir

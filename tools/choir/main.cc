@@ -12,6 +12,7 @@ namespace choir {
 namespace {
 
 constexpr Command kCommands[] = {
+    {"model demo", "get the default model (real weights)", RunModelDemo},
     {nullptr, nullptr, nullptr},
 };
 
