@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "tests/golden/golden.h"
 #include "tests/support/local_group.h"
@@ -11,10 +12,26 @@ namespace {
 
 constexpr float kTolerance = 1e-4f;  // of the largest logit
 
-class GoldenLogits : public testing::TestWithParam<std::string> {
+// A checkpoint and a kernel set: "reference" or a CPU path.
+using Param = std::tuple<std::string, std::string>;
+
+std::unique_ptr<KernelSet> KernelsOf(const std::string& name) {
+  if (name == "reference") return MakeReferenceKernels();
+  auto kernels = MakeCpuKernels(name);
+  EXPECT_TRUE(kernels.ok()) << kernels.status();
+  return std::move(kernels).value();
+}
+
+std::vector<std::string> KernelNames() {
+  std::vector<std::string> names = CpuPaths();
+  names.push_back("reference");
+  return names;
+}
+
+class GoldenLogits : public testing::TestWithParam<Param> {
  protected:
-  const golden::Checkpoint checkpoint_ = golden::Load(GetParam());
-  const std::unique_ptr<KernelSet> kernels_ = MakeReferenceKernels();
+  const golden::Checkpoint checkpoint_ = golden::Load(std::get<0>(GetParam()));
+  const std::unique_ptr<KernelSet> kernels_ = KernelsOf(std::get<1>(GetParam()));
   const std::shared_ptr<const LoadedModel> loaded_ = LoadOrFail(checkpoint_.dir, "f32", *kernels_);
 };
 
@@ -28,7 +45,7 @@ TEST_P(GoldenLogits, AreThoseOfTransformers) {
         const auto begin = logits.begin() + prompt.positions[i] * static_cast<int64_t>(vocab);
         const std::vector<float> row(begin, begin + static_cast<int64_t>(vocab));
         EXPECT_LT(golden::RelativeError(row, prompt.logits[i]), kTolerance)
-            << GetParam() << " position " << prompt.positions[i];
+            << checkpoint_.name << " position " << prompt.positions[i];
       }
     }
   });
@@ -49,13 +66,20 @@ TEST_P(GoldenLogits, GiveTheSameGreedyTokens) {
         output.push_back(static_cast<int32_t>(std::max_element(last, logits.end()) - last));
         input = {output.back()};
       }
-      EXPECT_EQ(output, prompt.greedy) << GetParam();
+      EXPECT_EQ(output, prompt.greedy) << checkpoint_.name;
     }
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenLogits, testing::ValuesIn(golden::Names()),
-                         [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, GoldenLogits,
+                         testing::Combine(testing::ValuesIn(golden::Names()),
+                                          testing::ValuesIn(KernelNames())),
+                         [](const auto& info) {
+                           std::string name =
+                               std::get<0>(info.param) + "_" + std::get<1>(info.param);
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace choir

@@ -13,6 +13,7 @@ namespace {
 
 constexpr Command kCommands[] = {
     {"model demo", "get the default model (real weights)", RunModelDemo},
+    {"logits", "the logits after every position of a list of token ids", RunLogits},
     {nullptr, nullptr, nullptr},
 };
 

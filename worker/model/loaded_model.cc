@@ -44,8 +44,8 @@ int64_t WidestColumns(const ModelConfig& c) {
   int64_t widest = std::max(c.hidden, c.dense_width);
   if (c.gqa) widest = std::max(widest, c.gqa->heads * c.gqa->head_dim);
   if (c.mla) {
-    widest = std::max({widest, c.mla->heads * c.mla->v_dim, c.mla->q_lora, c.mla->kv_lora,
-                       c.mla->nope, c.mla->v_dim});
+    widest = std::max({widest, c.mla->heads * c.mla->v_dim, c.mla->q_lora,
+                       c.mla->kv_lora + c.mla->rope, c.mla->nope, c.mla->v_dim});
   }
   if (c.moe) widest = std::max({widest, c.moe->width, c.moe->shared_width});
   return widest;

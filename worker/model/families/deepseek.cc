@@ -22,6 +22,7 @@ void ReadAttention(ConfigReader* r, int64_t default_q_lora, ModelConfig* c) {
   r->Check(
       kv_heads == a.heads, "num_key_value_heads",
       fmt::format("{} must be num_attention_heads {} for latent attention", kv_heads, a.heads));
+  r->Check(a.rope % 2 == 0, "qk_rope_head_dim", fmt::format("{} is not even", a.rope));
   c->rope = ReadRope(r, a.rope, 1.0);
   r->Check(!r->status().ok() || c->rope.rotary_dim == a.rope, "partial_rotary_factor",
            "must be 1 for this family");

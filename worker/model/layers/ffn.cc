@@ -74,7 +74,7 @@ Status MoeFfn::RunExperts(const MoeWeights& w, const KernelSet& kernels, const S
   for (size_t e = 0; e < local; ++e) {
     const int32_t count = rows.offsets[e + 1] - rows.offsets[e];
     counts_[first + e] += static_cast<uint64_t>(count);
-    if (count > 0 && w.experts[first + e].gate.empty()) {
+    if (w.experts[first + e].gate.empty()) {
       return FailedPrecondition(
           "expert {}: its weights were not converted for this rank; reload the "
           "model for the new number of ranks",

@@ -103,8 +103,20 @@ class Binder {
                            .up = matrix(n_.expert_up, m.width, c_.hidden),
                            .down = matrix(n_.expert_down, c_.hidden, m.width)});
       if (!store_.status().ok()) break;
+      CheckOneDType(w.experts.back(), w.experts.front(), e);
     }
     return w;
+  }
+
+  // The experts of a layer are computed by one op over one dtype.
+  void CheckOneDType(const ExpertWeights& expert, const ExpertWeights& first, int64_t e) {
+    if (expert.gate.empty()) return;
+    for (const TensorView* t : {&expert.gate, &expert.up, &expert.down}) {
+      if (first.gate.empty() || t->dtype() == first.gate.dtype()) continue;
+      store_.Fail(
+          Name(n_.expert_gate, e) + ".weight",
+          "dtype: experts of a layer differ in dtype; give --dtype bf16 or save the model in one");
+    }
   }
 
   const ModelConfig& c_;

@@ -75,6 +75,13 @@ const StoredTensor* WeightStore::Check(const std::string& name,
   return tensor;
 }
 
+void WeightStore::Fail(const std::string& name, const std::string& what) {
+  if (!status_.ok()) return;
+  const StoredTensor* tensor = files_->Find(name);
+  const std::string& where = tensor == nullptr ? files_->dir() : tensor->file->path();
+  status_ = InvalidArgument("{}: tensor {}: {}", where, name, what);
+}
+
 TensorView WeightStore::Keep(const StoredTensor& tensor, std::initializer_list<int64_t> shape,
                              DType dtype) {
   const bool aligned = tensor.info.offset % SizeOf(*tensor.info.dtype) == 0;

@@ -26,6 +26,7 @@ class WeightStore {
       : files_(std::move(files)), matrix_dtype_(matrix_dtype) {}
 
   const Status& status() const { return status_; }
+  void Fail(const std::string& tensor, const std::string& what);  // keeps the first
   const WeightFiles& files() const { return *files_; }
 
   // Each is f32 or bf16 of exactly this shape, or the first problem is kept and an empty view
