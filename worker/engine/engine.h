@@ -1,10 +1,10 @@
-// Engine: continuous batching on one rank. One owner thread runs Run(): it drains the inbox, plans a step
-// (scheduler.h, pure), computes it together with the other ranks of the epoch, samples, and gives the
-// step's tokens to the sink. Idle it sleeps: no CPU.
+// Engine: continuous batching on one rank. One owner thread runs Run(): it drains the inbox, plans
+// a step (scheduler.h, pure), computes it together with the other ranks of the epoch, samples, and
+// gives the step's tokens to the sink. Idle it sleeps: no CPU.
 //
-// A communicator lasts one epoch. SetEpoch gives the engine the next one: sequences of the older epoch end
-// with Finish::kLost. Without a communicator the engine refuses nothing and computes nothing: sequences
-// wait.
+// A communicator lasts one epoch. SetEpoch gives the engine the next one: sequences of the older
+// epoch end with Finish::kLost. Without a communicator the engine refuses nothing and computes
+// nothing: sequences wait.
 #pragma once
 
 #include <cstdint>
@@ -20,24 +20,27 @@
 namespace choir {
 
 struct EngineOptions {
-  int64_t step_tokens = 512;        // token budget of a step, per rank; 1..65536
-  int64_t sequences_max = 256;      // running at once
-  int64_t inbox_max = 4096;         // queued submits; a full inbox refuses
-  int64_t waiting_max = 4096;       // waiting sequences; beyond it submits are refused
+  int64_t step_tokens = 512;    // token budget of a step, per rank; 1..65536
+  int64_t sequences_max = 256;  // running at once; no more than step_tokens
+  int64_t inbox_max = 4096;     // queued submits; a full inbox refuses
+  int64_t waiting_max = 4096;   // waiting sequences; beyond it submits are refused
   uint64_t kv_bytes = uint64_t{1} << 30;
   int64_t block_tokens = 32;
-  int64_t context_length = 0;       // 0: the model's
+  int64_t context_length = 0;  // 0: the model's
   int num_threads = 1;
   int nice = 0;
 };
 
-// Everything the metrics of a worker need, taken at any time by any thread.
+// Everything the metrics of a worker need, taken at any time by any thread. All counts are since
+// Make.
 struct EngineStats {
   EngineLoad load;
   uint64_t kv_blocks_free = 0, kv_blocks_held = 0, kv_blocks_total = 0;
-  uint64_t preemptions = 0, steps = 0, step_tokens = 0;
-  double prefill_seconds = 0, decode_seconds = 0;  // sums over steps
-  double last_step_wall = 0;                       // unix seconds of the last finished step, or idle check
+  uint64_t preemptions = 0, steps = 0,
+           step_tokens = 0;  // steps in which this rank computed, or helped
+  uint64_t rounds = 0;       // of the owner's loop; an idle engine makes one a second
+  double prefill_seconds = 0, decode_seconds = 0;  // a mixed step's time is split by its tokens
+  double last_step_wall = 0;  // unix seconds of the last finished step, or idle check
   ExchangeStats exchange;
   std::vector<uint64_t> expert_tokens;
   int64_t ledger_difference = 0;  // kv blocks: free + held - total; must be 0
@@ -45,28 +48,43 @@ struct EngineStats {
 
 class Engine {
  public:
-  // Called on the owner thread after each step and whenever sequences end without one. Must not block.
+  // Called on the owner thread after each step and whenever sequences end without one. Must not
+  // block.
   using Sink = std::function<void(StepOutput)>;
 
   static StatusOr<std::unique_ptr<Engine>> Make(const EngineOptions& options,
                                                 std::shared_ptr<const LoadedModel> loaded,
                                                 const KernelSet* kernels, int num_ranks, Sink sink);
+  // As Make, with a model that is already made (tests bring a fake one). `kernels` sizes the
+  // workspace and may be null when the model uses none.
+  static StatusOr<std::unique_ptr<Engine>> MakeWithModel(const EngineOptions& options,
+                                                         std::unique_ptr<Model> model,
+                                                         const KernelSet* kernels, int num_ranks,
+                                                         Sink sink);
+  // What Make asks of the model; for those who make it themselves.
+  static StatusOr<ModelLimits> LimitsFor(const EngineOptions& options, const ModelInfo& info,
+                                         int num_ranks);
   virtual ~Engine() = default;
 
   // Any thread. ResourceExhausted when the inbox is full. What is wrong with the request itself
   // (too long, bad token id) comes back through the sink as Finish::kRefused with a message.
   virtual Status Submit(SequenceRequest request) = 0;
-  // Any thread. Ends with Finish::kCancelled (or as it ended before); blocks are free within one step.
+  // Any thread. Ends with Finish::kCancelled (or as it ended before); blocks are free within one
+  // step. Ids that are not living are ignored.
   virtual void Cancel(SequenceId id) = 0;
   virtual EngineStats stats() const = 0;
 
-  // Any thread. Takes effect at the next step border; nullptr: no epoch now.
+  // Any thread. Takes effect at the next step border; nullptr: no epoch now. The epoch before is
+  // aborted on all its ranks, so that nobody waits in it. Its size must be the num_ranks of Make.
   virtual void SetEpoch(std::shared_ptr<Collectives> collectives) = 0;
-  // Called on the owner thread when a collective of the current epoch failed.
+  // Called on the owner thread when a collective of the current epoch failed, not when SetEpoch
+  // ended it. Set it before Run.
   virtual void OnEpochFailed(std::function<void(uint64_t generation, Status)> callback) = 0;
 
-  virtual void Run() = 0;   // until Stop
-  virtual void Stop() = 0;  // any thread; running sequences end with kCancelled
+  virtual void Run() = 0;  // until Stop
+  // Any thread. Sequences end with kCancelled; the epoch is aborted: without this rank's experts
+  // its peers cannot go on.
+  virtual void Stop() = 0;
 };
 
 }  // namespace choir

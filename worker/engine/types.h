@@ -11,7 +11,8 @@
 namespace choir {
 
 struct SequenceIdTag {};
-using SequenceId = StrongId<SequenceIdTag, uint64_t>;  // unique in the process; rpc maps router ids to it
+using SequenceId =
+    StrongId<SequenceIdTag, uint64_t>;  // unique in the process; rpc maps router ids to it
 
 struct SamplingParams {
   double temperature = 1.0;  // 0: greedy
@@ -31,9 +32,9 @@ struct SequenceRequest {
   std::vector<int32_t> tokens;  // prompt, then committed generated tokens of a replay
   int32_t num_prompt = 0;       // <= tokens.size(); penalties and positions count from here
   SamplingParams sampling;
-  int32_t max_tokens = 0;       // generated tokens in all, replayed ones included; > 0
+  int32_t max_tokens = 0;  // generated tokens in all, replayed ones included; > 0
   std::vector<int32_t> stop_token_ids;
-  int32_t priority = 0;         // smaller first
+  int32_t priority = 0;  // smaller first
 };
 
 struct TokenLogprob {
@@ -48,7 +49,7 @@ struct SequenceUpdate {
   std::vector<int32_t> tokens;
   std::vector<TokenLogprob> logprobs;  // one a token when asked for
   Finish finish = Finish::kNone;
-  std::string error;                   // with kRefused
+  std::string error;  // with kRefused
   int32_t cached_tokens = 0;
 };
 

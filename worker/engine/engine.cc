@@ -1,0 +1,334 @@
+#include "worker/engine/engine.h"
+
+#include <pthread.h>
+#include <sys/resource.h>
+
+#include <memory>
+#include <utility>
+
+#include "common/base/check.h"
+#include "common/base/log.h"
+#include "worker/engine/engine_impl.h"
+
+namespace choir {
+namespace {
+
+constexpr Duration kIdleCheck = std::chrono::seconds(1);  // how often an idle engine shows it lives
+constexpr size_t kWorkspaceAlign = 64;                    // kernels/stream.h
+constexpr uint64_t kExpertCountSteps = 64;  // expert counts are collected every so many steps
+
+double WallSeconds() { return Seconds(Clock::Real().Wall().time_since_epoch()); }
+
+void AddTo(const ExchangeStats& from, ExchangeStats* to) {
+  to->dispatch_bytes += from.dispatch_bytes;
+  to->combine_bytes += from.combine_bytes;
+  to->dispatch_seconds += from.dispatch_seconds;
+  to->combine_seconds += from.combine_seconds;
+}
+
+}  // namespace
+
+EngineImpl::EngineImpl(EngineParts parts)
+    : options_(parts.options),
+      limits_(parts.limits),
+      num_ranks_(parts.num_ranks),
+      info_(parts.model->loaded().info()),
+      model_(std::move(parts.model)),
+      kv_(std::move(parts.kv)),
+      team_(std::move(parts.team)),
+      sink_(std::move(parts.sink)),
+      table_({.scheduler = {.step_tokens = limits_.step_tokens,
+                            .sequences_max = limits_.logit_rows_max,
+                            .block_tokens = kv_->block_tokens(),
+                            .blocks_total = kv_->num_blocks()},
+              .context_length = limits_.positions_max,
+              .vocab = info_.vocab}),
+      inbox_(static_cast<size_t>(parts.options.inbox_max)) {
+  logits_.reset(new float[static_cast<size_t>(limits_.logit_rows_max * info_.vocab)]);
+  workspace_memory_.reset(new std::byte[parts.workspace_bytes + kWorkspaceAlign]);
+  void* workspace = workspace_memory_.get();
+  size_t room = parts.workspace_bytes + kWorkspaceAlign;
+  CHOIR_CHECK(std::align(kWorkspaceAlign, parts.workspace_bytes, workspace, room) != nullptr);
+  stream_.team = team_.get();
+  stream_.workspace = {static_cast<std::byte*>(workspace), parts.workspace_bytes};
+  for (int t = 0; t < team_->size(); ++t) samplers_.emplace_back(info_.vocab);
+  Publish();
+}
+
+EngineImpl::~EngineImpl() = default;
+
+Status EngineImpl::Submit(SequenceRequest request) {
+  if (queued_.fetch_add(1) >= options_.waiting_max) {
+    queued_.fetch_sub(1);
+    return ResourceExhausted("engine: {} sequences wait already", options_.waiting_max);
+  }
+  if (!inbox_.TryPush(std::move(request))) {
+    queued_.fetch_sub(1);
+    if (stop_.load()) return Unavailable("engine: it is stopped");
+    return ResourceExhausted("engine: its inbox of {} is full", options_.inbox_max);
+  }
+  WakeOwner();
+  return absl::OkStatus();
+}
+
+void EngineImpl::Cancel(SequenceId id) {
+  {
+    std::lock_guard lock(mu_);
+    cancels_.insert(id);
+  }
+  WakeOwner();
+}
+
+EngineStats EngineImpl::stats() const {
+  std::lock_guard lock(mu_);
+  return published_;
+}
+
+void EngineImpl::OnEpochFailed(std::function<void(uint64_t, Status)> callback) {
+  on_epoch_failed_ = std::move(callback);
+}
+
+// The owner sleeps in one of two places. Both remember a wake that comes before the sleep, and
+// whatever the wake is about was put down before, so nothing is slept over.
+void EngineImpl::WakeOwner() {
+  std::shared_ptr<Collectives> current;
+  {
+    std::lock_guard lock(mu_);
+    current = current_;
+  }
+  inbox_.Wake();
+  if (current != nullptr) current->Wake();
+}
+
+void EngineImpl::SetEpoch(std::shared_ptr<Collectives> collectives) {
+  std::shared_ptr<Collectives> old;
+  {
+    std::lock_guard lock(mu_);
+    if (collectives == current_ && !has_next_) return;
+    old = current_;
+    next_ = std::move(collectives);
+    has_next_ = true;
+  }
+  if (old != nullptr) old->Abort(Cancelled("generation {} is over", old->generation()));
+  WakeOwner();
+}
+
+void EngineImpl::Stop() {
+  stop_.store(true);
+  inbox_.Close();
+  std::shared_ptr<Collectives> current;
+  {
+    std::lock_guard lock(mu_);
+    current = current_;
+  }
+  if (current != nullptr) current->Abort(Unavailable("rank {} stops", current->rank()));
+}
+
+void EngineImpl::Run() {
+  pthread_setname_np(pthread_self(), "engine");
+  if (options_.nice != 0) (void)setpriority(PRIO_PROCESS, 0, options_.nice);
+  while (!stop_.load()) {
+    ++counts_.rounds;
+    TakeEpoch();
+    TakeInbox(epoch_.collectives == nullptr);
+    if (epoch_.collectives == nullptr) {
+      CountIdle();
+    } else {
+      StepOrSleep();
+    }
+  }
+  TakeInbox(false);
+  EndEpoch(Finish::kCancelled);
+}
+
+void EngineImpl::TakeEpoch() {
+  std::shared_ptr<Collectives> next;
+  {
+    std::lock_guard lock(mu_);
+    if (!has_next_) return;
+    next = std::move(next_);
+    next_ = nullptr;
+    has_next_ = false;
+  }
+  if (epoch_.collectives != nullptr) EndEpoch(Finish::kLost);
+  if (next == nullptr) return;
+  if (next->size() != num_ranks_) {
+    const Status status =
+        FailedPrecondition("generation {} has {} ranks, the engine was made for {}",
+                           next->generation(), next->size(), num_ranks_);
+    next->Abort(status);
+    if (on_epoch_failed_) on_epoch_failed_(next->generation(), status);
+    return;
+  }
+  epoch_.collectives = next;
+  epoch_.protocol = std::make_unique<StepProtocol>(next.get(), info_.num_experts > 0);
+  if (info_.num_experts > 0) {
+    epoch_.exchange = MakeExpertExchange(
+        next.get(), ExpertPlacement(info_.num_experts, num_ranks_),
+        {.tokens_max = limits_.step_tokens, .top_k = info_.top_k, .hidden = info_.hidden});
+  }
+  std::lock_guard lock(mu_);
+  current_ = next;
+  // Stop and SetEpoch abort what is current; those that came meanwhile have not seen this one.
+  if (stop_.load() || has_next_)
+    next->Abort(Cancelled("generation {} is over", next->generation()));
+}
+
+// Cancels are taken before the inbox, so a cancel never comes without its submit.
+void EngineImpl::TakeInbox(bool wait) {
+  std::unordered_set<SequenceId> cancels;
+  {
+    std::lock_guard lock(mu_);
+    cancels.swap(cancels_);
+  }
+  std::vector<SequenceRequest> submits =
+      wait && cancels.empty() ? inbox_.WaitDrain(kIdleCheck) : inbox_.DrainAll();
+  if (submits.empty() && cancels.empty()) return;
+  for (SequenceRequest& request : submits) table_.Add(std::move(request), &updates_);
+  for (const SequenceId id : cancels) table_.Cancel(id, &updates_);
+  SyncQueued(static_cast<int64_t>(submits.size()));
+  EmitUpdates(false);
+}
+
+void EngineImpl::StepOrSleep() {
+  const StepPlan plan = table_.Plan();
+  if (plan.empty() && !epoch_.protocol->busy()) {
+    CountIdle();
+    if (!epoch_.protocol->WaitForPeers(kIdleCheck)) {
+      const Status status = epoch_.collectives->status();
+      if (!status.ok()) FailEpoch(status);
+      return;
+    }
+  }
+  const StatusOr<bool> entered = epoch_.protocol->Enter(plan.num_tokens);
+  if (!entered.ok()) return FailEpoch(entered.status());
+  if (!*entered) return;
+  const MonoTime start = Clock::Real().Now();
+  if (const Status status = Compute(plan); !status.ok()) return FailEpoch(status);
+  CountStep(plan, Seconds(Clock::Real().Now() - start));
+  EmitUpdates(plan.num_tokens > 0);
+}
+
+Status EngineImpl::Compute(const StepPlan& plan) {
+  table_.Begin(plan, &rows_);
+  SyncQueued(0);
+  const int64_t num_logits = static_cast<int64_t>(rows_.logit_rows.size());
+  ModelBatch batch;
+  batch.tokens = rows_.tokens;
+  batch.positions = rows_.positions;
+  batch.slots = rows_.slots;
+  batch.sequences = rows_.sequences;
+  batch.logit_rows = rows_.logit_rows;
+  batch.logits = TensorView(logits_.get(), DType::kF32, {num_logits, info_.vocab});
+  batch.kv = kv_->views();
+  CHOIR_RETURN_IF_ERROR(model_->Forward(batch, epoch_.exchange.get(), stream_));
+  SampleRows();
+  table_.Commit(rows_, sampled_, &updates_);
+  return absl::OkStatus();
+}
+
+void EngineImpl::SampleRows() {
+  const size_t count = rows_.sampled.size();
+  const size_t vocab = static_cast<size_t>(info_.vocab);
+  sampled_.resize(count);
+  const auto sample = [&](size_t row, Sampler* sampler) {
+    const Sequence& sequence = *rows_.sampled[row];
+    sampled_[row] =
+        sampler->Sample({logits_.get() + row * vocab, vocab}, sequence.request.sampling,
+                        &sequence.counts, static_cast<uint64_t>(sequence.num_generated()));
+  };
+  if (count < 2 || team_->size() == 1) {
+    for (size_t row = 0; row < count; ++row) sample(row, &samplers_[0]);
+    return;
+  }
+  const size_t stride = samplers_.size();
+  team_->Run([&](int thread) {
+    const size_t t = static_cast<size_t>(thread);
+    for (size_t row = t; row < count; row += stride) sample(row, &samplers_[t]);
+  });
+}
+
+void EngineImpl::EndEpoch(Finish finish) {
+  {
+    std::lock_guard lock(mu_);
+    current_ = nullptr;
+  }
+  if (epoch_.exchange != nullptr) AddTo(epoch_.exchange->stats(), &ended_exchanges_);
+  epoch_ = Epoch{};
+  table_.EndAll(finish, &updates_);
+  SyncQueued(0);
+  Publish();
+  EmitUpdates(false);
+}
+
+void EngineImpl::FailEpoch(const Status& status) {
+  const std::shared_ptr<Collectives> failed = epoch_.collectives;
+  failed->Abort(status);
+  bool superseded = false;
+  {
+    std::lock_guard lock(mu_);
+    superseded = has_next_;
+  }
+  const bool stopping = stop_.load();
+  EndEpoch(stopping ? Finish::kCancelled : Finish::kLost);
+  if (superseded || stopping) return;
+  CHOIR_LOG(warn, "epoch {} failed: {}", failed->generation(), MessageOf(status));
+  if (on_epoch_failed_) on_epoch_failed_(failed->generation(), status);
+}
+
+void EngineImpl::CountStep(const StepPlan& plan, double seconds) {
+  if (++counts_.steps % kExpertCountSteps == 0) CountExperts();
+  counts_.step_tokens += static_cast<uint64_t>(plan.num_tokens);
+  counts_.preemptions += plan.preempted.size();
+  if (plan.num_tokens > 0) {
+    const double decodes =
+        static_cast<double>(plan.num_decodes) / static_cast<double>(plan.num_tokens);
+    counts_.decode_seconds += seconds * decodes;
+    counts_.prefill_seconds += seconds * (1.0 - decodes);
+  }
+  Publish();
+}
+
+void EngineImpl::CountIdle() {
+  CountExperts();
+  Publish();
+}
+
+void EngineImpl::CountExperts() {
+  const std::vector<uint64_t> counts = model_->TakeExpertCounts();
+  counts_.expert_tokens.resize(counts.size());
+  for (size_t e = 0; e < counts.size(); ++e) counts_.expert_tokens[e] += counts[e];
+}
+
+void EngineImpl::Publish() {
+  counts_.load = table_.load();
+  counts_.kv_blocks_free = static_cast<uint64_t>(table_.blocks().num_free());
+  counts_.kv_blocks_held = static_cast<uint64_t>(table_.blocks().num_held());
+  counts_.kv_blocks_total = static_cast<uint64_t>(table_.blocks().num_total());
+  counts_.ledger_difference = table_.blocks().LedgerDifference();
+  counts_.last_step_wall = WallSeconds();
+  counts_.exchange = ended_exchanges_;
+  if (epoch_.exchange != nullptr) AddTo(epoch_.exchange->stats(), &counts_.exchange);
+  std::lock_guard lock(mu_);
+  published_ = counts_;
+}
+
+void EngineImpl::EmitUpdates(bool always) {
+  if (updates_.empty() && !always) return;
+  StepOutput output;
+  output.step = counts_.steps;
+  output.updates = std::move(updates_);
+  output.load = table_.load();
+  updates_ = {};
+  sink_(std::move(output));
+}
+
+// queued_ counts what lies in the inbox or waits: what left the inbox comes off, what waits now
+// goes on.
+void EngineImpl::SyncQueued(int64_t drained) {
+  const int64_t waiting = table_.num_waiting();
+  queued_.fetch_add(waiting - last_waiting_ - drained);
+  last_waiting_ = waiting;
+}
+
+}  // namespace choir

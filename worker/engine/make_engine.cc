@@ -1,0 +1,74 @@
+// From options and a model to an engine: every limit is checked and all memory is sized here.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "worker/engine/engine_impl.h"
+
+namespace choir {
+namespace {
+
+constexpr int kRanksMax = 256;
+constexpr int64_t kStepTokensMax = 65536;
+constexpr int64_t kQueueMax = 1 << 20;
+
+Status CheckRange(const char* name, int64_t value, int64_t min, int64_t max) {
+  if (value >= min && value <= max) return absl::OkStatus();
+  return InvalidArgument("engine: {} {} is not in {}..{}", name, value, min, max);
+}
+
+// The most rows of any op: own rows, or what the experts here may receive from all ranks.
+int64_t RowsMax(const ModelLimits& limits, const ModelInfo& info, int num_ranks) {
+  const int64_t experts_here = (info.num_experts + num_ranks - 1) / num_ranks;
+  const int64_t received = limits.step_tokens_group * std::min<int64_t>(info.top_k, experts_here);
+  return std::max(limits.step_tokens, received);
+}
+
+}  // namespace
+
+StatusOr<ModelLimits> Engine::LimitsFor(const EngineOptions& options, const ModelInfo& info,
+                                        int num_ranks) {
+  CHOIR_RETURN_IF_ERROR(CheckRange("ranks", num_ranks, 1, kRanksMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("step_tokens", options.step_tokens, 1, kStepTokensMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("sequences_max", options.sequences_max, 1, kStepTokensMax));
+  CHOIR_RETURN_IF_ERROR(
+      CheckRange("context_length", options.context_length, 0, info.context_length));
+  ModelLimits limits;
+  limits.step_tokens = options.step_tokens;
+  limits.step_tokens_group = options.step_tokens * num_ranks;
+  limits.positions_max = options.context_length > 0 ? options.context_length : info.context_length;
+  // Each running sequence may want a token and its logits in one step.
+  limits.logit_rows_max = std::min(options.sequences_max, options.step_tokens);
+  return limits;
+}
+
+StatusOr<std::unique_ptr<Engine>> Engine::MakeWithModel(const EngineOptions& options,
+                                                        std::unique_ptr<Model> model,
+                                                        const KernelSet* kernels, int num_ranks,
+                                                        Sink sink) {
+  const ModelInfo& info = model->loaded().info();
+  CHOIR_RETURN_IF_ERROR(CheckRange("inbox_max", options.inbox_max, 1, kQueueMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("waiting_max", options.waiting_max, 1, kQueueMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("num_threads", options.num_threads, 1, kRanksMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("nice", options.nice, 0, 19));
+  EngineParts parts;
+  parts.options = options;
+  parts.num_ranks = num_ranks;
+  CHOIR_ASSIGN_OR_RETURN(parts.limits, LimitsFor(options, info, num_ranks));
+  CHOIR_ASSIGN_OR_RETURN(
+      parts.kv, KvPool::Make(model->loaded().kv_layout(), options.kv_bytes, options.block_tokens));
+  parts.team = std::make_unique<ThreadTeam>(options.num_threads, options.nice);
+  if (kernels != nullptr) {
+    parts.workspace_bytes =
+        kernels->WorkspaceBytes({.rows_max = RowsMax(parts.limits, info, num_ranks),
+                                 .columns_max = info.columns_max,
+                                 .positions_max = parts.limits.positions_max,
+                                 .heads_max = info.heads_max},
+                                options.num_threads);
+  }
+  parts.model = std::move(model);
+  parts.sink = std::move(sink);
+  return std::make_unique<EngineImpl>(std::move(parts));
+}
+
+}  // namespace choir
