@@ -206,86 +206,90 @@ awaitable<void> GatewayService::HandleModels(HttpExchange& exchange, const std::
   (void)co_await exchange.Respond(200, std::move(fields), std::move(body));
 }
 
-awaitable<void> GatewayService::HandleGeneration(HttpExchange& exchange, const Route& route,
-                                                 Answer* answer) {
+awaitable<ApiError> GatewayService::ReadRequest(HttpExchange& exchange, const Route& route,
+                                                ApiRequest* request, EdgeOpenInfo* info) {
+  const HttpHead& head = exchange.head();
   std::string body;
   const HttpError read = co_await exchange.ReadBody(&body);
-  if (read.status == -1) co_return;
   if (read.status != 0) {
-    ApiError error{.http = read.status,
-                   .type = "invalid_request_error",
-                   .code = read.status == 413 ? "request_too_large" : "invalid_value",
-                   .message = read.message};
-    co_return co_await RespondError(exchange, std::move(error), answer);
+    co_return ApiError{.http = read.status,
+                       .type = "invalid_request_error",
+                       .code = read.status == 413 ? "request_too_large" : "invalid_value",
+                       .message = read.message};
   }
+  ApiError error = CheckHeaders(head, &info->timeout_ms);
+  if (!error.ok()) co_return error;
+  error = route.kind == RouteKind::kChat ? ParseChatRequest(body, request)
+                                         : ParseCompletionRequest(body, request);
+  if (!error.ok()) co_return error;
+  if (draining_) {
+    co_return ApiError{.http = 503,
+                       .type = "overloaded_error",
+                       .code = "draining",
+                       .message = "this gateway is draining; another one serves",
+                       .retry_after_seconds = 1};
+  }
+  info->bearer = BearerOf(head);
+  info->source = exchange.source();
+  info->route = head.path;
+  info->client_request_id = std::string(head.Field("x-request-id"));
+  info->trace_parent = std::string(head.Field("traceparent"));
+  if (info->timeout_ms == 0) {
+    info->timeout_ms = static_cast<uint32_t>(Seconds(options_.request_timeout) * 1000);
+  }
+  co_return ApiError{};
+}
+
+awaitable<void> GatewayService::AnswerFromUpstream(HttpExchange& exchange, Upstream& upstream,
+                                                   const ApiRequest& request, Answer* answer) {
+  while (!upstream.accepted()) {
+    if (upstream.failed() || upstream.client_gone()) co_return;
+    (void)co_await upstream.Wait(std::chrono::hours(1));
+  }
+  if (request.stream) {
+    metrics_->StreamOpened();
+    answer->code = co_await StreamAnswer(exchange, upstream, request, options_, metrics_);
+    metrics_->StreamClosed();
+    co_return;
+  }
+  const std::string request_id = upstream.accepted_info().request_id;
+  ResponseCollector whole(request, {request_id, request.model, std::time(nullptr)});
+  while (true) {
+    const bool done = upstream.done();
+    for (const ApiDelta& delta : upstream.TakeDeltas()) whole.Add(delta);
+    if (upstream.failed() || upstream.client_gone()) co_return;
+    if (done) break;
+    (void)co_await upstream.Wait(std::chrono::hours(1));
+  }
+  answer->code = 200;
+  HttpFields fields = AcceptedFields(upstream.accepted_info(), "application/json");
+  std::string text = whole.Body(upstream.usage());
+  (void)co_await exchange.Respond(200, std::move(fields), std::move(text));
+}
+
+awaitable<void> GatewayService::HandleGeneration(HttpExchange& exchange, const Route& route,
+                                                 Answer* answer) {
   ApiRequest request;
   EdgeOpenInfo info;
-  ApiError error = CheckHeaders(exchange.head(), &info.timeout_ms);
+  ApiError error = co_await ReadRequest(exchange, route, &request, &info);
+  if (error.http == -1) co_return;
   if (error.ok()) {
-    error = route.kind == RouteKind::kChat ? ParseChatRequest(body, &request)
-                                           : ParseCompletionRequest(body, &request);
-    if (!error.ok() && route.deepseek && !error.param.empty()) error.http = 422;
+    auto upstream =
+        std::make_shared<Upstream>(io_, request.stream ? options_.stream_bytes_max : SIZE_MAX);
+    const uint64_t id = edge_->Open(request, info, upstream);
+    upstream->SetOnLost([this, id, &exchange] {
+      edge_->Cancel(id);
+      exchange.Abort();
+    });
+    exchange.WatchClient([upstream] { upstream->OnClientGone(); });
+    co_await AnswerFromUpstream(exchange, *upstream, request, answer);
+    upstream->SetOnLost(nullptr);
+    edge_->Cancel(id);  // nothing to do when it has ended
+    if (!upstream->failed() || exchange.answered()) co_return;
+    error = upstream->error();
   }
-  if (error.ok() && draining_) {
-    error = {.http = 503,
-             .type = "overloaded_error",
-             .code = "draining",
-             .message = "this gateway is draining; another one serves",
-             .retry_after_seconds = 1};
-  }
-  if (!error.ok()) co_return co_await RespondError(exchange, std::move(error), answer);
-  body.clear();
-  body.shrink_to_fit();
-
-  info.bearer = BearerOf(exchange.head());
-  info.source = exchange.source();
-  info.route = exchange.head().path;
-  info.client_request_id = std::string(exchange.head().Field("x-request-id"));
-  info.trace_parent = std::string(exchange.head().Field("traceparent"));
-  if (info.timeout_ms == 0)
-    info.timeout_ms = static_cast<uint32_t>(Seconds(options_.request_timeout) * 1000);
-
-  auto upstream =
-      std::make_shared<Upstream>(io_, request.stream ? options_.stream_bytes_max : SIZE_MAX);
-  const uint64_t id = edge_->Open(request, info, upstream);
-  upstream->SetOnLost([this, id, &exchange] {
-    edge_->Cancel(id);
-    exchange.Abort();
-  });
-  exchange.WatchClient([upstream] { upstream->OnClientGone(); });
-
-  std::unique_ptr<ResponseCollector> whole;
-  while (!upstream->failed() && !upstream->client_gone()) {
-    if (upstream->accepted()) {
-      if (request.stream) {
-        metrics_->StreamOpened();
-        answer->code = co_await StreamAnswer(exchange, *upstream, request, options_, metrics_);
-        metrics_->StreamClosed();
-        if (answer->code == 499) edge_->Cancel(id);
-        break;
-      }
-      if (!whole)
-        whole = std::make_unique<ResponseCollector>(
-            request,
-            ApiIdentity{upstream->accepted_info().request_id, request.model, std::time(nullptr)});
-      const bool done = upstream->done();
-      for (const ApiDelta& delta : upstream->TakeDeltas()) whole->Add(delta);
-      if (done) {
-        answer->code = 200;
-        HttpFields fields = AcceptedFields(upstream->accepted_info(), "application/json");
-        std::string text = whole->Body(upstream->usage());
-        (void)co_await exchange.Respond(200, std::move(fields), std::move(text));
-        break;
-      }
-    }
-    (void)co_await upstream->Wait(std::chrono::hours(1));
-  }
-  if (upstream->failed() && !exchange.answered()) {
-    ApiError failure = upstream->error();
-    if (failure.http == 400 && route.deepseek && !failure.param.empty()) failure.http = 422;
-    co_await RespondError(exchange, std::move(failure), answer);
-  }
-  upstream->SetOnLost(nullptr);
+  if (error.http == 400 && route.deepseek && !error.param.empty()) error.http = 422;
+  co_await RespondError(exchange, std::move(error), answer);
 }
 
 awaitable<void> GatewayService::Handle(HttpExchange& exchange) {

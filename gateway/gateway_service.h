@@ -13,6 +13,8 @@
 
 namespace choir {
 
+class Upstream;
+
 struct GatewayOptions {
   Duration keep_alive_interval = std::chrono::seconds(10);  // between comments on a silent stream
   Duration request_timeout = std::chrono::seconds(600);
@@ -32,6 +34,13 @@ class GatewayService {
   struct Answer;  // what was answered, for metrics
   boost::asio::awaitable<void> HandleGeneration(HttpExchange& exchange, const Route& route,
                                                 Answer* answer);
+  // Body and headers to a request and what goes with it; an error with http == -1: the client is
+  // gone.
+  boost::asio::awaitable<ApiError> ReadRequest(HttpExchange& exchange, const Route& route,
+                                               ApiRequest* request, EdgeOpenInfo* info);
+  // Waits for the router's events and answers with them, streamed or whole.
+  boost::asio::awaitable<void> AnswerFromUpstream(HttpExchange& exchange, Upstream& upstream,
+                                                  const ApiRequest& request, Answer* answer);
   boost::asio::awaitable<void> HandleModels(HttpExchange& exchange, const std::string& id,
                                             Answer* answer);
   boost::asio::awaitable<ApiError> Authenticate(HttpExchange& exchange);

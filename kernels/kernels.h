@@ -1,8 +1,9 @@
 // KernelSet: the whole menu of math, one virtual per op. Implementations: reference (slow, obvious,
-// double accumulation: the oracle of the contract suite), cpu (portable, AVX2, AVX-512, AVX-512 BF16,
-// chosen by CPUID), cuda (a module). Stateless; any thread with its own Stream may call. Shapes and
-// dtypes are the caller's duty (CHOIR_CHECK). Exactness: for one kernel set, every output element is a
-// function of its own inputs alone, whatever else is in the batch and however many threads run.
+// double accumulation: the oracle of the contract suite), cpu (portable, AVX2, AVX-512, AVX-512
+// BF16, chosen by CPUID), cuda (a module). Stateless; any thread with its own Stream may call.
+// Shapes and dtypes are the caller's duty (CHOIR_CHECK). Exactness: for one kernel set, every
+// output element is a function of its own inputs alone, whatever else is in the batch and however
+// many threads run.
 #pragma once
 
 #include <memory>

@@ -5,23 +5,18 @@
 #include <algorithm>
 
 #include "common/base/check.h"
+#include "common/base/platform.h"
 
 namespace choir {
 namespace {
 
 constexpr int kSpins = 2000;  // about 10-50 us, then futex
 
-inline void Pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
 // Waits until `word` differs from `old`.
 void SpinThenWait(std::atomic<uint32_t>& word, uint32_t old) {
   for (int i = 0; i < kSpins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
-    Pause();
+    CpuRelax();
   }
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
 }

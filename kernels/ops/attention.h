@@ -19,7 +19,8 @@ struct KvView {
 };
 
 // Rows of the batch that belong to one sequence: [row_begin, row_begin + row_count), at positions
-// first_position, first_position + 1, ... Keys of all earlier positions are in the pool, as are its own.
+// first_position, first_position + 1, ... Keys of all earlier positions are in the pool, as are its
+// own.
 struct AttentionSequence {
   int32_t row_begin = 0;
   int32_t row_count = 0;
@@ -32,7 +33,7 @@ struct StoreKvArgs {
   TensorView x;          // [T, width] f32
   int64_t x_stride = 0;  // elements between rows; 0: width
   KvView kv;
-  int64_t kv_column = 0;  // first column of the pool row that is written
+  int64_t kv_column = 0;           // first column of the pool row that is written
   std::span<const int64_t> slots;  // [T]
   int64_t Flops() const { return 0; }
   int64_t Bytes() const { return static_cast<int64_t>(2 * x.num_bytes()); }
@@ -50,7 +51,8 @@ struct PagedAttentionArgs {
   TensorView sinks;    // [heads] f32 or empty: one more logit per head whose probability is dropped
 };
 
-// scores[t,h,j] = (q_latent[t,h]·latent[j] + q_rope[t,h]·rope[j]) · scale; out[t,h] = Σ p_j latent[j].
+// scores[t,h,j] = (q_latent[t,h]·latent[j] + q_rope[t,h]·rope[j]) · scale; out[t,h] = Σ p_j
+// latent[j].
 struct MlaAttentionArgs {
   TensorView q_latent;  // [T, heads, lora] f32
   TensorView q_rope;    // [T, heads, rope] f32

@@ -30,16 +30,16 @@ struct RmsNormArgs {
 // Rotates, in place, `rotary_dim` columns of each head, beginning at `offset`.
 // interleaved: pairs (2i, 2i+1); else pairs (i, i + rotary_dim/2).
 struct RopeArgs {
-  TensorView x;              // first element of token 0, head 0; f32
+  TensorView x;  // first element of token 0, head 0; f32
   int64_t num_tokens = 0;
   int64_t num_heads = 0;
   int64_t token_stride = 0;  // elements
   int64_t head_stride = 0;   // elements
   int64_t offset = 0;
-  int64_t rotary_dim = 0;    // even
+  int64_t rotary_dim = 0;  // even
   bool interleaved = false;
-  TensorView cos, sin;       // [positions_max, rotary_dim / 2] f32
-  TensorView positions;      // [T] i32
+  TensorView cos, sin;   // [positions_max, rotary_dim / 2] f32
+  TensorView positions;  // [T] i32
   int64_t Flops() const { return 3 * num_tokens * num_heads * rotary_dim; }
   int64_t Bytes() const { return 8 * num_tokens * num_heads * rotary_dim; }
 };

@@ -12,9 +12,9 @@ namespace choir {
 enum class GateScore : uint8_t { kSigmoid, kSoftmax, kSoftmaxOfChosen };
 enum class GroupScore : uint8_t { kSumOfBestTwo, kBest };
 
-// Exactly anchors' families.md "Gates": choice by score + bias inside the kept groups, weights from the
-// score without the bias. Ties take the lower index. Chosen experts are written in ascending id order,
-// which is also the order in which Combine sums.
+// Exactly anchors' families.md "Gates": choice by score + bias inside the kept groups, weights from
+// the score without the bias. Ties take the lower index. Chosen experts are written in ascending id
+// order, which is also the order in which Combine sums.
 struct GateTopKArgs {
   TensorView logits;  // [T, E] f32
   TensorView bias;    // [E] f32, or empty: added for the choice only
@@ -25,8 +25,8 @@ struct GateTopKArgs {
   bool masked_score_is_zero = false;  // deepseek_v2: refused groups count as 0, not as -inf
   bool normalize = false;             // divide by the sum (+ 1e-20)
   float scaling = 1.0f;
-  TensorView expert_ids;              // [T, top_k] i32
-  TensorView weights;                 // [T, top_k] f32
+  TensorView expert_ids;  // [T, top_k] i32
+  TensorView weights;     // [T, top_k] f32
   int64_t Flops() const { return 8 * logits.num_elements(); }
   int64_t Bytes() const { return static_cast<int64_t>(logits.num_bytes()); }
 };
@@ -39,11 +39,11 @@ struct ExpertWeights {
 // y[r] = down_e(silu(gate_e(x[r])) · up_e(x[r])) for the rows r of expert e:
 // offsets[e] <= r < offsets[e+1]. Each expert's weights are read once for all its rows.
 struct ExpertFfnArgs {
-  TensorView x;                           // [R, H] f32 or bf16 (bf16 only with Compute::kBF16)
-  std::span<const int32_t> offsets;       // [E_local + 1], ascending, last == R
+  TensorView x;                            // [R, H] f32 or bf16 (bf16 only with Compute::kBF16)
+  std::span<const int32_t> offsets;        // [E_local + 1], ascending, last == R
   std::span<const ExpertWeights> experts;  // [E_local]
-  TensorView y;                           // [R, H] f32
-  TensorView scratch;                     // [R, F] f32: gate · up
+  TensorView y;                            // [R, H] f32
+  TensorView scratch;                      // [R, F] f32: gate · up
   Compute compute = Compute::kF32;
 
   int64_t Flops() const { return 6 * x.dim(0) * scratch.dim(1) * x.dim(1); }

@@ -4,9 +4,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
-
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
@@ -14,16 +13,17 @@
 namespace choir {
 
 struct TemplateLimits {
-  uint64_t steps_max = 5'000'000;       // interpreter steps
-  uint32_t depth_max = 100;             // nesting of calls and expressions
+  uint64_t steps_max = 5'000'000;  // interpreter steps
+  uint32_t depth_max = 100;        // nesting of calls and expressions
   uint64_t output_bytes_max = 64 << 20;
 };
 
 class ChatTemplate {
  public:
-  // chat_template.jinja wins over tokenizer_config.json's chat_template (a string, or a list of named
-  // templates: tool_use when tools are given, else default). NotFound when the directory has none. The
-  // special tokens' texts (bos_token, eos_token, ...) of tokenizer_config.json are template variables.
+  // chat_template.jinja wins over tokenizer_config.json's chat_template (a string, or a list of
+  // named templates: tool_use when tools are given, else default). NotFound when the directory has
+  // none. The special tokens' texts (bos_token, eos_token, ...) of tokenizer_config.json are
+  // template variables.
   static StatusOr<std::unique_ptr<ChatTemplate>> Load(const std::string& model_dir);
   // From template text, for tests: `variables` are the special tokens as a JSON object.
   static StatusOr<std::unique_ptr<ChatTemplate>> FromText(const std::string& text,

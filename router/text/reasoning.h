@@ -1,7 +1,7 @@
-// Splits streamed text into reasoning (inside <think>...</think>) and content. A tag may be cut anywhere
-// between pieces. When the chat template already opened the tag at the end of the prompt, the text starts
-// inside. Whitespace around the tags is dropped as DeepSeek's API does: newlines right after an opening or
-// closing tag. Pure; one thread.
+// Splits streamed text into reasoning (inside <think>...</think>) and content. A tag may be cut
+// anywhere between pieces. When the chat template already opened the tag at the end of the prompt,
+// the text starts inside. Whitespace around the tags is dropped as DeepSeek's API does: newlines
+// right after an opening or closing tag. Pure; one thread.
 #pragma once
 
 #include <string>

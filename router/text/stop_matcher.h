@@ -1,5 +1,6 @@
-// Finds stop strings in streamed text: text that could be the start of a stop string is held back until
-// it is certain. The earliest match ends the text before it (ties: the longest stop). Pure; one thread.
+// Finds stop strings in streamed text: text that could be the start of a stop string is held back
+// until it is certain. The earliest match ends the text before it (ties: the longest stop). Pure;
+// one thread.
 #pragma once
 
 #include <string>

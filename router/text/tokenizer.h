@@ -1,5 +1,6 @@
-// Tokenizer: Hugging Face tokenizer.json to token ids and back, exactly as the `tokenizers` library.
-// Immutable after Load; any thread may call. Load checks everything and names file, field and remedy.
+// Tokenizer: Hugging Face tokenizer.json to token ids and back, exactly as the `tokenizers`
+// library. Immutable after Load; any thread may call. Load checks everything and names file, field
+// and remedy.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +16,21 @@ namespace choir {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.json and tokenizer_config.json (add_bos_token, bos/eos names) of a model directory.
+  // Reads tokenizer.json and tokenizer_config.json (add_bos_token, bos/eos names) of a model
+  // directory.
   static StatusOr<std::unique_ptr<Tokenizer>> Load(const std::string& model_dir);
   virtual ~Tokenizer() = default;
 
-  // add_special: what the post-processor and add_bos_token/add_eos_token add. Special tokens written in
-  // `text` become their ids. Never fails on odd bytes: ill-formed UTF-8 is read as U+FFFD; bytes without
-  // a token vanish. Fails only when a regular expression hits its match limit.
+  // add_special: what the post-processor and add_bos_token/add_eos_token add. Special tokens
+  // written in `text` become their ids. Never fails on odd bytes: ill-formed UTF-8 is read as
+  // U+FFFD; bytes without a token vanish. Fails only when a regular expression hits its match
+  // limit.
   virtual StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special) const = 0;
 
-  // Text of the ids, ill-formed UTF-8 as U+FFFD per maximal subpart. Ids outside the vocabulary: error.
-  virtual StatusOr<std::string> Decode(const std::vector<int32_t>& ids, bool skip_special) const = 0;
+  // Text of the ids, ill-formed UTF-8 as U+FFFD per maximal subpart. Ids outside the vocabulary:
+  // error.
+  virtual StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
+                                       bool skip_special) const = 0;
 
   // The bytes that a token adds to the text before any cleaning (logprobs' `bytes`); "" for ids
   // without text and out-of-range ids. Special tokens give their content.

@@ -1,9 +1,9 @@
 // Collectives among the ranks of one epoch of a group. A communicator is generation-numbered and
-// disposable: the first error or timeout kills it, every later call fails at once with the same error,
-// and the group re-forms as the next generation.
-// Implementations: local (ranks are threads of one process), shm (processes of one host), single
-// (one rank, does nothing). Thread: one owner thread per rank calls everything but Wake and Abort,
-// in the same order on every rank. All byte buffers are the caller's and are free again on return.
+// disposable: the first error or timeout kills it, every later call fails at once with the same
+// error, and the group re-forms as the next generation. Implementations: local (ranks are threads
+// of one process), shm (processes of one host), single (one rank, does nothing). Thread: one owner
+// thread per rank calls everything but Wake and Abort, in the same order on every rank. All byte
+// buffers are the caller's and are free again on return.
 #pragma once
 
 #include <cstddef>
@@ -33,18 +33,19 @@ class Collectives {
                            std::span<std::byte> recv, std::span<const size_t> recv_bytes) = 0;
 
   // Doorbell, so that idle ranks cost nothing. Announce(step): "I have work and am about to enter
-  // step `step`". WaitForAnnounce: true once a peer has announced `step` or a later one; false after
-  // `timeout`, after Wake(), or at once when the communicator is dead.
+  // step `step`". WaitForAnnounce: true once a peer has announced `step` or a later one; false
+  // after `timeout`, after Wake(), or at once when the communicator is dead.
   virtual void Announce(uint64_t step) = 0;
   virtual bool WaitForAnnounce(uint64_t step, Duration timeout) = 0;
-  virtual void Wake() = 0;                       // any thread: ends the running or next WaitForAnnounce
+  virtual void Wake() = 0;  // any thread: ends the running or next WaitForAnnounce
   virtual void Abort(const Status& reason) = 0;  // any thread: kills this communicator on all ranks
   virtual Status status() const = 0;             // why it is dead, or OK; any thread
 };
 
 struct CollectivesOptions {
-  Duration timeout = std::chrono::seconds(30);  // of one collective; a dead peer is found much sooner
-  size_t ring_bytes = size_t{4} << 20;          // per pair of ranks, 4 KiB..1 GiB
+  Duration timeout =
+      std::chrono::seconds(30);         // of one collective; a dead peer is found much sooner
+  size_t ring_bytes = size_t{4} << 20;  // per pair of ranks, 4 KiB..1 GiB
 };
 
 }  // namespace choir

@@ -1,6 +1,7 @@
 // ExpertExchange: brings token rows to the ranks that own their experts and the outputs back to the
-// token's owner, where they are summed in ascending expert id (kernels/ops/moe.h Combine), so that the
-// bits do not depend on the number of ranks. Built on Collectives; one per rank; owner thread only.
+// token's owner, where they are summed in ascending expert id (kernels/ops/moe.h Combine), so that
+// the bits do not depend on the number of ranks. Built on Collectives; one per rank; owner thread
+// only.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,7 @@ struct ExchangeLimits {
   int64_t hidden = 0;
 };
 
-struct ExchangeStats {       // since creation
+struct ExchangeStats {                             // since creation
   uint64_t dispatch_bytes = 0, combine_bytes = 0;  // that left this rank
   double dispatch_seconds = 0, combine_seconds = 0;
 };
@@ -36,8 +37,9 @@ class ExpertExchange {
  public:
   virtual ~ExpertExchange() = default;
 
-  // x: [T, hidden] f32; expert_ids: [T, top_k] i32, ascending in a row; T may be 0 (a helping rank).
-  // payload: kF32, or kBF16 (rounded once, here: the same bits whether a row travels or not).
+  // x: [T, hidden] f32; expert_ids: [T, top_k] i32, ascending in a row; T may be 0 (a helping
+  // rank). payload: kF32, or kBF16 (rounded once, here: the same bits whether a row travels or
+  // not).
   virtual StatusOr<DispatchedRows> Dispatch(TensorView x, TensorView expert_ids, DType payload) = 0;
 
   // expert_out: [R, hidden] f32 in the order of the last Dispatch's rows.

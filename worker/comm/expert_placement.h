@@ -10,7 +10,8 @@ namespace choir {
 
 class ExpertPlacement {
  public:
-  ExpertPlacement(int32_t num_experts, int32_t num_ranks) : experts_(num_experts), ranks_(num_ranks) {
+  ExpertPlacement(int32_t num_experts, int32_t num_ranks)
+      : experts_(num_experts), ranks_(num_ranks) {
     CHOIR_CHECK(num_experts >= 0 && num_ranks >= 1);
   }
   int32_t num_experts() const { return experts_; }

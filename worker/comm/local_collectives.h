@@ -1,5 +1,5 @@
-// Collectives whose ranks are threads of one process: `choir generate --ranks N`, tests, simulation.
-// And the one-rank communicator.
+// Collectives whose ranks are threads of one process: `choir generate --ranks N`, tests,
+// simulation. And the one-rank communicator.
 #pragma once
 
 #include <memory>

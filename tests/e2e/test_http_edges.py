@@ -1,0 +1,144 @@
+"""Raw bytes against the gateway: framing, limits, keep-alive, pipelining."""
+import json
+import socket
+import urllib.parse
+
+BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
+
+
+def connect(cluster):
+    u = urllib.parse.urlparse(cluster.url)
+    s = socket.create_connection((u.hostname, u.port), timeout=20)
+    return s
+
+
+def post(cluster, extra="", body=None, path="/v1/chat/completions", key=None):
+    text = json.dumps({"model": cluster.model, **BODY}) if body is None else body
+    return (f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key or cluster.key}\r\n{extra}"
+            f"Content-Length: {len(text.encode())}\r\n\r\n{text}").encode()
+
+
+def read_response(f):
+    status = int(f.readline().split()[1])
+    headers = {}
+    while (line := f.readline().strip()):
+        name, value = line.decode().split(":", 1)
+        headers[name.lower()] = value.strip()
+    if status == 100:
+        return status, headers, b""
+    if headers.get("transfer-encoding") == "chunked":
+        body = b""
+        while (size := int(f.readline(), 16)):
+            body += f.read(size)
+            f.readline()
+        f.readline()
+        return status, headers, body
+    return status, headers, f.read(int(headers.get("content-length", 0)))
+
+
+def ask(cluster, raw):
+    with connect(cluster) as s:
+        s.sendall(raw)
+        return read_response(s.makefile("rb"))
+
+
+def error_of(body):
+    error = json.loads(body)["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+def test_two_requests_in_one_packet_get_two_answers_in_order(cluster):
+    with connect(cluster) as s:
+        s.sendall(post(cluster) + f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {cluster.key}\r\n\r\n".encode())
+        f = s.makefile("rb")
+        first, second = read_response(f), read_response(f)
+    assert first[0] == 200 and json.loads(first[2])["object"] == "chat.completion"
+    assert second[0] == 200 and json.loads(second[2])["object"] == "list"
+
+
+def test_a_request_cut_into_bytes_is_the_same_request(cluster):
+    with connect(cluster) as s:
+        for byte in post(cluster):
+            s.sendall(bytes([byte]))
+        assert read_response(s.makefile("rb"))[0] == 200
+
+
+def test_chunked_body_and_expect_continue(cluster):
+    text = json.dumps({"model": cluster.model, **BODY}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {cluster.key}\r\n"
+    chunked = b"".join(f"{len(text[i:i + 9]):x}\r\n".encode() + text[i:i + 9] + b"\r\n" for i in range(0, len(text), 9)) + b"0\r\n\r\n"
+    assert ask(cluster, (head + "Transfer-Encoding: chunked\r\n\r\n").encode() + chunked)[0] == 200
+    with connect(cluster) as s:
+        f = s.makefile("rb")
+        s.sendall((head + f"Expect: 100-continue\r\nContent-Length: {len(text)}\r\n\r\n").encode())
+        assert read_response(f)[0] == 100
+        s.sendall(text)
+        assert read_response(f)[0] == 200
+
+
+def test_413_comes_before_the_body(cluster):
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {cluster.key}\r\nContent-Length: {8 * 2**20 + 1}\r\n"
+    for extra in ("", "Expect: 100-continue\r\n"):
+        status, headers, body = ask(cluster, (head + extra + "\r\n").encode())
+        assert status == 413 and error_of(body)["code"] == "request_too_large"
+        assert headers["connection"] == "close"
+
+
+def test_framing_errors_are_400_and_large_headers_431(cluster):
+    base = "GET /v1/models HTTP/1.1\r\nHost: x\r\n"
+    for bad in ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", "Content-Length: 1\r\nContent-Length: 1\r\n", "A: b\r\n c\r\n"):
+        status, _, body = ask(cluster, (base + bad + "\r\n").encode())
+        assert status == 400, bad
+        error_of(body)
+    assert ask(cluster, (base + "A: b\r\n" * 100 + "\r\n").encode())[0] == 431
+    assert ask(cluster, (base + "A: " + "x" * 70000 + "\r\n\r\n").encode())[0] == 431
+
+
+def test_order_of_checks(cluster):
+    # path before key, method before key, key before size and body
+    assert ask(cluster, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 404
+    status, headers, _ = ask(cluster, b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert status == 405 and headers["allow"] == "POST"
+    status, _, body = ask(cluster, post(cluster, body="{", key="ck-no"))
+    assert status == 401 and error_of(body)["code"] == "invalid_api_key"
+    assert ask(cluster, f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n\r\n".encode())[0] == 401
+    assert ask(cluster, post(cluster, body="{"))[0] == 400
+    # a body's own error before the unknown model
+    status, _, body = ask(cluster, post(cluster, body=json.dumps({"model": "nope", "messages": [], "max_tokens": 0})))
+    assert status == 400
+
+
+def test_deepseek_paths_answer_422_for_parameters(cluster):
+    bad = json.dumps({"model": cluster.model, **BODY, "temperature": 9})
+    assert ask(cluster, post(cluster, body=bad))[0] == 400
+    status, _, body = ask(cluster, post(cluster, body=bad, path="/chat/completions"))
+    assert status == 422 and error_of(body)["param"] == "temperature"
+    assert ask(cluster, post(cluster, body="{", path="/chat/completions"))[0] == 400
+    assert ask(cluster, post(cluster, path="/chat/completions"))[0] == 200
+
+
+def test_request_id_is_kept_or_made(cluster):
+    assert ask(cluster, post(cluster, "X-Request-Id: abc.DEF-1_2\r\n"))[1]["x-request-id"]
+    assert ask(cluster, post(cluster))[1]["x-request-id"]
+    assert ask(cluster, post(cluster, "X-Request-Id: a b\r\n"))[0] == 400
+    assert ask(cluster, post(cluster, f"X-Request-Id: {'x' * 129}\r\n"))[0] == 400
+
+
+def test_http_1_0_gets_the_stream_until_close(cluster):
+    text = json.dumps({"model": cluster.model, **BODY, "stream": True})
+    with connect(cluster) as s:
+        s.sendall(f"POST /v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer {cluster.key}\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
+        raw = s.makefile("rb").read()
+    head, body = raw.split(b"\r\n\r\n", 1)
+    assert b"transfer-encoding" not in head
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
+def test_garbage_and_tls_hellos_do_no_harm(cluster):
+    for raw in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"\x00" * 70000, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        with connect(cluster) as s:
+            s.sendall(raw)
+            s.shutdown(socket.SHUT_WR)
+            s.makefile("rb").read()
+    assert ask(cluster, post(cluster))[0] == 200

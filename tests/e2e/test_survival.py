@@ -1,0 +1,100 @@
+"""Processes are killed while streams run: the streams go on with the same text."""
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+
+import openai
+import pytest
+from conftest import BIN, Cluster, eventually
+
+PARAMS = {"prompt": "Tell me a long story", "max_tokens": 300, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    c = Cluster(tmp_path_factory.mktemp("survival"))
+    yield c
+    assert c.stop() == 0, c.logs()
+
+
+def run(cluster, seed, on_chunk=None):
+    stream = cluster.openai().completions.create(model=cluster.model, stream=True, seed=seed, **PARAMS)
+    text, finish = "", None
+    for i, chunk in enumerate(stream):
+        text += chunk.choices[0].text
+        finish = chunk.choices[0].finish_reason or finish
+        if on_chunk:
+            on_chunk(i)
+    return text, finish
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killing_a_worker_changes_no_byte(cluster, rank):
+    seeds = range(4)
+    undisturbed = {seed: run(cluster, seed) for seed in seeds}
+    pid = cluster.ready["pids"]["workers"][rank]
+    killed = threading.Event()
+
+    def kill(i):
+        if i == 5 and not killed.is_set():
+            killed.set()
+            os.kill(pid, signal.SIGKILL)
+
+    results = {}
+    threads = [threading.Thread(target=lambda s=s: results.update({s: run(cluster, s, kill)})) for s in seeds]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert killed.is_set()
+    assert results == undisturbed
+    eventually(lambda: cluster.ready["pids"]["workers"][rank] not in (pid, None), what="a new pid in the ready file")
+    eventually(cluster.workers_idle, what="idle workers")
+
+
+def test_a_draining_cluster_finishes_its_streams(tmp_path):
+    c = Cluster(tmp_path)
+    try:
+        expected = run(c, 1)
+        seen = []
+
+        def stop(i):
+            if i == 3:
+                c.process.send_signal(signal.SIGTERM)
+            seen.append(i)
+
+        assert run(c, 1, stop) == expected
+        assert c.process.wait(30) == 0
+    finally:
+        c.stop()
+
+
+def test_status_tells_what_runs(cluster):
+    out = subprocess.run([BIN / "choir", "status", "--state", cluster.state, "--json"], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    assert '"ready": true' in out.stdout
+
+
+def test_a_second_up_on_the_same_state_is_refused(cluster):
+    out = subprocess.run([BIN / "choir", "up", "--model", pathlib.Path("/nonexistent"), "--state", cluster.state], capture_output=True, text=True)
+    assert out.returncode == 1
+    assert "another choir up" in out.stderr
+
+
+def test_a_new_key_works_at_once_and_strangers_do_not(cluster):
+    out = subprocess.run([BIN / "choir", "keys", "add", "--file", cluster.state / "keys.yaml", "--tenant", "acme", "--json"], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    import json
+    key = json.loads(out.stdout)["key"]
+
+    def accepted():
+        try:
+            return bool(list(cluster.openai(api_key=key).models.list()))
+        except openai.AuthenticationError:
+            return False
+
+    eventually(accepted, 5, "the new key")
+    with pytest.raises(openai.AuthenticationError):
+        cluster.openai(api_key=key + "x").models.list()

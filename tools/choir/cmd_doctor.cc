@@ -1,0 +1,137 @@
+// `choir doctor`: looks at this machine and says what would keep Choir from running well, and what
+// to do.
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "common/config/options.h"
+#include "kernels/kernels.h"
+#include "tools/choir/commands.h"
+#include "tools/choir/run_file.h"
+#include "tools/up/cluster.h"
+
+namespace choir {
+namespace {
+
+enum class Level { kGood, kWarning, kBad };
+
+struct Finding {
+  Level level;
+  std::string what;
+  std::string text;
+  std::string remedy;  // empty when good
+};
+
+uint64_t AvailableMemory() {
+  std::ifstream in("/proc/meminfo");
+  std::string key, unit;
+  uint64_t kib = 0;
+  while (in >> key >> kib) {
+    std::getline(in, unit);
+    if (key == "MemAvailable:") return kib * 1024;
+  }
+  return 0;
+}
+
+Finding CheckCpu() {
+  std::string paths;
+  for (const std::string& p : CpuPaths()) paths += (paths.empty() ? "" : ", ") + p;
+  const bool slow = CpuPaths().front() == "portable";
+  return {slow ? Level::kWarning : Level::kGood, "cpu",
+          fmt::format("{} cores; kernel paths, best first: {}", std::thread::hardware_concurrency(),
+                      paths),
+          slow ? "this CPU has neither AVX2 nor AVX-512: expect a tenth of the speed" : ""};
+}
+
+Finding CheckGpu() {
+  if (!std::filesystem::exists("/dev/nvidiactl"))
+    return {Level::kGood, "gpu", "no NVIDIA GPU here: the CPU computes", ""};
+  return {Level::kWarning, "gpu",
+          "an NVIDIA GPU is here, but this build has no CUDA module: the CPU computes",
+          "none yet; the GPU backend is not built"};
+}
+
+Finding CheckMemory() {
+  const uint64_t available = AvailableMemory();
+  const bool low = available < (uint64_t{4} << 30);
+  return {low ? Level::kWarning : Level::kGood, "memory",
+          fmt::format("{:.1f} GiB available", static_cast<double>(available) / (1 << 30)),
+          low ? "the default model and its KV pools want about 3 GiB; lower worker.kv_bytes" : ""};
+}
+
+Finding CheckFiles() {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const bool low = limit.rlim_cur < 4096;
+  return {
+      low ? Level::kWarning : Level::kGood, "open files", fmt::format("{} allowed", limit.rlim_cur),
+      low ? "every client connection needs one: ulimit -n 65536, or LimitNOFILE= of the unit" : ""};
+}
+
+Finding CheckSharedMemory() {
+  struct statvfs info {};
+  if (statvfs("/dev/shm", &info) != 0)
+    return {Level::kBad, "shared memory", "/dev/shm is not mounted",
+            "ranks of one host exchange through it: mount -t tmpfs tmpfs /dev/shm"};
+  const double mib =
+      static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize) / (1 << 20);
+  const bool low = mib < 64;
+  return {low ? Level::kBad : Level::kGood, "shared memory",
+          fmt::format("/dev/shm has {:.0f} MiB free", mib),
+          low ? "a pair of ranks needs 8 MiB: give the container more (--shm-size, or a memory "
+                "emptyDir)"
+              : ""};
+}
+
+Finding CheckPorts() {
+  std::string taken;
+  for (const int port : {8080, 7070, 7100, 7101, 9080, 9070, 9100, 9101}) {
+    if (!PortIsFree("127.0.0.1:" + std::to_string(port)))
+      taken += (taken.empty() ? "" : " ") + std::to_string(port);
+  }
+  if (taken.empty()) return {Level::kGood, "ports", "the default ports are free", ""};
+  return {Level::kWarning, "ports", "taken: " + taken,
+          "choir up uses free ones for all but 8080: choose with --listen"};
+}
+
+Finding CheckState() {
+  const std::string dir = DefaultStateDir();
+  std::filesystem::path at = dir;
+  while (!at.empty() && !std::filesystem::exists(at)) at = at.parent_path();
+  const bool writable = access(at.c_str(), W_OK) == 0;
+  return {writable ? Level::kGood : Level::kBad, "state directory",
+          dir + (writable ? " can be written" : " cannot be written"),
+          writable ? "" : "choose another with --state or XDG_STATE_HOME"};
+}
+
+}  // namespace
+
+int RunDoctor(int argc, const char* const* argv) {
+  bool json = false;
+  OptionSet options("choir doctor", "Checks this machine and says what to do.", "");
+  options.Add(&json, {.flag = "--json", .help = "print JSON"});
+  if (const auto code = options.Parse(argc, argv)) return *code;
+  const Finding findings[] = {CheckCpu(),          CheckGpu(),   CheckMemory(), CheckFiles(),
+                              CheckSharedMemory(), CheckPorts(), CheckState()};
+  static constexpr const char* kNames[] = {"good", "warning", "bad"};
+  bool bad = false;
+  auto list = nlohmann::ordered_json::array();
+  for (const Finding& f : findings) {
+    bad |= f.level == Level::kBad;
+    const char* level = kNames[static_cast<int>(f.level)];
+    list.push_back({{"level", level}, {"check", f.what}, {"text", f.text}, {"remedy", f.remedy}});
+    if (!json)
+      std::printf("%-8s %-16s %s\n%s", level, f.what.c_str(), f.text.c_str(),
+                  f.remedy.empty() ? "" : ("         -> " + f.remedy + "\n").c_str());
+  }
+  if (json) std::printf("%s\n", list.dump(2).c_str());
+  return bad ? 1 : 0;
+}
+
+}  // namespace choir

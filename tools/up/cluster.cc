@@ -1,0 +1,272 @@
+#include "tools/up/cluster.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
+
+#include "common/base/log.h"
+
+namespace choir {
+namespace {
+
+constexpr int kGatewayAdminPort = 9080, kRouterPort = 7070, kRouterAdminPort = 9070;
+constexpr int kWorkerPort = 7100, kWorkerAdminPort = 9100;
+// A child that dies this soon at its first start will not do better at the next.
+constexpr auto kStartTrial = std::chrono::seconds(60);
+constexpr auto kRestartMin = std::chrono::milliseconds(100);
+constexpr auto kRestartMax = std::chrono::seconds(5);
+
+std::string Local(int64_t port) {
+  const std::string address = fmt::format("127.0.0.1:{}", port);
+  return PortIsFree(address) ? address : "127.0.0.1:0";
+}
+
+}  // namespace
+
+Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
+  const auto add = [this](Part part, int64_t index, std::string name, std::string address,
+                          std::string admin) {
+    processes_.push_back({.part = part,
+                          .index = index,
+                          .name = std::move(name),
+                          .address = std::move(address),
+                          .admin = std::move(admin),
+                          .child = std::nullopt});
+  };
+  for (int64_t i = 0; i < options_.groups * options_.ranks; ++i) {
+    add(Part::kWorker, i, fmt::format("worker-{}", i), Local(kWorkerPort + i),
+        Local(kWorkerAdminPort + i));
+  }
+  for (int64_t i = 0; i < options_.routers; ++i) {
+    const std::string name = options_.routers == 1 ? "router" : fmt::format("router-{}", i);
+    add(Part::kRouter, i, name, Local(kRouterPort + i), Local(kRouterAdminPort + i));
+  }
+  add(Part::kGateway, 0, "gateway", options_.listen, Local(kGatewayAdminPort));
+}
+
+const Process* Cluster::Find(Part part, int64_t index) const {
+  for (const Process& p : processes_) {
+    if (p.part == part && p.index == index) return &p;
+  }
+  return nullptr;
+}
+
+std::string Cluster::LogFile(const Process& p) const {
+  return options_.state_dir + "/log/" + p.name + ".log";
+}
+
+std::vector<std::string> Cluster::Arguments(const Process& p) const {
+  const char* program = p.part == Part::kWorker   ? "choir-worker"
+                        : p.part == Part::kRouter ? "choir-router"
+                                                  : "choir-gateway";
+  std::vector<std::string> a = {options_.bin_dir + "/" + program};
+  const auto add = [&a](std::initializer_list<std::string> more) { a.insert(a.end(), more); };
+  if (!options_.config_file.empty()) add({"--config", options_.config_file});
+  add({"--listen", p.address, "--admin", p.admin, "--log-level", options_.log_level});
+  const std::string model_name = options_.model_name.empty()
+                                     ? std::filesystem::path(options_.model_dir).filename().string()
+                                     : options_.model_name;
+  switch (p.part) {
+    case Part::kWorker: {
+      const int64_t group = p.index / options_.ranks, rank = p.index % options_.ranks;
+      int64_t threads = options_.threads;
+      if (threads == 0) {
+        const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
+        threads = std::max<int64_t>(1, cores / (options_.groups * options_.ranks));
+      }
+      add({"--model", options_.model_dir, "--model-name", model_name, "--dtype", options_.dtype,
+           "--group", std::to_string(group), "--rank", std::to_string(rank), "--ranks",
+           std::to_string(options_.ranks), "--threads", std::to_string(threads), "--cache-dir",
+           options_.state_dir + "/cache"});
+      if (rank > 0) add({"--leader", Find(Part::kWorker, group * options_.ranks)->address});
+      break;
+    }
+    case Part::kRouter:
+      add({"--model", options_.model_dir, "--model-name", model_name, "--keys",
+           options_.state_dir + "/keys.yaml"});
+      for (const Process& w : processes_) {
+        if (w.part == Part::kWorker) add({"--worker", w.address});
+      }
+      break;
+    case Part::kGateway:
+      for (const Process& r : processes_) {
+        if (r.part == Part::kRouter) add({"--router", r.address});
+      }
+      break;
+  }
+  return a;
+}
+
+Status Cluster::Start(Process& p) {
+  CHOIR_ASSIGN_OR_RETURN(p.child, Child::Spawn(Arguments(p), LogFile(p)));
+  p.started = Clock::Real().Now();
+  p.listening = false;
+  changed_ = true;
+  return absl::OkStatus();
+}
+
+// A process needs the addresses of those before it: the other ranks their leader's, the router the
+// workers', the gateway the routers'.
+Status Cluster::StartNext() {
+  for (Process& p : processes_) {
+    if (p.child || p.restarts > 0) continue;
+    const auto needs = [&](const Process& other) {
+      if (p.part == Part::kWorker) {
+        return other.part == Part::kWorker && p.index % options_.ranks != 0 &&
+               other.index == p.index - p.index % options_.ranks;
+      }
+      return other.part == (p.part == Part::kRouter ? Part::kWorker : Part::kRouter);
+    };
+    const bool waits = std::any_of(processes_.begin(), processes_.end(), [&](const Process& o) {
+      return &o != &p && needs(o) && !o.listening;
+    });
+    if (!waits) CHOIR_RETURN_IF_ERROR(Start(p));
+  }
+  return absl::OkStatus();
+}
+
+Status Cluster::Poll() {
+  const MonoTime now = Clock::Real().Now();
+  for (Process& p : processes_) {
+    if (p.child) {
+      if (const auto found = p.child->ReadListening()) {
+        p.address = found->contains("grpc")   ? found->at("grpc")
+                    : found->contains("http") ? found->at("http")
+                                              : p.address;
+        if (found->contains("admin")) p.admin = found->at("admin");
+        p.listening = true;
+        p.restarts = std::max(p.restarts, 0);
+        changed_ = true;
+      }
+      if (const auto status = p.child->Reap()) {
+        const bool never_ran = p.restarts == 0 && (!p.listening || now - p.started < kStartTrial) &&
+                               WIFEXITED(*status) && WEXITSTATUS(*status) != 0;
+        if (never_ran) {
+          return FailedPrecondition("{} {}; its log {} ends with:\n{}", p.name,
+                                    DescribeWaitStatus(*status), LogFile(p),
+                                    TailOf(LogFile(p), 12));
+        }
+        const bool long_lived = now - p.started > kStartTrial;
+        p.restarts = long_lived ? 1 : p.restarts + 1;
+        const auto pause =
+            std::min<Duration>(kRestartMin * (1 << std::min(p.restarts - 1, 10)), kRestartMax);
+        CHOIR_LOG(warn, "{} {}; restarting it in {:.1f} s", p.name, DescribeWaitStatus(*status),
+                  Seconds(pause));
+        p.child.reset();
+        p.listening = false;
+        p.restart_at = now + pause;
+      }
+    } else if (p.restarts > 0 && now >= p.restart_at) {
+      CHOIR_RETURN_IF_ERROR(Start(p));
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool Cluster::AllListening() const {
+  return std::all_of(processes_.begin(), processes_.end(),
+                     [](const Process& p) { return p.listening; });
+}
+
+bool Cluster::AllReady() const { return NotReadyReason().empty(); }
+
+std::string Cluster::NotReadyReason() const {
+  for (const Process& p : processes_) {
+    if (!p.listening) return p.name + " is starting";
+    const auto [code, body] = HttpGet("http://" + p.admin + "/readyz", std::chrono::seconds(1));
+    if (code != 200)
+      return p.name + ": " +
+             (code == 0 ? "its admin port does not answer" : body.substr(0, body.find('\n')));
+  }
+  return "";
+}
+
+bool Cluster::TakeChanged() { return std::exchange(changed_, false); }
+
+void Cluster::SignalPart(Part part, int signal) {
+  for (Process& p : processes_) {
+    if (p.part == part && p.child) p.child->Signal(signal);
+  }
+}
+
+bool Cluster::PartGone(Part part) const {
+  return std::none_of(processes_.begin(), processes_.end(),
+                      [part](const Process& p) { return p.part == part && p.child; });
+}
+
+void Cluster::BeginStop() {
+  stopping_ = true;
+  stop_stage_ = Part::kGateway;
+  SignalPart(stop_stage_, SIGTERM);
+}
+
+bool Cluster::PollStop() {
+  for (Process& p : processes_) {
+    if (p.child && p.child->Reap()) p.child.reset();
+  }
+  while (PartGone(stop_stage_)) {
+    if (stop_stage_ == Part::kWorker) return true;
+    stop_stage_ = stop_stage_ == Part::kGateway ? Part::kRouter : Part::kWorker;
+    SignalPart(stop_stage_, SIGTERM);
+  }
+  return false;
+}
+
+void Cluster::KillAll() {
+  for (Process& p : processes_) {
+    if (p.child) p.child->Signal(SIGKILL);
+  }
+}
+
+std::string Cluster::url() const { return "http://" + Find(Part::kGateway, 0)->address; }
+
+nlohmann::ordered_json Cluster::ReadyJson(const std::string& api_key) const {
+  nlohmann::ordered_json routers = nlohmann::ordered_json::array(), router_metrics = routers,
+                         router_pids = routers;
+  nlohmann::ordered_json worker_metrics = routers, worker_pids = routers, gateway_pid,
+                         gateway_metrics;
+  for (const Process& p : processes_) {
+    const std::string metrics = "http://" + p.admin + "/metrics";
+    const nlohmann::ordered_json pid =
+        p.child ? nlohmann::ordered_json(p.child->pid()) : nlohmann::ordered_json();
+    if (p.part == Part::kRouter) {
+      routers.push_back(p.address);
+      router_metrics.push_back(metrics);
+      router_pids.push_back(pid);
+    } else if (p.part == Part::kWorker) {
+      worker_metrics.push_back(metrics);
+      worker_pids.push_back(pid);
+    } else {
+      gateway_metrics = metrics;
+      gateway_pid = pid;
+    }
+  }
+  nlohmann::ordered_json out = {
+      {"url", url()},
+      {"router", routers[0]},
+      {"metrics",
+       {{"router", router_metrics[0]}, {"gateway", gateway_metrics}, {"workers", worker_metrics}}},
+      {"pids", {{"gateway", gateway_pid}, {"router", router_pids[0]}, {"workers", worker_pids}}},
+      {"api_key", api_key},
+      {"state", options_.state_dir}};
+  if (options_.routers > 1) {
+    out["routers"] = routers;
+    out["metrics"]["routers"] = router_metrics;
+    out["pids"]["routers"] = router_pids;
+  }
+  return out;
+}
+
+std::vector<int> Cluster::PollFds() const {
+  std::vector<int> fds;
+  for (const Process& p : processes_) {
+    if (p.child && !p.listening) fds.push_back(p.child->stdout_fd());
+  }
+  return fds;
+}
+
+}  // namespace choir

@@ -1,0 +1,83 @@
+// The local cluster of `choir up`: which processes run with which arguments, in which order they
+// start, are watched, restarted and stopped. One thread. Children keep their addresses over
+// restarts.
+#pragma once
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "tools/up/child.h"
+
+namespace choir {
+
+struct ClusterOptions {
+  std::string bin_dir;  // where choir-router and the others are
+  std::string model_dir;
+  std::string model_name;  // empty: the directory's name
+  std::string state_dir;
+  std::string listen = "127.0.0.1:8080";
+  std::string config_file;  // handed to every child; may be empty
+  std::string dtype = "auto";
+  std::string log_level = "info";
+  int64_t groups = 1, ranks = 2, routers = 1;
+  int64_t threads = 0;  // of each worker; 0: cores / workers
+};
+
+enum class Part { kWorker, kRouter, kGateway };
+
+struct Process {
+  Part part;
+  int64_t index = 0;    // of its part; a worker's is group * ranks + rank
+  std::string name;     // "worker-0", also the log file's
+  std::string address;  // gRPC, or HTTP of the gateway; known after the first start
+  std::string admin;
+  std::optional<Child> child;
+  bool listening = false;
+  int restarts = 0;
+  MonoTime started{}, restart_at{};
+};
+
+class Cluster {
+ public:
+  explicit Cluster(ClusterOptions options);
+
+  Status StartNext();  // starts what can be started now; call until all are listening
+  Status Poll();       // reads pipes, reaps, restarts. An error: a child cannot ever start
+  bool AllListening() const;
+  bool AllReady() const;  // asks each /readyz
+  std::string NotReadyReason() const;
+  bool TakeChanged();  // a process was (re)started since the last call: rewrite the ready file
+
+  void BeginStop();  // asks the gateway, then the routers, then the workers to drain
+  bool PollStop();   // true: all are gone
+  void KillAll();
+
+  std::string url() const;
+  nlohmann::ordered_json ReadyJson(const std::string& api_key) const;
+  std::vector<int> PollFds() const;
+
+ private:
+  std::vector<std::string> Arguments(const Process& p) const;
+  Status Start(Process& p);
+  const Process* Find(Part part, int64_t index) const;
+  std::string LogFile(const Process& p) const;
+  void SignalPart(Part part, int signal);
+  bool PartGone(Part part) const;
+
+  const ClusterOptions options_;
+  std::vector<Process> processes_;
+  bool changed_ = false;
+  bool stopping_ = false;
+  Part stop_stage_ = Part::kGateway;
+};
+
+// Whether this address can be bound now.
+bool PortIsFree(const std::string& host_port);
+// GET of a plain admin URL: status code and body; 0 when it did not answer within `timeout`.
+std::pair<long, std::string> HttpGet(const std::string& url, Duration timeout);
+
+}  // namespace choir
