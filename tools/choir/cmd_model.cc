@@ -1,12 +1,27 @@
-// `choir model demo`: gets the default model.
+// `choir model`: get the default model, make a random one, describe a directory.
 #include <cstdio>
+#include <map>
 #include <string>
 
 #include "common/config/options.h"
 #include "tools/choir/commands.h"
 #include "tools/model/demo_model.h"
+#include "tools/model/model_info.h"
+#include "tools/model/random_model.h"
 
 namespace choir {
+namespace {
+
+void Note(std::string_view line) {
+  std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
+}
+
+int Failed(const char* command, const Status& status) {
+  std::fprintf(stderr, "choir model %s: %s\n", command, MessageOf(status).c_str());
+  return 1;
+}
+
+}  // namespace
 
 int RunModelDemo(int argc, const char* const* argv) {
   DemoOptions demo;
@@ -40,15 +55,67 @@ int RunModelDemo(int argc, const char* const* argv) {
   });
   if (const auto code = options.Parse(argc, argv)) return *code;
   demo.spread = static_cast<int32_t>(spread);
-  demo.note = [](std::string_view line) {
-    std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-  };
+  demo.note = Note;
   const StatusOr<std::string> directory = MakeDemoModel(demo);
-  if (!directory.ok()) {
-    std::fprintf(stderr, "choir model demo: %s\n", MessageOf(directory.status()).c_str());
-    return 1;
-  }
+  if (!directory.ok()) return Failed("demo", directory.status());
   std::printf("ready: %s\n", directory->c_str());
+  return 0;
+}
+
+int RunModelRandom(int argc, const char* const* argv) {
+  constexpr int64_t kUnset = -1;
+  RandomModelOptions random;
+  int64_t seed = 1;
+  std::map<const ShapeOption*, int64_t> shape;
+  OptionSet options(
+      "choir model random",
+      "Makes a seeded random model: for tests and measurements without a network. The "
+      "same options give the same bytes.",
+      "");
+  options.Add(&random.out, {.flag = "--out", .help = "directory to make", .required = true});
+  options.Add(&random.config.family, {.flag = "--family",
+                                      .help = "llama, glm4_moe, deepseek_v2 or "
+                                              "deepseek_v3"});
+  options.Add(&random.config.like,
+              {.flag = "--like",
+               .help = "shape of a published model: deepseek-v2-lite, deepseek-v3, glm-4.5-air, "
+                       "llama-3.2-1b; combine with --layers"});
+  options.AddChoice(&random.config.dtype, {.flag = "--dtype", .help = "dtype of the weights"},
+                    {"bf16", "f32"});
+  options.Add(&seed, {.flag = "--seed", .help = "seed of the weights"}, 0, INT64_MAX);
+  options.AddBytes(&random.shard_bytes, {.flag = "--shard-size", .help = "size of a weight file"},
+                   1 << 10, uint64_t{1} << 50);
+  for (const ShapeOption& option : ShapeOptions()) {
+    int64_t& value = shape.emplace(&option, kUnset).first->second;
+    options.Add(&value,
+                {.flag = option.flag, .help = std::string(option.help) + " (-1: the family's)"},
+                kUnset, int64_t{1} << 30);
+  }
+  if (const auto code = options.Parse(argc, argv)) return *code;
+  for (const auto& [option, value] : shape) {
+    if (value != kUnset) random.config.overrides[option->key] = value;
+  }
+  random.seed = static_cast<uint64_t>(seed);
+  random.note = Note;
+  if (const auto config = MakeRandomConfig(random.config); !config.ok()) {
+    Failed("random", config.status());
+    return 2;
+  }
+  if (const Status status = MakeRandomModel(random); !status.ok()) return Failed("random", status);
+  std::printf("ready: %s\n", random.out.c_str());
+  return 0;
+}
+
+int RunModelInfo(int argc, const char* const* argv) {
+  std::string directory;
+  bool json = false;
+  OptionSet options("choir model info", "Describes a model directory; reads no weights.", "");
+  options.Add(&json, {.flag = "--json", .help = "print JSON"});
+  options.Add(&directory, {.flag = "DIR", .help = "the model directory", .required = true});
+  if (const auto code = options.Parse(argc, argv)) return *code;
+  const auto info = DescribeModel(directory);
+  if (!info.ok()) return Failed("info", info.status());
+  std::fputs((json ? info->dump(2) + "\n" : FormatModelInfo(*info)).c_str(), stdout);
   return 0;
 }
 

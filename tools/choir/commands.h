@@ -12,6 +12,8 @@ struct Command {
 };
 
 int RunModelDemo(int argc, const char* const* argv);
+int RunModelRandom(int argc, const char* const* argv);
+int RunModelInfo(int argc, const char* const* argv);
 
 // add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
 int RunLogits(int argc, const char* const* argv);

@@ -14,6 +14,8 @@ namespace {
 constexpr Command kCommands[] = {
     {"model demo", "get the default model (real weights)", RunModelDemo},
     {"logits", "the logits after every position of a list of token ids", RunLogits},
+    {"model random", "make a seeded random model", RunModelRandom},
+    {"model info", "describe a model directory", RunModelInfo},
     {nullptr, nullptr, nullptr},
 };
 

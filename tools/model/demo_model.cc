@@ -1,10 +1,5 @@
 #include "tools/model/demo_model.h"
 
-#include <signal.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +11,7 @@
 #include "tools/model/demo_text.h"
 #include "tools/model/dense_weights.h"
 #include "tools/model/safetensors_writer.h"
+#include "tools/model/staged_directory.h"
 
 namespace choir {
 namespace {
@@ -49,14 +45,6 @@ StatusOr<const Variant*> FindVariant(const DemoOptions& options) {
       "there is no demo model of arch {} and spread {}; arch is glm4_moe or llama, "
       "spread 1, 2 or 4",
       options.arch, options.spread);
-}
-
-Status WriteTextFile(const fs::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file << text;
-  file.close();
-  if (!file) return ResourceExhausted("cannot write {}", path.string());
-  return absl::OkStatus();
 }
 
 std::span<const std::byte> BytesOf(const auto& values) { return std::as_bytes(std::span(values)); }
@@ -197,40 +185,6 @@ Status Fill(const fs::path& directory, const DemoOptions& options, const Variant
   return WriteManifest(directory, variant);
 }
 
-// Directories of runs that were killed; a run that still goes on keeps its own.
-void RemoveLeftovers(const fs::path& target) {
-  const std::string prefix = target.filename().string() + ".part-";
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(target.parent_path(), error)) {
-    const std::string name = entry.path().filename();
-    if (!name.starts_with(prefix)) continue;
-    pid_t pid = 0;
-    std::from_chars(name.data() + prefix.size(), name.data() + name.size(), pid);
-    const bool gone = pid == getpid() || (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH);
-    if (gone) fs::remove_all(entry.path(), error);
-  }
-}
-
-// Moves the finished `part` to `target`; an older demo model there makes way.
-Status Install(const fs::path& part, const fs::path& target) {
-  std::error_code error;
-  const fs::path old = part.string() + ".old";
-  if (fs::exists(target, error)) fs::rename(target, old, error);
-  fs::rename(part, target, error);
-  if (error) return FailedPrecondition("cannot make {}: {}", target.string(), error.message());
-  fs::remove_all(old, error);
-  return absl::OkStatus();
-}
-
-StatusOr<fs::path> TargetOf(const DemoOptions& options) {
-  std::string text = options.out;
-  if (text.empty()) {
-    CHOIR_ASSIGN_OR_RETURN(text, DemoDirectory(options));
-  }
-  while (text.size() > 1 && text.ends_with('/')) text.pop_back();
-  return fs::path(text);
-}
-
 }  // namespace
 
 StatusOr<std::string> DemoDirectory(const DemoOptions& options) {
@@ -310,7 +264,11 @@ StatusOr<std::string> ConvertGguf(const Gguf& gguf, const ExpertSplit* split,
 
 StatusOr<std::string> MakeDemoModel(const DemoOptions& options) {
   CHOIR_ASSIGN_OR_RETURN(const Variant* variant, FindVariant(options));
-  CHOIR_ASSIGN_OR_RETURN(const fs::path target, TargetOf(options));
+  std::string out = options.out;
+  if (out.empty()) {
+    CHOIR_ASSIGN_OR_RETURN(out, DemoDirectory(options));
+  }
+  const fs::path target = DirectoryPath(out);
   const Status complete = CheckDemoModel(target, options);
   if (complete.ok()) return target.string();
   std::error_code error;
@@ -319,13 +277,9 @@ StatusOr<std::string> MakeDemoModel(const DemoOptions& options) {
     return AlreadyExists("{} exists and is not a demo model; remove it or give another --out",
                          target.string());
   }
-  RemoveLeftovers(target);
-  const fs::path part = fmt::format("{}.part-{}", target.string(), getpid());
-  fs::create_directories(part, error);
-  if (error) return FailedPrecondition("cannot make {}: {}", part.string(), error.message());
-  Status status = Fill(part, options, *variant);
-  if (status.ok()) status = Install(part, target);
-  fs::remove_all(part, error);
+  CHOIR_ASSIGN_OR_RETURN(StagedDirectory staged, StagedDirectory::Create(target));
+  Status status = Fill(staged.path(), options, *variant);
+  if (status.ok()) status = staged.Commit();
   // Another process may have been quicker; its directory is as good.
   if (!status.ok() && !CheckDemoModel(target, options).ok()) return status;
   return target.string();

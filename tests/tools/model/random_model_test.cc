@@ -1,0 +1,222 @@
+#include "tools/model/random_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "tests/tools/model/safetensors_reader.h"
+#include "tools/model/byte_tokenizer.h"
+#include "tools/model/model_info.h"
+#include "tools/model/tensor_plan.h"
+
+namespace choir {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class RandomModelTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "choir-random-test-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    root_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  std::string Path(const std::string& name) const { return (root_ / name).string(); }
+  RandomModelOptions Small(const std::string& name, const std::string& family) const {
+    RandomModelOptions options;
+    options.out = Path(name);
+    options.config.family = family;
+    options.config.overrides = {{"hidden_size", 36},
+                                {"num_hidden_layers", 2},
+                                {"intermediate_size", 50},
+                                {"vocab_size", 270},
+                                {"num_attention_heads", 3}};
+    return options;
+  }
+
+  fs::path root_;
+};
+
+TEST_F(RandomModelTest, EveryFamilyIsADirectoryThatTheLoaderAccepts) {
+  for (const std::string& family : RandomFamilies()) {
+    const Status made = MakeRandomModel(Small(family, family));
+    ASSERT_TRUE(made.ok()) << made;
+    const auto info = DescribeModel(Path(family));
+    ASSERT_TRUE(info.ok()) << info.status();
+    EXPECT_EQ((*info)["family"], family);
+    EXPECT_EQ((*info)["hidden"], 36);
+    EXPECT_EQ((*info)["dtype"], "BF16");
+    EXPECT_EQ((*info)["chat_template"], "tokenizer_config.json");
+    int64_t elements = 0;
+    for (const auto& [name, tensor] : ReadSafetensors(Path(family + "/model.safetensors"))) {
+      elements += static_cast<int64_t>(tensor.values.size());
+      for (const float v : tensor.values) ASSERT_TRUE(std::isfinite(v) && std::fabs(v) < 8) << name;
+    }
+    EXPECT_EQ((*info)["parameters"], elements);
+  }
+}
+
+TEST_F(RandomModelTest, TheSameSeedGivesTheSameBytesAndAnotherSeedOthers) {
+  RandomModelOptions options = Small("a", "deepseek_v3");
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  options.out = Path("b");
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  options.out = Path("c");
+  options.seed = 2;
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  for (const char* file : {"config.json", "tokenizer.json", "tokenizer_config.json",
+                           "generation_config.json", "model.safetensors"}) {
+    EXPECT_EQ(ReadFileText(Path(std::string("a/") + file)),
+              ReadFileText(Path(std::string("b/") + file)));
+  }
+  EXPECT_NE(ReadFileText(Path("a/model.safetensors")), ReadFileText(Path("c/model.safetensors")));
+}
+
+TEST_F(RandomModelTest, TheBytesNeverChange) {
+  RandomModelOptions options = Small("a", "llama");
+  options.config.dtype = "f32";
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  const auto tensors = ReadSafetensors(Path("a/model.safetensors"));
+  const auto& q = tensors.at("model.layers.0.self_attn.q_proj.weight").values;
+  EXPECT_THAT(std::vector<float>(q.begin(), q.begin() + 3),
+              testing::ElementsAre(-0.22835809f, -0.284050405f, 0.114274926f));
+}
+
+TEST_F(RandomModelTest, ShardsHoldTheSameTensors) {
+  RandomModelOptions options = Small("one", "glm4_moe");
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  options.out = Path("many");
+  options.shard_bytes = 64 << 10;
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  const auto index = nlohmann::json::parse(ReadFileText(Path("many/model.safetensors.index.json")));
+  std::map<std::string, ReadTensor> sharded;
+  std::set<std::string> files;
+  for (const auto& [name, file] : index["weight_map"].items()) files.insert(file);
+  EXPECT_GT(files.size(), 3u);
+  for (const std::string& file : files) sharded.merge(ReadSafetensors(Path("many/" + file)));
+  const auto whole = ReadSafetensors(Path("one/model.safetensors"));
+  ASSERT_EQ(sharded.size(), whole.size());
+  for (const auto& [name, tensor] : whole)
+    EXPECT_EQ(sharded.at(name).values, tensor.values) << name;
+  EXPECT_TRUE(DescribeModel(Path("many")).ok());
+}
+
+TEST_F(RandomModelTest, WhatFollowsFromAnOptionIsAdapted) {
+  RandomModelOptions options = Small("a", "glm4_moe");
+  options.config.overrides["n_routed_experts"] = 10;  // the default 4 groups do not divide them
+  options.config.overrides["num_hidden_layers"] = 1;
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  const auto info = DescribeModel(Path("a"));
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ((*info)["expert_groups"], 1);
+  EXPECT_EQ((*info)["kv_heads"], 1);  // 3 heads, and 2 key-value heads do not divide them
+  EXPECT_EQ((*info)["moe_layers"], 1);
+}
+
+TEST_F(RandomModelTest, RefusesWhatCannotBeByOptionName) {
+  RandomModelOptions options = Small("a", "llama");
+  options.config.overrides["n_routed_experts"] = 8;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--experts"));
+  EXPECT_THAT(MessageOf(MakeRandomModel(Small("a", "lama"))), HasSubstr("did you mean 'llama'"));
+  options = Small("a", "glm4_moe");
+  options.config.overrides["vocab_size"] = 100;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--vocab 100"));
+  options = Small("a", "glm4_moe");
+  options.config.overrides["num_experts_per_tok"] = 17;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("num_experts_per_tok"));
+  options = Small("a", "");
+  options.config.like = "gpt-7";
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--like gpt-7"));
+  EXPECT_TRUE(fs::is_empty(root_));  // and leaves nothing behind
+}
+
+TEST_F(RandomModelTest, NeverOverwritesADirectory) {
+  fs::create_directory(root_ / "mine");
+  std::ofstream(root_ / "mine" / "file") << "x";
+  EXPECT_EQ(MakeRandomModel(Small("mine", "llama")).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(fs::exists(root_ / "mine" / "file"));
+}
+
+TEST_F(RandomModelTest, EveryPublishedShapeIsAccepted) {
+  for (const std::string& like : LikeNames()) {
+    RandomConfigRequest request;
+    request.like = like;
+    const auto json = MakeRandomConfig(request);
+    ASSERT_TRUE(json.ok()) << json.status();
+    std::ofstream(root_ / "config.json") << json->dump();
+    const auto config = ReadModelConfig(root_.string());
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
+TEST_F(RandomModelTest, CountsThePublishedParameters) {
+  const struct {
+    const char* like;
+    double total;
+    double active;
+  } published[] = {{"deepseek-v2-lite", 15.7e9, 2.4e9},
+                   {"deepseek-v3", 671e9, 37e9},
+                   {"glm-4.5-air", 106e9, 12e9},
+                   {"llama-3.2-1b", 1.24e9, 1.24e9}};
+  for (const auto& p : published) {
+    RandomConfigRequest request;
+    request.like = p.like;
+    std::ofstream(root_ / "config.json") << MakeRandomConfig(request)->dump();
+    const auto config = ReadModelConfig(root_.string());
+    ASSERT_TRUE(config.ok());
+    const ParameterCount count =
+        CountParameters(*config, PlanTensors(*config, *FindFamily(config->family)->names));
+    EXPECT_NEAR(static_cast<double>(count.total) / p.total, 1, 0.02) << p.like;
+    EXPECT_NEAR(static_cast<double>(count.active) / p.active, 1, 0.08) << p.like;
+  }
+}
+
+TEST_F(RandomModelTest, InfoNamesAMissingTensorAndAWrongShape) {
+  ASSERT_TRUE(MakeRandomModel(Small("a", "llama")).ok());
+  std::string config = ReadFileText(Path("a/config.json"));
+  const auto change = [&](const std::string& from, const std::string& to) {
+    std::string text = config;
+    text.replace(text.find(from), from.size(), to);
+    std::ofstream(root_ / "a" / "config.json") << text;
+    return MessageOf(DescribeModel(Path("a")).status());
+  };
+  EXPECT_THAT(change("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
+              HasSubstr("model.layers.2.input_layernorm.weight is missing"));
+  EXPECT_THAT(change("\"intermediate_size\": 50", "\"intermediate_size\": 49"),
+              HasSubstr("mlp.gate_proj.weight: shape [50, 36]"));
+  EXPECT_EQ(DescribeModel(Path("nowhere")).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ByteTokenizer, HasEveryByteAndDistinctTokensOfAnySize) {
+  for (const int64_t vocab : {kByteTokenizerMinVocab, int64_t{300}, int64_t{5000}}) {
+    const auto text = MakeByteTokenizer(vocab, 128);
+    ASSERT_TRUE(text.ok());
+    const auto json = nlohmann::json::parse(text->tokenizer);
+    EXPECT_EQ(json["model"]["vocab"].size(), static_cast<size_t>(vocab));
+    EXPECT_EQ(json["model"]["merges"].size(), static_cast<size_t>(vocab - 264));
+    EXPECT_EQ(json["model"]["vocab"]["A"], 8 + 'A');
+    EXPECT_EQ(json["model"]["vocab"]["\u0120"], 8 + ' ');
+    EXPECT_EQ(json["model"]["vocab"]["\u010a"], 8 + '\n');
+    EXPECT_EQ(json["model"]["vocab"]["\u0143"], 8 + 0xad);
+  }
+  EXPECT_FALSE(MakeByteTokenizer(kByteTokenizerMinVocab - 1, 128).ok());
+  EXPECT_FALSE(MakeByteTokenizer(kByteTokenizerMaxVocab + 1, 128).ok());
+}
+
+TEST(ByteTokenizer, ItsLimitIsWhatPairsGive) {
+  const auto text = MakeByteTokenizer(kByteTokenizerMaxVocab, 128);
+  ASSERT_TRUE(text.ok());
+  EXPECT_EQ(nlohmann::json::parse(text->tokenizer)["model"]["vocab"].size(),
+            static_cast<size_t>(kByteTokenizerMaxVocab));
+}
+
+}  // namespace
+}  // namespace choir

@@ -1,0 +1,215 @@
+#include "tools/model/random_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tools/model/byte_tokenizer.h"
+#include "tools/model/safetensors_writer.h"
+#include "tools/model/split_mix.h"
+#include "tools/model/staged_directory.h"
+#include "tools/model/tensor_plan.h"
+
+namespace choir {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kChunk = 1 << 16;  // values made at a time
+
+// Values of one tensor: centre + uniform in +-spread, drawn in pairs from a stream of its own, so
+// they do not depend on what other tensors there are.
+struct Distribution {
+  float centre = 0.0f;
+  float spread = 0.0f;
+};
+
+Distribution DistributionOf(const PlannedTensor& t, const ModelConfig& config) {
+  const auto uniform = [](double deviation) {  // of this standard deviation
+    return Distribution{0.0f, static_cast<float>(deviation * std::sqrt(3.0))};
+  };
+  const double width = t.shape.size() == 2 ? static_cast<double>(t.shape[1]) : 1.0;
+  switch (t.role) {
+    case TensorRole::kEmbedding:
+      return uniform(config.tied_head ? 0.35 : 1.0);
+    case TensorRole::kHead:
+      return uniform(3.0 / std::sqrt(width));
+    case TensorRole::kNorm:
+      return {1.0f, 0.2f};
+    case TensorRole::kInput:
+      return uniform(1.3 / std::sqrt(width));
+    case TensorRole::kOutput:  // two a layer: their sum stays near one
+      return uniform(1.5 / std::sqrt(width * static_cast<double>(config.layers)));
+    case TensorRole::kBias:
+      return uniform(0.1);
+    case TensorRole::kRouter:
+      return uniform(1.2 / std::sqrt(width));
+    case TensorRole::kCorrectionBias:
+      return uniform(0.1);
+  }
+  return {};
+}
+
+uint64_t Fnv1a(std::string_view text) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : text) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+class TensorMaker {
+ public:
+  TensorMaker(const PlannedTensor& tensor, const ModelConfig& config, DType dtype, uint64_t seed)
+      : tensor_(tensor),
+        distribution_(DistributionOf(tensor, config)),
+        dtype_(dtype),
+        random_(SplitMix64(seed).Next() ^ Fnv1a(tensor.name)) {
+    gained_ = tensor.role == TensorRole::kHead ||
+              (tensor.role == TensorRole::kEmbedding && config.tied_head);
+  }
+
+  Status WriteTo(SafetensorsWriter* writer) {
+    const int64_t total = tensor_.num_elements();
+    std::vector<float> values;
+    std::vector<bf16> rounded;
+    for (int64_t done = 0; done < total; done += static_cast<int64_t>(values.size())) {
+      values.resize(std::min(kChunk, static_cast<size_t>(total - done)));
+      Draw(done, &values);
+      if (dtype_ == DType::kF32) {
+        CHOIR_RETURN_IF_ERROR(writer->Write(std::as_bytes(std::span(values))));
+        continue;
+      }
+      rounded.resize(values.size());
+      std::transform(values.begin(), values.end(), rounded.begin(), ToBF16);
+      CHOIR_RETURN_IF_ERROR(writer->Write(std::as_bytes(std::span(rounded))));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  void Draw(int64_t first, std::vector<float>* values) {
+    for (size_t i = 0; i < values->size(); i += 2) {  // kChunk is even: pairs never straddle chunks
+      const uint64_t bits = random_.Next();
+      (*values)[i] = Value(static_cast<int32_t>(bits));
+      if (i + 1 < values->size()) (*values)[i + 1] = Value(static_cast<int32_t>(bits >> 32));
+    }
+    if (!gained_) return;
+    for (size_t i = 0; i < values->size(); ++i) {
+      (*values)[i] *= ByteTokenizerGain((first + static_cast<int64_t>(i)) / tensor_.shape[1]);
+    }
+  }
+  float Value(int32_t bits) const {
+    return distribution_.centre + distribution_.spread * (static_cast<float>(bits) * 0x1p-31f);
+  }
+
+  const PlannedTensor& tensor_;
+  const Distribution distribution_;
+  const DType dtype_;
+  SplitMix64 random_;
+  bool gained_ = false;
+};
+
+// Biases of routers are float32 in published files.
+DType DTypeOf(const PlannedTensor& t, DType dtype) {
+  return t.role == TensorRole::kCorrectionBias ? DType::kF32 : dtype;
+}
+
+TensorSpec SpecOf(const PlannedTensor& t, DType dtype) {
+  return {t.name, DTypeOf(t, dtype), t.shape};
+}
+
+using Shard = std::vector<const PlannedTensor*>;
+
+std::vector<Shard> CutIntoShards(const std::vector<PlannedTensor>& plan, DType dtype,
+                                 uint64_t shard_bytes) {
+  std::vector<Shard> shards(1);
+  uint64_t bytes = 0;
+  for (const PlannedTensor& t : plan) {
+    const uint64_t size = SpecOf(t, dtype).num_bytes();
+    if (!shards.back().empty() && bytes + size > shard_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    shards.back().push_back(&t);
+    bytes += size;
+  }
+  return shards;
+}
+
+Status WriteWeights(const fs::path& directory, const std::vector<PlannedTensor>& plan,
+                    const ModelConfig& config, const RandomModelOptions& options) {
+  const DType dtype = options.config.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  const std::vector<Shard> shards = CutIntoShards(plan, dtype, options.shard_bytes);
+  nlohmann::json weight_map = nlohmann::json::object();  // sorted by name
+  uint64_t total_bytes = 0;
+  for (size_t s = 0; s < shards.size(); ++s) {
+    const std::string file =
+        shards.size() == 1 ? "model.safetensors"
+                           : fmt::format("model-{:05}-of-{:05}.safetensors", s + 1, shards.size());
+    std::vector<TensorSpec> specs;
+    for (const PlannedTensor* t : shards[s]) {
+      specs.push_back(SpecOf(*t, dtype));
+      weight_map[t->name] = file;
+      total_bytes += specs.back().num_bytes();
+    }
+    if (options.note) options.note(fmt::format("writing {}", file));
+    CHOIR_ASSIGN_OR_RETURN(const auto writer,
+                           SafetensorsWriter::Create((directory / file).string(), specs));
+    for (const PlannedTensor* t : shards[s]) {
+      TensorMaker maker(*t, config, DTypeOf(*t, dtype), options.seed);
+      CHOIR_RETURN_IF_ERROR(maker.WriteTo(writer.get()));
+    }
+    CHOIR_RETURN_IF_ERROR(writer->Finish().status());
+  }
+  if (shards.size() == 1) return absl::OkStatus();
+  const nlohmann::json index = {{"metadata", {{"total_size", total_bytes}}},
+                                {"weight_map", std::move(weight_map)}};
+  return WriteTextFile(directory / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+Status CheckSpace(const fs::path& directory, const std::vector<PlannedTensor>& plan,
+                  const std::string& dtype) {
+  uint64_t needed = 0;
+  for (const PlannedTensor& t : plan) {
+    needed += SpecOf(t, dtype == "f32" ? DType::kF32 : DType::kBF16).num_bytes();
+  }
+  std::error_code error;
+  const fs::space_info space = fs::space(directory, error);
+  if (!error && space.available < needed + needed / 64) {
+    return ResourceExhausted(
+        "the model needs {:.1f} GB, but only {:.1f} GB are free there; fewer "
+        "--layers or --experts make it smaller",
+        static_cast<double>(needed) / 1e9, static_cast<double>(space.available) / 1e9);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Status MakeRandomModel(const RandomModelOptions& options) {
+  CHOIR_ASSIGN_OR_RETURN(const nlohmann::ordered_json json, MakeRandomConfig(options.config));
+  const fs::path target = DirectoryPath(options.out);
+  std::error_code error;
+  if (fs::exists(target, error) && !fs::is_empty(target, error)) {
+    return AlreadyExists("{} exists and is not empty; remove it or give another --out",
+                         target.string());
+  }
+  CHOIR_ASSIGN_OR_RETURN(const TokenizerText text,
+                         MakeByteTokenizer(json["vocab_size"], json["max_position_embeddings"]));
+  CHOIR_ASSIGN_OR_RETURN(StagedDirectory staged, StagedDirectory::Create(target));
+  const fs::path& part = staged.path();
+  CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "config.json", json.dump(2) + "\n"));
+  const nlohmann::ordered_json generation = {{"bos_token_id", 0}, {"eos_token_id", 1}};
+  CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "generation_config.json", generation.dump(2) + "\n"));
+  CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "tokenizer.json", text.tokenizer));
+  CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "tokenizer_config.json", text.tokenizer_config));
+  // The loader's own reader judges the shape, so what is made here can be served.
+  CHOIR_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(part.string()));
+  const std::vector<PlannedTensor> plan = PlanTensors(config, *FindFamily(config.family)->names);
+  CHOIR_RETURN_IF_ERROR(CheckSpace(part, plan, options.config.dtype));
+  CHOIR_RETURN_IF_ERROR(WriteWeights(part, plan, config, options));
+  return staged.Commit();
+}
+
+}  // namespace choir
