@@ -48,7 +48,7 @@ namespace cpu {
 
 size_t CpuKernels::WorkspaceBytes(const KernelLimits& limits, int num_threads) const {
   const int64_t rows = std::min(limits.rows_max, kRoundedRows);
-  const int64_t rounded = RoundUp(rows * limits.columns_max * 2, 64);
+  const int64_t rounded = rows * Bf16Stride(limits.columns_max) * 2;
   // ExpertFfn: rounded rows, then per thread gate and up of one block.
   const int64_t experts = rounded + num_threads * kExpertThreadBytes;
   // HeadProject: per thread, the rounded rows of one head, as bf16 and as f32.

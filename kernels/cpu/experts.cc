@@ -43,12 +43,17 @@ class Ffn {
     }
     round_ = a_.compute == Compute::kBF16;
     gate_up_ = scratch_.Take<float>(TeamSize(stream) * kExpertThreadBytes / 4);
+    // The f32 scratch holds gate · up rounded to bf16 in half its bytes: room to set rows apart.
+    inner_stride_ = round_ ? std::min(Bf16Stride(sizes_.inner), 2 * sizes_.inner) : sizes_.inner;
+    x_stride_ = sizes_.hidden;
     const bool rounds_x = round_ && a_.x.dtype() == DType::kF32;
     rows_max_ = a_.x.dim(0);
     if (rounds_x) {
-      rows_max_ = std::min(rows_max_, static_cast<int64_t>(scratch_.left()) / (2 * sizes_.hidden));
+      x_stride_ = Bf16Stride(sizes_.hidden);
+      rows_max_ = std::min(rows_max_,
+                           static_cast<int64_t>(scratch_.left()) / (2 * Bf16Stride(sizes_.hidden)));
       CHOIR_CHECK(rows_max_ > 0);
-      rounded_ = scratch_.Take<bf16>(rows_max_ * sizes_.hidden);
+      rounded_ = scratch_.Take<bf16>(rows_max_ * Bf16Stride(sizes_.hidden));
     }
   }
 
@@ -78,11 +83,8 @@ class Ffn {
     const int64_t rows = batch.back().begin + batch.back().count - first_row_;
     const int64_t segments = static_cast<int64_t>(batch.size());
     if (rounded_ != nullptr) {
-      const float* x = a_.x.f32() + first_row_ * sizes_.hidden;
-      ForRanges(stream_, rows, sizes_.hidden / 8, [&](int64_t begin, int64_t end) {
-        micro_.round_bf16(x + begin * sizes_.hidden, rounded_ + begin * sizes_.hidden,
-                          (end - begin) * sizes_.hidden);
-      });
+      RoundRows(micro_, a_.x.f32() + first_row_ * sizes_.hidden, sizes_.hidden, rows, rounded_,
+                stream_);
     }
     const int64_t matrix = sizes_.hidden * sizes_.inner;
     const int threads = TeamSize(stream_);
@@ -101,7 +103,7 @@ class Ffn {
   }
 
   const void* X(int64_t row) const {
-    if (rounded_ != nullptr) return rounded_ + (row - first_row_) * sizes_.hidden;
+    if (rounded_ != nullptr) return rounded_ + (row - first_row_) * x_stride_;
     return static_cast<const char*>(a_.x.raw()) +
            row * sizes_.hidden * static_cast<int64_t>(SizeOf(a_.x.dtype()));
   }
@@ -113,7 +115,7 @@ class Ffn {
     float* up = temporary + kExpertRows * kExpertBlock;
     for (int64_t row = 0; row < segment.count; row += kExpertRows) {
       DotTile tile{.x = X(segment.begin + row),
-                   .x_stride = sizes_.hidden,
+                   .x_stride = x_stride_,
                    .rows = std::min(kExpertRows, segment.count - row),
                    .w_stride = sizes_.hidden,
                    .outputs = count,
@@ -127,10 +129,10 @@ class Ffn {
       tile.y = up;
       micro_.dot[round_][w_bf16_](tile);
       for (int64_t r = 0; r < tile.rows; ++r) {
-        const int64_t at = (segment.begin + row + r) * sizes_.inner + f;
+        const int64_t at = (segment.begin + row + r) * inner_stride_ + f;
         const float* g = temporary + r * kExpertBlock;
         const float* u = up + r * kExpertBlock;
-        if (round_) {  // the f32 scratch is ours: its first half holds the rounded product
+        if (round_) {
           micro_.swiglu_bf16(g, u, static_cast<bf16*>(a_.scratch.raw()) + at, count);
         } else {
           micro_.swiglu(g, u, a_.scratch.f32() + at, count);
@@ -143,8 +145,8 @@ class Ffn {
     const ExpertWeights& w = a_.experts[segment.expert];
     const char* h = static_cast<const char*>(a_.scratch.raw());
     micro_.dot[round_][w_bf16_](
-        {.x = h + segment.begin * sizes_.inner * (round_ ? 2 : 4),
-         .x_stride = sizes_.inner,
+        {.x = h + segment.begin * inner_stride_ * (round_ ? 2 : 4),
+         .x_stride = inner_stride_,
          .rows = segment.count,
          .w = static_cast<const char*>(w.down.raw()) + output * sizes_.inner * sizes_.w_size,
          .w_stride = sizes_.inner,
@@ -166,6 +168,8 @@ class Ffn {
   bf16* rounded_ = nullptr;  // x of the batch's rows, if it has to be rounded here
   int64_t rows_max_ = 0;
   int64_t first_row_ = 0;
+  int64_t x_stride_ = 0;
+  int64_t inner_stride_ = 0;
   int64_t inner_block_ = 0;
 };
 

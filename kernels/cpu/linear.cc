@@ -38,30 +38,37 @@ void AddBias(const TensorView& bias, int64_t begin, int64_t count, float* y) {
   }
 }
 
-// y for `rows` rows, with x already as the product takes it.
-void LinearRows(const Micro& micro, const LinearArgs& a, const TensorView& x, const TensorView& y,
+// Rows of x as the product takes them.
+struct Operand {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t stride = 0;
+  int64_t rows = 0;
+};
+
+void LinearRows(const Micro& micro, const LinearArgs& a, const Operand& x, float* y,
                 const Stream& stream) {
-  const int64_t rows = x.dim(0);
+  const int64_t rows = x.rows;
   const int64_t outputs = a.w.dim(0);
   const int64_t width = a.w.dim(1);
   const bool w_bf16 = a.w.dtype() == DType::kBF16;
   const int64_t w_size = static_cast<int64_t>(SizeOf(a.w.dtype()));
-  const int64_t x_size = static_cast<int64_t>(SizeOf(x.dtype()));
-  const auto dot = micro.dot[x.dtype() == DType::kBF16][w_bf16];
+  const int64_t x_size = static_cast<int64_t>(SizeOf(x.dtype));
+  const auto dot = micro.dot[x.dtype == DType::kBF16][w_bf16];
   const LinearPlan plan = PlanLinear(a, rows, TeamSize(stream));
   const int64_t ns = ForecastNs(outputs * width * w_size, rows * outputs * width);
   ForTasks(stream, plan.panels * plan.row_blocks, ns, [&](int64_t task, int) {
     const int64_t output = task / plan.row_blocks * plan.panel;
     const int64_t row = task % plan.row_blocks * plan.row_block;
     const DotTile tile{
-        .x = static_cast<const char*>(x.raw()) + row * width * x_size,
-        .x_stride = width,
+        .x = static_cast<const char*>(x.data) + row * x.stride * x_size,
+        .x_stride = x.stride,
         .rows = std::min(plan.row_block, rows - row),
         .w = static_cast<const char*>(a.w.raw()) + output * width * w_size,
         .w_stride = width,
         .outputs = std::min(plan.panel, outputs - output),
         .width = width,
-        .y = y.f32() + row * outputs + output,
+        .y = y + row * outputs + output,
         .y_stride = outputs,
         .accumulate = a.accumulate,
         .prefetch = true,
@@ -84,21 +91,19 @@ void CpuKernels::Linear(const LinearArgs& a, const Stream& stream) const {
   CHOIR_CHECK(a.w.dtype() == DType::kF32 || a.w.dtype() == DType::kBF16);
   CHOIR_CHECK(a.x.dim(1) == width && a.y.dim(0) == rows && a.y.dim(1) == outputs && width > 0);
   if (a.compute == Compute::kF32) {
-    if (rows > 0) LinearRows(micro_, a, a.x, a.y, stream);
+    if (rows > 0) LinearRows(micro_, a, {a.x.raw(), DType::kF32, width, rows}, a.y.f32(), stream);
     return;
   }
   Scratch scratch(stream);
-  const int64_t fitting = static_cast<int64_t>(scratch.left()) / (2 * width);
+  const int64_t stride = Bf16Stride(width);
+  const int64_t fitting = static_cast<int64_t>(scratch.left()) / (2 * stride);
   CHOIR_CHECK(rows == 0 || fitting > 0);
   const int64_t chunk = std::max<int64_t>(1, std::min({rows, kRoundedRows, fitting}));
-  bf16* rounded = scratch.Take<bf16>(chunk * width);
+  bf16* rounded = scratch.Take<bf16>(chunk * stride);
   for (int64_t row = 0; row < rows; row += chunk) {
     const int64_t count = std::min(chunk, rows - row);
-    const float* x = a.x.f32() + row * width;
-    ForRanges(stream, count, width / 8, [&](int64_t begin, int64_t end) {
-      micro_.round_bf16(x + begin * width, rounded + begin * width, (end - begin) * width);
-    });
-    LinearRows(micro_, a, TensorView(rounded, DType::kBF16, {count, width}), a.y.Rows(row, count),
+    RoundRows(micro_, a.x.f32() + row * width, width, count, rounded, stream);
+    LinearRows(micro_, a, {rounded, DType::kBF16, stride, count}, a.y.f32() + row * outputs,
                stream);
   }
 }

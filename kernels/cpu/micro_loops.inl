@@ -20,10 +20,22 @@ struct Widened {
 constexpr int kDotOutputs = 4;
 constexpr int64_t kDotRowBytes = 384 * 1024;  // of x that stay in the L2 cache while w passes by
 
-// R rows of x against four rows of w. Rows of w past the end repeat the last one and are not
-// stored.
-template <class P, int R, bool kPrefetch>
-void DotBlock(const DotTile& t, int64_t row, int64_t output) {
+// Cache lines of w that a step of a block of four rows reads.
+template <class P>
+constexpr int64_t kStepBytes = P::kStep* kDotOutputs* int64_t{sizeof(typename P::WType)};
+template <class P>
+constexpr int kStepLines = static_cast<int>((kStepBytes<P> + 63) / 64);
+
+// How far ahead, at least, to prefetch: memory's latency times the bandwidth of a core, and some
+// more.
+constexpr int64_t kAheadBytes = 12 * 1024;
+
+// R rows of x against four rows of w. Rows of w past the end repeat the last one, not stored. Each
+// step also prefetches kAhead lines of four rows further on into L2 (less is lost to waiting than
+// with L1, whose miss buffers are few): one ascending stream from `ahead` on, whatever order the
+// block itself reads in.
+template <class P, int R, int kAhead>
+void DotBlock(const DotTile& t, int64_t row, int64_t output, const char* ahead) {
   using X = typename P::XType;
   using W = typename P::WType;
   const X* x = static_cast<const X*>(t.x) + row * t.x_stride;
@@ -32,8 +44,6 @@ void DotBlock(const DotTile& t, int64_t row, int64_t output) {
   for (int n = 0; n < kDotOutputs; ++n) {
     w[n] = static_cast<const W*>(t.w) + (output + (n < valid ? n : valid - 1)) * t.w_stride;
   }
-  // The next four rows, as one ascending stream whatever order this block reads in.
-  const char* ahead = reinterpret_cast<const char*>(w[0] + kDotOutputs * t.w_stride);
   typename V::F sum[R][kDotOutputs];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
@@ -42,12 +52,9 @@ void DotBlock(const DotTile& t, int64_t row, int64_t output) {
   }
   int64_t k = 0;
   for (; k + P::kStep <= t.width; k += P::kStep) {
-    if constexpr (kPrefetch) {
-      constexpr int kBytes = static_cast<int>(kDotOutputs * P::kStep * sizeof(W));
-#pragma GCC unroll 8
-      for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(ahead + i, 0, 3);
-      ahead += kBytes;
-    }
+#pragma GCC unroll 4
+    for (int i = 0; i < kAhead; ++i) __builtin_prefetch(ahead + i * 64, 0, 2);
+    ahead += kAhead * 64;
     typename P::Operand wv[kDotOutputs];
 #pragma GCC unroll 4
     for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadW(w[n] + k);
@@ -74,37 +81,58 @@ void DotBlock(const DotTile& t, int64_t row, int64_t output) {
     float result[kDotOutputs];
     V::Reduce4(sum[r], result);
     float* y = t.y + (row + r) * t.y_stride + output;
+    if (valid == kDotOutputs && !t.accumulate) {
+      __builtin_memcpy(y, result, sizeof result);
+      continue;
+    }
     for (int n = 0; n < valid; ++n) y[n] = t.accumulate ? y[n] + result[n] : result[n];
   }
 }
 
+// Where a block lies: its tile among those that share four rows of w, and what to prefetch
+// meanwhile.
+struct TilePlace {
+  int64_t index = 0;
+  int64_t count = 0;
+  const char* ahead = nullptr;
+};
+
+// The tiles that share four rows of w share the prefetching too: all of it at once would fill the
+// miss buffers, and memory would idle during the other tiles.
 template <class P, int R>
-void DotRowsOf(const DotTile& t, int64_t row, int64_t output, bool prefetch) {
-  if (prefetch) {
-    DotBlock<P, R, true>(t, row, output);
+void DotRowsOf(const DotTile& t, int64_t row, int64_t output, TilePlace place) {
+  constexpr int kAll = kStepLines<P>;
+  constexpr int kHalf = kAll > 2 ? kAll / 2 : 1;
+  const int64_t lines = place.index * (t.width / P::kStep);
+  if (place.ahead == nullptr || place.index >= kAll) {
+    DotBlock<P, R, 0>(t, row, output, nullptr);
+  } else if (place.count == 1) {
+    DotBlock<P, R, kAll>(t, row, output, place.ahead);
+  } else if (place.count == 2) {
+    DotBlock<P, R, kHalf>(t, row, output, place.ahead + lines * kHalf * 64);
   } else {
-    DotBlock<P, R, false>(t, row, output);
+    DotBlock<P, R, 1>(t, row, output, place.ahead + lines * 64);
   }
 }
 
 template <class P>
-void DotRows(const DotTile& t, int64_t row, int64_t count, int64_t output, bool prefetch) {
+void DotRows(const DotTile& t, int64_t row, int64_t count, int64_t output, TilePlace place) {
   switch (count) {
     case 1:
-      return DotRowsOf<P, 1>(t, row, output, prefetch);
+      return DotRowsOf<P, 1>(t, row, output, place);
     case 2:
-      return DotRowsOf<P, 2>(t, row, output, prefetch);
+      return DotRowsOf<P, 2>(t, row, output, place);
     default:
       if constexpr (V::kDotRows > 2) {
         switch (count) {
           case 3:
-            return DotRowsOf<P, 3>(t, row, output, prefetch);
+            return DotRowsOf<P, 3>(t, row, output, place);
           case 4:
-            return DotRowsOf<P, 4>(t, row, output, prefetch);
+            return DotRowsOf<P, 4>(t, row, output, place);
           case 5:
-            return DotRowsOf<P, 5>(t, row, output, prefetch);
+            return DotRowsOf<P, 5>(t, row, output, place);
           default:
-            return DotRowsOf<P, 6>(t, row, output, prefetch);
+            return DotRowsOf<P, 6>(t, row, output, place);
         }
       }
   }
@@ -116,14 +144,18 @@ void Dot(const DotTile& t) {
   const int64_t row_bytes = t.width * static_cast<int64_t>(sizeof(typename P::XType)) + 1;
   const int64_t fit = kDotRowBytes / row_bytes / V::kDotRows * V::kDotRows;
   const int64_t block = fit > 4 * V::kDotRows ? fit : 4 * V::kDotRows;
+  const int64_t w_bytes = t.w_stride * static_cast<int64_t>(sizeof(typename P::WType));
+  const int64_t distance = (kAheadBytes / (kDotOutputs * w_bytes + 1) + 1) * kDotOutputs * w_bytes;
   for (int64_t begin = 0; begin < t.rows; begin += block) {
     const int64_t count = t.rows - begin < block ? t.rows - begin : block;
+    const bool prefetch = t.prefetch && begin == 0;
     const int64_t tiles = (count + V::kDotRows - 1) / V::kDotRows;  // of nearly equal height
     for (int64_t output = 0; output < t.outputs; output += kDotOutputs) {
+      const char* ahead = static_cast<const char*>(t.w) + output * w_bytes + distance;
       for (int64_t i = 0; i < tiles; ++i) {
         const int64_t first = count * i / tiles;
         const int64_t last = count * (i + 1) / tiles;
-        DotRows<P>(t, begin + first, last - first, output, t.prefetch && begin == 0 && i == 0);
+        DotRows<P>(t, begin + first, last - first, output, {i, tiles, prefetch ? ahead : nullptr});
       }
     }
   }
@@ -184,11 +216,18 @@ void WeightedRows(const WeightedTile& t, int64_t row) {
 
 template <class E>
 void Weighted(const WeightedTile& t) {
-  int64_t row = 0;
-  for (; row + V::kWeightedRows <= t.rows; row += V::kWeightedRows) {
-    WeightedRows<E, V::kWeightedRows>(t, row);
+  for (int64_t row = 0; row < t.rows; row += V::kWeightedRows) {
+    const int64_t left = t.rows - row;
+    if (left == 1) {
+      WeightedRows<E, 1>(t, row);
+    } else if (left == 2 || V::kWeightedRows == 2) {
+      WeightedRows<E, 2>(t, row);
+    } else if (left == 3) {
+      WeightedRows<E, 3>(t, row);
+    } else {
+      WeightedRows<E, 4>(t, row);
+    }
   }
-  for (; row < t.rows; ++row) WeightedRows<E, 1>(t, row);
 }
 
 float Sum(typename V::F v) {

@@ -7,6 +7,7 @@
 
 #include "common/base/check.h"
 #include "common/tensor/dtype.h"
+#include "kernels/cpu/micro.h"
 #include "kernels/stream.h"
 
 namespace choir::cpu {
@@ -26,6 +27,11 @@ inline int TeamSize(const Stream& stream) {
 
 inline int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+// The distance in bf16 elements at which rows of `width` are laid out in memory of ours: an odd
+// number of cache lines. Rows a power of two apart would share one set of the L1 cache and evict
+// each other.
+inline int64_t Bf16Stride(int64_t width) { return (CeilDiv(width, 32) | 1) * 32; }
 
 // A rough forecast: bytes at 16 per ns, multiply-adds at 64 per ns.
 inline int64_t ForecastNs(int64_t bytes, int64_t multiply_adds) {
@@ -61,6 +67,17 @@ void ForRanges(const Stream& stream, int64_t count, int64_t ns_per_item, const F
   }
   stream.team->For(count, std::max<int64_t>(1, kInlineNs / 2 / std::max<int64_t>(1, ns_per_item)),
                    fn);
+}
+
+// Rows of x rounded to bf16, laid out Bf16Stride apart.
+inline void RoundRows(const Micro& micro, const float* x, int64_t width, int64_t rows,
+                      bf16* rounded, const Stream& stream) {
+  const int64_t stride = Bf16Stride(width);
+  ForRanges(stream, rows, width / 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      micro.round_bf16(x + r * width, rounded + r * stride, width);
+    }
+  });
 }
 
 // Hands out the stream's workspace, 64-byte aligned. One op uses it at a time.
