@@ -85,11 +85,8 @@ Status MappedFile::Read(uint64_t offset, std::span<std::byte> out) const {
 }
 
 void MappedFile::Prefault(uint64_t offset, uint64_t bytes) const {
-#ifdef MADV_POPULATE_READ
+  // Before Linux 5.14 this advice is unknown; pages then come one by one when first used.
   Advise(data_, offset, bytes, MADV_POPULATE_READ);
-#else
-  Advise(data_, offset, bytes, MADV_WILLNEED);
-#endif
 }
 
 void MappedFile::Forget(uint64_t offset, uint64_t bytes) const {

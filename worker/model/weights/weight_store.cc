@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "common/base/check.h"
 
 namespace choir {
 namespace {
 
+constexpr int64_t kConvertGrain = int64_t{1} << 16;  // elements a thread takes at least
+constexpr unsigned kThreadsMax = 8;
 constexpr uint64_t kStepBytes = uint64_t{16} << 20;  // read between two progress calls
 
 template <typename Ints>
@@ -23,19 +26,21 @@ TensorView View(void* data, DType dtype, std::initializer_list<int64_t> shape) {
 
 // Elements [begin, end); unaligned input is possible in a valid file.
 void ConvertRange(const std::byte* from, DType from_type, std::byte* to, DType to_type,
-                  uint64_t begin, uint64_t end) {
-  const size_t from_size = SizeOf(from_type), to_size = SizeOf(to_type);
+                  int64_t begin, int64_t end) {
+  const auto count = static_cast<size_t>(end - begin);
+  from += static_cast<size_t>(begin) * SizeOf(from_type);
+  to += static_cast<size_t>(begin) * SizeOf(to_type);
   if (from_type == to_type) {
-    std::memcpy(to + begin * to_size, from + begin * from_size, (end - begin) * from_size);
-    return;
-  }
-  for (uint64_t i = begin; i < end; ++i) {
-    if (from_type == DType::kBF16) {
+    std::memcpy(to, from, count * SizeOf(to_type));
+  } else if (from_type == DType::kBF16) {
+    for (size_t i = 0; i < count; ++i) {
       bf16 bits = 0;
       std::memcpy(&bits, from + i * 2, 2);
       const float wide = ToF32(bits);
       std::memcpy(to + i * 4, &wide, 4);
-    } else {
+    }
+  } else {
+    for (size_t i = 0; i < count; ++i) {
       float value = 0;
       std::memcpy(&value, from + i * 4, 4);
       const bf16 bits = ToBF16(value);
@@ -127,10 +132,12 @@ TensorView WeightStore::VectorF32(const std::string& name, int64_t size) {
   return tensor == nullptr ? TensorView() : Keep(*tensor, {size}, DType::kF32);
 }
 
-void WeightStore::Convert(const Conversion& c) const {
+void WeightStore::Convert(const Conversion& c, ThreadTeam* team) const {
   const DType from = *c.from->info.dtype;
-  const uint64_t count = c.from->info.bytes / SizeOf(from);
-  ConvertRange(c.from->data(), from, c.out, c.to, 0, count);
+  const auto count = static_cast<int64_t>(c.from->info.bytes / SizeOf(from));
+  team->For(count, kConvertGrain, [&](int64_t begin, int64_t end) {
+    ConvertRange(c.from->data(), from, c.out, c.to, begin, end);
+  });
   c.from->file->Forget(c.from->info.offset, c.from->info.bytes);
 }
 
@@ -158,8 +165,11 @@ Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>&
     }
   }
   advance(small);
+  if (conversions_.empty()) return {};
+  ThreadTeam team(
+      static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsMax)));
   for (const Conversion& c : conversions_) {
-    Convert(c);
+    Convert(c, &team);
     advance(c.from->info.bytes);
   }
   return {};

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "common/base/status.h"
+#include "common/runtime/thread_team.h"
 #include "common/tensor/tensor_view.h"
 #include "worker/model/files/weight_files.h"
 #include "worker/model/weights/host_buffer.h"
@@ -50,7 +51,7 @@ class WeightStore {
 
   const StoredTensor* Check(const std::string& name, std::initializer_list<int64_t> shape);
   TensorView Keep(const StoredTensor& tensor, std::initializer_list<int64_t> shape, DType dtype);
-  void Convert(const Conversion& conversion) const;
+  void Convert(const Conversion& conversion, ThreadTeam* team) const;
 
   std::unique_ptr<const WeightFiles> files_;
   const std::optional<DType> matrix_dtype_;
