@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "choir/v1/edge.grpc.pb.h"
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/version.h"
 #include "gateway/rpc/edge_convert.h"
@@ -153,21 +154,34 @@ class EdgeClientImpl final : public EdgeClient {
       });
       return id;
     }
-    open_[id] = std::move(listener);
+    OpenRequest open{.listener = std::move(listener),
+                     .message = {},
+                     .deadline = Clock::Real().Now() + std::chrono::milliseconds(info.timeout_ms)};
+    FillOpen(id, request, info, &open.message);
     v1::EdgeUp up;
-    FillOpen(id, request, info, up.add_opens());
+    *up.add_opens() = open.message;
+    open_.emplace(id, std::move(open));
     stream_->Send(std::move(up));
     return id;
   }
 
   void Cancel(uint64_t id) override {
-    if (open_.erase(id) == 0 || !stream_) return;
+    if (open_.erase(id) == 0 || !welcomed_) return;
     v1::EdgeUp up;
     up.add_cancels()->set_id(id);
     stream_->Send(std::move(up));
   }
 
  private:
+  // What it takes to go on at another router: the request itself, and what was delivered of it.
+  struct OpenRequest {
+    std::shared_ptr<EdgeListener> listener;
+    v1::EdgeOpen message;
+    MonoTime deadline;
+    bool accepted = false;
+    std::map<uint32_t, v1::EdgeResumeChoice> delivered;
+  };
+
   // Runs `f(*this)` later on the io thread unless this object is gone by then.
   template <typename F>
   std::function<void()> Guarded(F f) {
@@ -177,6 +191,7 @@ class EdgeClientImpl final : public EdgeClient {
   }
 
   void Connect() {
+    ExpireOpen();
     const std::string& address = options_.routers[next_router_++ % options_.routers.size()];
     const uint64_t generation = ++generation_;
     auto alive = alive_;
@@ -223,23 +238,55 @@ class EdgeClientImpl final : public EdgeClient {
       return stream_->Cancel();
     }
     if (!welcomed_) CHOIR_LOG(info, "connected to router {}", welcome.router());
-    welcomed_ = true;
+    const bool first = !std::exchange(welcomed_, true);
     draining_ = welcome.draining();
     backoff_ = kBackoffMin;
     models_.clear();
-    for (const auto& m : welcome.models())
+    for (const auto& m : welcome.models()) {
       models_.push_back({m.id(), m.created(), m.context_length()});
+    }
+    if (first && !open_.empty()) Reattach();
+  }
+
+  // Opens again what the lost router had: a request that was accepted goes on behind what was
+  // delivered, the others begin anew.
+  void Reattach() {
+    CHOIR_LOG(info, "going on with {} requests", open_.size());
+    const MonoTime now = Clock::Real().Now();
+    v1::EdgeUp up;
+    for (auto& [id, open] : open_) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(open.deadline - now);
+      open.message.set_timeout_ms(static_cast<uint32_t>(std::max<int64_t>(left.count(), 1)));
+      if (open.accepted) {
+        auto* choices = open.message.mutable_resume()->mutable_choices();
+        choices->Clear();
+        for (const auto& [index, choice] : open.delivered) *choices->Add() = choice;
+      }
+      *up.add_opens() = open.message;
+    }
+    stream_->Send(std::move(up));
   }
 
   void OnEvent(const v1::EdgeEvent& event) {
     const auto it = open_.find(event.id());
     if (it == open_.end()) return;  // cancelled in between
-    const std::shared_ptr<EdgeListener> listener = it->second;
+    OpenRequest& open = it->second;
+    const std::shared_ptr<EdgeListener> listener = open.listener;
     switch (event.event_case()) {
       case v1::EdgeEvent::kAccepted:
-        return listener->OnAccepted(ToAccepted(event.accepted()));
-      case v1::EdgeEvent::kDelta:
+        open.message.mutable_resume()->set_request_id(event.accepted().request_id());
+        open.message.mutable_resume()->set_seed(event.accepted().seed());
+        if (!std::exchange(open.accepted, true)) listener->OnAccepted(ToAccepted(event.accepted()));
+        return;
+      case v1::EdgeEvent::kDelta: {
+        v1::EdgeResumeChoice& choice = open.delivered[event.delta().choice()];
+        choice.set_choice(event.delta().choice());
+        choice.mutable_token_ids()->MergeFrom(event.delta().token_ids());
+        choice.set_text_bytes(choice.text_bytes() + event.delta().text().size());
+        choice.set_reasoning_bytes(choice.reasoning_bytes() +
+                                   event.delta().reasoning_text().size());
         return listener->OnDelta(ToDelta(event.delta()), event.ByteSizeLong());
+      }
       case v1::EdgeEvent::kError:
         open_.erase(it);
         return listener->OnError(ToApiError(event.error()));
@@ -257,12 +304,24 @@ class EdgeClientImpl final : public EdgeClient {
     welcomed_ = draining_ = false;
     stream_.reset();
     for (auto& [id, done] : std::exchange(auths_, {})) done(NotConnected(why));
-    for (auto& [id, listener] : std::exchange(open_, {})) listener->OnError(NotConnected(why));
+    ExpireOpen();
     retry_.expires_after(backoff_);
     backoff_ = std::min<std::chrono::milliseconds>(backoff_ * 2, kBackoffMax);
     retry_.async_wait([alive = alive_](boost::system::error_code error) {
       if (!error && *alive != nullptr) (*alive)->Connect();
     });
+  }
+
+  // Without a router nobody else watches the deadlines.
+  void ExpireOpen() {
+    const MonoTime now = Clock::Real().Now();
+    std::vector<std::shared_ptr<EdgeListener>> late;
+    std::erase_if(open_, [&](const auto& item) {
+      if (item.second.deadline > now) return false;
+      late.push_back(item.second.listener);
+      return true;
+    });
+    for (const auto& listener : late) listener->OnError(NotConnected(reason_));
   }
 
   boost::asio::io_context& io_;
@@ -278,7 +337,7 @@ class EdgeClientImpl final : public EdgeClient {
   std::vector<ApiModel> models_;
   uint64_t last_id_ = 0;
   std::map<uint64_t, std::function<void(ApiError)>> auths_;
-  std::map<uint64_t, std::shared_ptr<EdgeListener>> open_;
+  std::map<uint64_t, OpenRequest> open_;
 };
 
 }  // namespace

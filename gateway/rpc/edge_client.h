@@ -1,7 +1,8 @@
 // The gateway's side of choir.v1.Edge: one mux stream to a router carries all requests. Everything
 // public runs on the io_context's thread, callbacks too; gRPC's threads only convert and post. When
-// the stream to the router breaks, every open request ends with 503 (or 500-free re-attachment: see
-// Resume in edge.proto) and the client reconnects with backoff, trying the routers in turn.
+// the stream to the router breaks, the client reconnects with backoff, trying the routers in turn,
+// and goes on with every open request behind what was delivered (EdgeResume); a request whose
+// deadline passes before that ends with 503.
 #pragma once
 
 #include <boost/asio/io_context.hpp>

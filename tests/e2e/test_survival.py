@@ -54,6 +54,14 @@ def test_killing_a_worker_changes_no_byte(cluster, rank):
     eventually(cluster.workers_idle, what="idle workers")
 
 
+def test_killing_the_router_changes_no_byte(cluster):
+    undisturbed = run(cluster, 11)
+    pid = cluster.ready["pids"]["router"]
+    assert run(cluster, 11, lambda i: i == 5 and os.kill(pid, signal.SIGKILL)) == undisturbed
+    eventually(lambda: cluster.ready["pids"]["router"] not in (pid, None), what="a new router in the ready file")
+    eventually(cluster.workers_idle, what="idle workers")
+
+
 def test_a_draining_cluster_finishes_its_streams(tmp_path):
     c = Cluster(tmp_path)
     try:
