@@ -13,9 +13,10 @@
 namespace choir {
 
 struct TemplateLimits {
-  uint64_t steps_max = 5'000'000;  // interpreter steps
-  uint32_t depth_max = 100;        // nesting of calls and expressions
-  uint64_t output_bytes_max = 64 << 20;
+  uint64_t steps_max = 5'000'000;         // interpreter steps
+  uint32_t depth_max = 100;               // nesting of calls and expressions
+  uint64_t output_bytes_max = 64 << 20;   // also of any text on the way
+  uint64_t memory_bytes_max = 256 << 20;  // of all values alive at once
 };
 
 class ChatTemplate {

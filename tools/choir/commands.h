@@ -17,5 +17,6 @@ int RunModelInfo(int argc, const char* const* argv);
 
 // add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
 int RunLogits(int argc, const char* const* argv);
+int RunTemplate(int argc, const char* const* argv);
 
 }  // namespace choir

@@ -16,6 +16,7 @@ constexpr Command kCommands[] = {
     {"logits", "the logits after every position of a list of token ids", RunLogits},
     {"model random", "make a seeded random model", RunModelRandom},
     {"model info", "describe a model directory", RunModelInfo},
+    {"template", "chat messages through a model's chat template", RunTemplate},
     {nullptr, nullptr, nullptr},
 };
 

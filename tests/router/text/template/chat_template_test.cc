@@ -1,0 +1,154 @@
+// The border of the interpreter: directories, special tokens, transformers' conventions on
+// messages.
+#include "router/text/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace choir {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string Render(const std::string& text, const Json& request,
+                   const Json& variables = Json::object()) {
+  const auto parsed = ChatTemplate::FromText(text, variables);
+  if (!parsed.ok()) return "load: " + MessageOf(parsed.status());
+  const auto rendered = (*parsed)->Render(request, Clock::Real(), TemplateLimits());
+  return rendered.ok() ? *rendered : "error: " + MessageOf(rendered.status());
+}
+
+Json User(const Json& content) {
+  return {{"messages", {{{"role", "user"}, {"content", content}}}}};
+}
+
+class ModelDir : public testing::Test {
+ protected:
+  ModelDir()
+      : dir_(testing::TempDir() + "choir_template_" +
+             testing::UnitTest::GetInstance()->current_test_info()->name()) {
+    std::filesystem::remove_all(dir_);
+    std::filesystem::create_directories(dir_);
+  }
+  ~ModelDir() override { std::filesystem::remove_all(dir_); }
+
+  void Write(const std::string& name, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(dir_ + "/" + name).parent_path());
+    std::ofstream(dir_ + "/" + name) << text;
+  }
+  std::string RenderDir(const Json& request) {
+    const auto loaded = ChatTemplate::Load(dir_);
+    if (!loaded.ok()) return "load: " + MessageOf(loaded.status());
+    const auto rendered = (*loaded)->Render(request, Clock::Real(), TemplateLimits());
+    return rendered.ok() ? *rendered : "error: " + MessageOf(rendered.status());
+  }
+
+  const std::string dir_;
+};
+
+TEST_F(ModelDir, PrefersTheJinjaFileToTheConfig) {
+  Write("tokenizer_config.json", R"({"chat_template": "config", "bos_token": "<s>"})");
+  EXPECT_EQ(RenderDir(User("x")), "config");
+  Write("chat_template.jinja", "file {{ bos_token }}");
+  EXPECT_EQ(RenderDir(User("x")), "file <s>");
+}
+
+TEST_F(ModelDir, IsNotFoundWithoutATemplate) {
+  Write("tokenizer_config.json", R"({"bos_token": "<s>"})");
+  EXPECT_EQ(ChatTemplate::Load(dir_).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelDir, PicksToolUseAmongNamedTemplatesWhenToolsAreGiven) {
+  Write("tokenizer_config.json",
+        R"({"chat_template": [{"name": "default", "template": "plain"},
+                              {"name": "tool_use", "template": "tools"}]})");
+  Json request = User("x");
+  EXPECT_EQ(RenderDir(request), "plain");
+  request["tools"] = Json::array();
+  EXPECT_EQ(RenderDir(request), "tools");
+  request["tools"] = nullptr;
+  EXPECT_EQ(RenderDir(request), "plain");
+}
+
+TEST_F(ModelDir, ReadsTokensAsTextAndAsObjects) {
+  Write("special_tokens_map.json", R"({"bos_token": "old", "unk_token": {"content": "<unk>"}})");
+  Write("tokenizer_config.json", R"({"bos_token": {"__type": "AddedToken", "content": "<s>"},
+      "eos_token": null, "extra_special_tokens": {"image_token": "<img>"}})");
+  Write("chat_template.jinja",
+        "{{ bos_token }}{{ unk_token }}{{ image_token }}{{ eos_token is defined }}");
+  EXPECT_EQ(RenderDir(User("x")), "<s><unk><img>False");
+}
+
+TEST_F(ModelDir, NamesTheTemplateThatDoesNotParse) {
+  Write("chat_template.jinja", "a\n{% nonsense %}");
+  EXPECT_THAT(RenderDir(User("x")),
+              testing::HasSubstr("template 'default': chat template, line 2"));
+}
+
+TEST(ChatTemplate, DefinesToolsAndDocumentsAlways) {
+  EXPECT_EQ(Render("{{ tools is none }} {{ documents is none }}", User("x")), "True True");
+}
+
+TEST(ChatTemplate, ShowsNullContentAsEmptyAndDropsOtherNulls) {
+  const Json request = {
+      {"messages", {{{"role", "assistant"}, {"content", nullptr}, {"tool_calls", nullptr}}}}};
+  EXPECT_EQ(Render("{{ messages[0]|tojson }}", request), R"({"role": "assistant", "content": ""})");
+}
+
+TEST(ChatTemplate, FindsReasoningUnderItsOtherNames) {
+  const Json request = {
+      {"messages", {{{"role", "assistant"}, {"content", "c"}, {"reasoning", "r"}}}}};
+  EXPECT_EQ(Render("{{ messages[0].reasoning_content }}{{ messages[0].thinking }}", request), "rr");
+}
+
+TEST(ChatTemplate, JoinsTextPartsForTemplatesThatTakeText) {
+  const Json parts = {{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"text", "b"}}};
+  EXPECT_EQ(Render("{{ messages[0].content }}", User(parts)), "a\nb");
+  EXPECT_THAT(
+      Render("{{ messages[0].content }}", User(Json::array({{{"type", "image_url"}}}))),
+      testing::HasSubstr("messages[0].content: this model's chat template takes text only"));
+}
+
+TEST(ChatTemplate, PassesPartsToTemplatesThatLoopOverThem) {
+  const Json parts = {{{"type", "text"}, {"text", "a"}}, {{"type", "text"}, {"text", "b"}}};
+  for (const char* text :
+       {"{% for p in messages[0]['content'] %}[{{ p.text }}]{% endfor %}",
+        "{% set c = messages[0].content %}{% for p in c %}[{{ p.text }}]{% endfor %}",
+        "{% macro show(content) %}{% for p in content %}[{{ p.text }}]{% endfor %}"
+        "{% endmacro %}{{ show(messages[0].content) }}"}) {
+    EXPECT_EQ(Render(text, User(parts)), "[a][b]");
+  }
+}
+
+TEST(ChatTemplate, LetsKwargsOverrideTokensAndNotMessages) {
+  Json request = User("x");
+  request["kwargs"] = {{"bos_token", "mine"}, {"flag", true}};
+  EXPECT_EQ(Render("{{ bos_token }}{{ flag }}", request, {{"bos_token", "<s>"}}), "mineTrue");
+  request["kwargs"] = {{"messages", Json::array()}};
+  EXPECT_THAT(Render("", request), testing::HasSubstr("'messages' cannot be given in kwargs"));
+}
+
+TEST(ChatTemplate, RefusesRequestsWithoutMessages) {
+  for (const Json& request : {Json::array(), Json::object(), Json{{"messages", Json::array()}},
+                              Json{{"messages", {1}}}, Json{{"messages", "x"}}}) {
+    EXPECT_THAT(Render("x", request), testing::HasSubstr("error: "));
+  }
+}
+
+TEST(ChatTemplate, GivesTheMessageOfRaiseExceptionVerbatim) {
+  EXPECT_EQ(Render("\n\n{{ raise_exception('Roles must alternate!') }}", User("x")),
+            "error: Roles must alternate!");
+}
+
+TEST(ChatTemplate, NamesTheLineOfAnError) {
+  EXPECT_EQ(Render("a\n{{ x.y }}", User("x")), "error: chat template, line 2: 'x' is undefined");
+  EXPECT_EQ(Render("a\n\n{{ 'b'|nosuch }}", User("x")),
+            "load: chat template, line 3: there is no filter 'nosuch'");
+}
+
+}  // namespace
+}  // namespace choir
