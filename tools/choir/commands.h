@@ -18,5 +18,7 @@ int RunModelInfo(int argc, const char* const* argv);
 // add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
 int RunLogits(int argc, const char* const* argv);
 int RunTemplate(int argc, const char* const* argv);
+int RunDetokenize(int argc, const char* const* argv);
+int RunTokenize(int argc, const char* const* argv);
 
 }  // namespace choir

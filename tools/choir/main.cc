@@ -17,6 +17,8 @@ constexpr Command kCommands[] = {
     {"model random", "make a seeded random model", RunModelRandom},
     {"model info", "describe a model directory", RunModelInfo},
     {"template", "chat messages through a model's chat template", RunTemplate},
+    {"detokenize", "token ids to text, as JSON lines", RunDetokenize},
+    {"tokenize", "text to token ids, as JSON lines", RunTokenize},
     {nullptr, nullptr, nullptr},
 };
 

@@ -1,0 +1,95 @@
+#include "router/text/json_fields.h"
+
+#include <fstream>
+
+#include "router/text/unicode.h"
+
+namespace choir {
+namespace {
+
+constexpr std::streamoff kFileBytesMax = 256 << 20;
+
+}  // namespace
+
+StatusOr<nlohmann::json> ParseJsonText(std::string_view text, const std::string& name) {
+  // nlohmann throws; this is the one place that lets it.
+  try {
+    return nlohmann::json::parse(text);
+  } catch (const std::exception& e) {
+    return InvalidArgument("{}: not valid JSON: {}", name, unicode::Sanitize(e.what()));
+  }
+}
+
+StatusOr<nlohmann::json> ReadPublishedJson(const std::string& path, const std::string& name) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return NotFound("{}: there is no readable file {}", name, path);
+  const std::streamoff size = file.tellg();
+  if (size < 0) return NotFound("{}: {} is not a file", name, path);
+  if (size > kFileBytesMax) {
+    return InvalidArgument("{}: {} bytes, the limit is {}", name, size, kFileBytesMax);
+  }
+  std::string text(static_cast<size_t>(size), '\0');
+  file.seekg(0);
+  if (!file.read(text.data(), size)) return NotFound("{}: {} cannot be read", name, path);
+  return ParseJsonText(text, name);
+}
+
+Status JsonField::Error(std::string_view problem) const {
+  if (value_ == nullptr) return InvalidArgument("{}: {}; the field is missing", path_, problem);
+  std::string shown = "an object";
+  if (value_->is_array()) shown = fmt::format("a list of {}", value_->size());
+  if (value_->is_primitive()) {
+    shown = value_->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (shown.size() > 80) shown = unicode::Sanitize(shown.substr(0, 80)) + "...";
+  }
+  return InvalidArgument("{}: {}; got {}", path_, problem, shown);
+}
+
+JsonField JsonField::operator[](const char* key) const {
+  const auto it = value_->find(key);
+  return JsonField(it == value_->end() ? nullptr : &*it,
+                   path_.ends_with(": ") ? path_ + key : path_ + "." + key);
+}
+
+JsonField JsonField::At(size_t index) const {
+  return JsonField(&(*value_)[index], fmt::format("{}[{}]", path_, index));
+}
+
+Status JsonField::RequireObject() const {
+  return value_ != nullptr && value_->is_object() ? Status() : Error("must be an object");
+}
+
+Status JsonField::RequireArray() const {
+  return value_ != nullptr && value_->is_array() ? Status() : Error("must be a list");
+}
+
+StatusOr<std::string> JsonField::String() const {
+  if (value_ == nullptr || !value_->is_string()) return Error("must be a string");
+  return value_->get_ref<const std::string&>();
+}
+
+StatusOr<char32_t> JsonField::Character() const {
+  CHOIR_ASSIGN_OR_RETURN(const std::string text, String());
+  size_t pos = 0;
+  const char32_t c = text.empty() ? 0 : unicode::Next(text, &pos);
+  if (text.empty() || pos != text.size()) return Error("must be a string of one character");
+  return c;
+}
+
+StatusOr<bool> JsonField::Bool(std::optional<bool> fallback) const {
+  if (!present() && fallback) return *fallback;
+  if (value_ == nullptr || !value_->is_boolean()) return Error("must be true or false");
+  return value_->get<bool>();
+}
+
+StatusOr<int64_t> JsonField::Integer(std::optional<int64_t> fallback, int64_t min,
+                                     int64_t max) const {
+  if (!present() && fallback) return *fallback;
+  const std::string range = fmt::format("must be an integer in {}..{}", min, max);
+  if (value_ == nullptr || !value_->is_number_integer()) return Error(range);
+  const bool huge = value_->is_number_unsigned() && value_->get<uint64_t>() > INT64_MAX;
+  if (huge || value_->get<int64_t>() < min || value_->get<int64_t>() > max) return Error(range);
+  return value_->get<int64_t>();
+}
+
+}  // namespace choir
