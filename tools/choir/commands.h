@@ -20,5 +20,6 @@ int RunLogits(int argc, const char* const* argv);
 int RunTemplate(int argc, const char* const* argv);
 int RunDetokenize(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
+int RunBenchModel(int argc, const char* const* argv);
 
 }  // namespace choir

@@ -14,6 +14,20 @@ int64_t BytesOf(const TensorView& t) { return t.empty() ? 0 : static_cast<int64_
 int64_t BytesOf(const LinearWeights& w) { return BytesOf(w.w) + BytesOf(w.bias); }
 int64_t BytesOf(const FfnWeights& w) { return BytesOf(w.gate) + BytesOf(w.up) + BytesOf(w.down); }
 
+// Any expert will do: views of experts on other ranks may be empty.
+int64_t ExpertBytes(const MoeWeights& moe) {
+  for (const ExpertWeights& e : moe.experts) {
+    if (!e.gate.empty()) return BytesOf(e.gate) + BytesOf(e.up) + BytesOf(e.down);
+  }
+  return 0;
+}
+
+int64_t ExpertBytesOfAllLayers(const ModelWeights& w) {
+  int64_t bytes = 0;
+  for (const LayerWeights& l : w.layers) bytes += l.moe ? ExpertBytes(*l.moe) : 0;
+  return bytes;
+}
+
 // What one token reads and multiplies in all layers, at batch 1; in bytes.
 int64_t ActiveLayerBytes(const ModelConfig& c, const ModelWeights& w) {
   int64_t bytes = 0;
@@ -29,12 +43,7 @@ int64_t ActiveLayerBytes(const ModelConfig& c, const ModelWeights& w) {
     if (l.moe) {
       bytes += BytesOf(l.moe->router);
       if (l.moe->shared) bytes += BytesOf(*l.moe->shared);
-      // Any expert will do: views of experts on other ranks may be empty.
-      for (const ExpertWeights& e : l.moe->experts) {
-        if (e.gate.empty()) continue;
-        bytes += c.moe->top_k * (BytesOf(e.gate) + BytesOf(e.up) + BytesOf(e.down));
-        break;
-      }
+      bytes += c.moe->top_k * ExpertBytes(*l.moe);
     }
   }
   return bytes;
@@ -65,6 +74,7 @@ ModelInfo InfoOf(const ModelConfig& c, const ModelWeights& w, int64_t kept_bytes
   info.weight_bytes = kept_bytes;
   info.active_weight_bytes = ActiveLayerBytes(c, w) + BytesOf(w.head);
   info.active_flops = 2 * (info.active_weight_bytes / static_cast<int64_t>(SizeOf(w.head.dtype())));
+  info.expert_bytes = ExpertBytesOfAllLayers(w);
   info.eos_ids = c.eos_ids;
   return info;
 }

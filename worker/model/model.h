@@ -74,6 +74,7 @@ struct ModelInfo {
   int64_t weight_bytes = 0;         // held in memory
   int64_t active_weight_bytes = 0;  // read per token at batch 1
   int64_t active_flops = 0;         // per token
+  int64_t expert_bytes = 0;         // one routed expert's weights in all layers together
   std::vector<int32_t> eos_ids;     // generation_config.json wins over config.json
 };
 

@@ -1,0 +1,48 @@
+#include "tools/choir/model_floor.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace choir {
+
+FloorInput FloorInputOf(const LoadedModel& model, const MachineRates& rates) {
+  FloorInput in;
+  in.info = model.info();
+  in.kv_bytes_per_token = model.kv_layout().BytesPerToken();
+  in.read_bytes_per_s = rates.read_bytes_per_s;
+  const bool bf16 = model.compute() == Compute::kBF16 && rates.bf16_flops_per_s > 0;
+  in.flops_per_s = bf16 ? rates.bf16_flops_per_s : rates.fma_flops_per_s;
+  return in;
+}
+
+double StepWeightBytes(const ModelInfo& info, double rows) {
+  const double active = static_cast<double>(info.active_weight_bytes);
+  if (info.num_experts == 0) return active;
+  const double experts = info.num_experts;
+  const double missed = std::pow(1.0 - info.top_k / experts, rows);
+  const double expert_bytes = static_cast<double>(info.expert_bytes);
+  return active + (experts * (1.0 - missed) - info.top_k) * expert_bytes;
+}
+
+double DecodeFloor(const FloorInput& in, int64_t batch, int64_t context) {
+  const double rows = static_cast<double>(batch);
+  const double kv_bytes = rows * static_cast<double>(context * in.kv_bytes_per_token);
+  const double read = (StepWeightBytes(in.info, rows) + kv_bytes) / in.read_bytes_per_s;
+  const double multiply = rows * static_cast<double>(in.info.active_flops) / in.flops_per_s;
+  return rows / std::max(read, multiply);
+}
+
+double PrefillFloor(const FloorInput& in, int64_t batch, int64_t prompt, int64_t step_tokens) {
+  const int64_t tokens = batch * prompt;
+  const int64_t steps = (tokens + step_tokens - 1) / step_tokens;
+  const double rows = static_cast<double>(tokens) / static_cast<double>(steps);
+  const double read =
+      static_cast<double>(steps) * StepWeightBytes(in.info, rows) / in.read_bytes_per_s;
+  const double head = 2.0 * static_cast<double>(in.info.vocab * in.info.hidden);
+  const double flops =
+      static_cast<double>(tokens) * (static_cast<double>(in.info.active_flops) - head) +
+      static_cast<double>(batch) * head;
+  return static_cast<double>(tokens) / std::max(read, flops / in.flops_per_s);
+}
+
+}  // namespace choir
