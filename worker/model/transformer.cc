@@ -7,6 +7,8 @@
 namespace choir {
 namespace {
 
+constexpr int64_t kRopeStep = 1024;  // positions that the rope tables grow by at least
+
 // Rows that local experts get at most in one layer: every row of the group chooses top_k experts,
 // none twice.
 int64_t ReceivedRowsMax(const MoeConfig& moe, const ExpertPlacement& placement,
@@ -57,16 +59,30 @@ Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits
 }
 
 Status Transformer::MakeRopeTables(int64_t positions) {
-  const RopeConfig& rope = loaded_->config().rope;
-  const int64_t half = rope.rotary_dim / 2;
+  const int64_t half = loaded_->config().rope.rotary_dim / 2;
   const auto count = static_cast<size_t>(positions * half);
-  CHOIR_ASSIGN_OR_RETURN(rope_buffer_, HostBuffer::Make(2 * count * sizeof(float)));
+  StatusOr<HostBuffer> buffer = HostBuffer::Make(2 * count * sizeof(float));
+  if (!buffer.ok()) {
+    return Annotate(buffer.status(),
+                    fmt::format("{} positions (lower the context length)", positions));
+  }
+  rope_buffer_ = std::move(buffer).value();
   auto* cos = reinterpret_cast<float*>(rope_buffer_.data());
-  float* sin = cos + count;
-  FillRopeTables(rope, positions, {cos, count}, {sin, count});
   rope_tables_.cos = TensorView(static_cast<void*>(cos), DType::kF32, {positions, half});
-  rope_tables_.sin = TensorView(static_cast<void*>(sin), DType::kF32, {positions, half});
+  rope_tables_.sin = TensorView(static_cast<void*>(cos + count), DType::kF32, {positions, half});
   return {};
+}
+
+// Tables of a long context take memory and a second of start-up that short sequences never need.
+void Transformer::ExtendRopeTables(const ModelBatch& batch) {
+  const int64_t reach = *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
+  CHOIR_CHECK(reach <= limits_.positions_max);
+  if (reach <= rope_filled_) return;
+  const int64_t end = std::min(std::max(reach, rope_filled_ + kRopeStep), limits_.positions_max);
+  const auto count = static_cast<size_t>(rope_tables_.cos.num_elements());
+  FillRopeTables(loaded_->config().rope, rope_filled_, end, {rope_tables_.cos.f32(), count},
+                 {rope_tables_.sin.f32(), count});
+  rope_filled_ = end;
 }
 
 void Transformer::CheckBatch(const ModelBatch& b) const {
@@ -107,6 +123,7 @@ Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
       TensorView(static_cast<const void*>(batch.positions.data()), DType::kI32, {rows})};
   const ModelWeights& w = loaded_->weights();
   if (rows > 0) {
+    ExtendRopeTables(batch);
     const TensorView ids(static_cast<const void*>(batch.tokens.data()), DType::kI32, {rows});
     kernels_.Embedding({.ids = ids, .table = w.embedding, .y = residual_.View(rows)}, stream);
   }

@@ -29,6 +29,7 @@ class Transformer final : public Model {
       : loaded_(std::move(loaded)), kernels_(*kernels) {}
   Status Allocate(const ExpertPlacement& placement, const ModelLimits& limits);
   Status MakeRopeTables(int64_t positions);
+  void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;
   void Attention(const LayerWeights& w, const LayerKvView& kv, const StepContext& step);
   Status FeedForward(const LayerWeights& w, const StepContext& step);
@@ -39,6 +40,7 @@ class Transformer final : public Model {
   ModelLimits limits_;
   HostBuffer rope_buffer_;
   RopeTables rope_tables_;
+  int64_t rope_filled_ = 0;  // positions
   ScratchRows residual_, normed_, logit_rows_;
   std::optional<GqaAttention> gqa_;
   std::optional<MlaAttention> mla_;

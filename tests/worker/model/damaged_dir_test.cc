@@ -121,6 +121,14 @@ TEST(DamagedDir, HeaderJsonIsReadStrictly) {
   }
 }
 
+TEST(DamagedDir, AHugeHeaderIsLeftAsSoonAsItIsTooMuch) {
+  std::string header = "{\"a\":[0";
+  while (header.size() < 5'000'000) header += ",0";
+  const ModelDir dir("tiny_llama");
+  dir.ReplaceHeader(kWeights, header + "]}");
+  ExpectRefused(dir, kWeights, "values");
+}
+
 TEST(DamagedDir, TensorEntriesAreChecked) {
   const json huge = uint64_t{1} << 62;
   const std::vector<std::pair<std::string, json>> edits = {

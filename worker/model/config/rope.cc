@@ -45,7 +45,9 @@ void ReadYarn(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
 void ReadType(ConfigReader* reader, ConfigReader* scaling, double positions_max, RopeConfig* rope) {
   const std::string type = scaling->Text({"rope_type", "type"}, "default");
   rope->mscale_all_dim = type == "default" ? 0 : scaling->Real({"mscale_all_dim"}, 0, 1e3, 0);
-  if (type == "default") return;
+  // dynamic stretches frequencies beyond the context length only, and no sequence is longer than
+  // that.
+  if (type == "default" || type == "dynamic") return;
   if (type == "linear") {
     rope->type = RopeConfig::Type::kLinear;
     rope->factor = scaling->Real({"factor"}, 1e-3, 1e6);
@@ -114,7 +116,11 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, double default_p
   const nlohmann::json* object = reader->Object({"rope_scaling", "rope_parameters"});
   if (object != nullptr && object->empty()) object = reader->Object({"rope_parameters"});
   const nlohmann::json none = nlohmann::json::object();
-  ConfigReader scaling(object == nullptr ? none : *object, reader->where() + ": rope parameters");
+  const nlohmann::json& scaling_object = object == nullptr ? none : *object;
+  ConfigReader scaling(scaling_object, reader->where() + ": rope parameters");
+  for (const auto& [key, value] : scaling_object.items()) {
+    if (value.is_object()) scaling.Fail(key, "rope by layer type is not supported for this family");
+  }
   const double outer_theta = reader->Real({"rope_theta"}, 1e-3, 1e15, 10000.0);
   rope.theta = scaling.Real({"rope_theta"}, 1e-3, 1e15, outer_theta);
   const double outer_partial = reader->Real({"partial_rotary_factor"}, 1e-6, 1, default_partial);
@@ -158,13 +164,13 @@ std::vector<float> RopeFrequencies(const RopeConfig& rope) {
   return out;
 }
 
-void FillRopeTables(const RopeConfig& rope, int64_t positions, std::span<float> cos,
+void FillRopeTables(const RopeConfig& rope, int64_t begin, int64_t end, std::span<float> cos,
                     std::span<float> sin) {
   const std::vector<float> frequencies = RopeFrequencies(rope);
-  CHOIR_CHECK(cos.size() == static_cast<size_t>(positions) * frequencies.size());
+  size_t at = static_cast<size_t>(begin) * frequencies.size();
+  CHOIR_CHECK(cos.size() >= static_cast<size_t>(end) * frequencies.size());
   CHOIR_CHECK(sin.size() == cos.size());
-  size_t at = 0;
-  for (int64_t p = 0; p < positions; ++p) {
+  for (int64_t p = begin; p < end; ++p) {
     for (const float f : frequencies) {
       // The angle is rounded to FP32 first: published models were trained that way, and far
       // positions would differ from every other implementation otherwise.

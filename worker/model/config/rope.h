@@ -35,8 +35,8 @@ RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, double default_p
 // rotary_dim / 2 frequencies in FP32, as they are multiplied with positions.
 std::vector<float> RopeFrequencies(const RopeConfig& rope);
 
-// cos and sin: [positions, rotary_dim / 2], row-major.
-void FillRopeTables(const RopeConfig& rope, int64_t positions, std::span<float> cos,
+// Rows [begin, end) of cos and sin: [positions, rotary_dim / 2], row-major.
+void FillRopeTables(const RopeConfig& rope, int64_t begin, int64_t end, std::span<float> cos,
                     std::span<float> sin);
 
 }  // namespace choir

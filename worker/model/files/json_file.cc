@@ -1,9 +1,8 @@
 #include "worker/model/files/json_file.h"
 
-#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <utility>
 #include <vector>
 
 #include "worker/model/files/mapped_file.h"
@@ -11,48 +10,78 @@
 namespace choir {
 namespace {
 
-constexpr int kMaxDepth = 32;
+using nlohmann::json;
 
-// Before parsing, so that a file of a million brackets costs no memory.
-bool TooDeep(std::string_view text) {
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      if (c == '"') in_string = false;
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      if (++depth > kMaxDepth) return true;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    }
-  }
-  return false;
-}
+constexpr size_t kMaxDepth = 32;
+constexpr size_t kMaxValues = 2'000'000;  // the largest published headers hold half as many
 
-// Sees every key once, in order; remembers the first that its object already has.
-class DuplicateKeyFinder {
+// Builds the value while it is parsed and stops at the first thing that is not wanted, so that a
+// hostile file costs neither time nor memory.
+class StrictBuilder final : public nlohmann::json_sax<json> {
  public:
-  bool operator()(int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start) {
-      open_.emplace_back();
-    } else if (event == Event::object_end) {
-      open_.pop_back();
-    } else if (event == Event::key && duplicate_.empty()) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!open_.back().insert(key).second) duplicate_ = key.empty() ? "\"\"" : key;
+  explicit StrictBuilder(const std::string& file) : file_(file) {}
+  json TakeRoot() { return std::move(root_); }
+  const Status& status() const { return status_; }
+
+  bool null() override { return Add(nullptr) != nullptr; }
+  bool boolean(bool v) override { return Add(v) != nullptr; }
+  bool number_integer(number_integer_t v) override { return Add(v) != nullptr; }
+  bool number_unsigned(number_unsigned_t v) override { return Add(v) != nullptr; }
+  bool number_float(number_float_t v, const string_t&) override { return Add(v) != nullptr; }
+  bool string(string_t& v) override { return Add(std::move(v)) != nullptr; }
+  bool binary(binary_t&) override { return false; }
+  bool start_object(size_t) override { return Open(json::object()); }
+  bool start_array(size_t) override { return Open(json::array()); }
+  bool end_object() override { return Close(); }
+  bool end_array() override { return Close(); }
+  bool key(string_t& name) override {
+    if (open_.back()->contains(name)) {
+      return Refuse(fmt::format("{}: the key appears twice in one object; remove one",
+                                name.empty() ? "\"\"" : name.substr(0, 128)));
     }
+    key_ = std::move(name);
     return true;
   }
-  const std::string& duplicate() const { return duplicate_; }
+  bool parse_error(size_t position, const std::string&, const json::exception&) override {
+    return Refuse(
+        fmt::format("JSON: malformed near byte {}; the file may be cut or damaged, fetch it "
+                    "again",
+                    position));
+  }
 
  private:
-  std::vector<std::set<std::string>> open_;
-  std::string duplicate_;
+  bool Refuse(const std::string& what) {
+    status_ = InvalidArgument("{}: {}", file_, what);
+    return false;
+  }
+  json* Add(json value) {
+    if (++values_ > kMaxValues) {
+      Refuse(fmt::format("JSON: more than {} values; not a model's file", kMaxValues));
+      return nullptr;
+    }
+    if (open_.empty()) return &(root_ = std::move(value));
+    if (open_.back()->is_array()) return &open_.back()->emplace_back(std::move(value));
+    return &((*open_.back())[key_] = std::move(value));
+  }
+  bool Open(json empty) {
+    if (open_.size() >= kMaxDepth) {
+      return Refuse(fmt::format("JSON: nested deeper than {}; not a model's file", kMaxDepth));
+    }
+    json* added = Add(std::move(empty));
+    if (added != nullptr) open_.push_back(added);
+    return added != nullptr;
+  }
+  bool Close() {
+    open_.pop_back();
+    return true;
+  }
+
+  const std::string& file_;
+  Status status_;
+  json root_;
+  std::vector<json*> open_;  // a parent does not grow while its last child is open
+  std::string key_;
+  size_t values_ = 0;
 };
 
 }  // namespace
@@ -67,25 +96,9 @@ StatusOr<std::string> ReadTextFile(const std::string& path, size_t max_bytes) {
 }
 
 StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& file) {
-  if (TooDeep(text)) {
-    return InvalidArgument("{}: JSON: nested deeper than {}; not a model's file", file, kMaxDepth);
-  }
-  DuplicateKeyFinder finder;
-  try {
-    nlohmann::json value = nlohmann::json::parse(text, std::ref(finder));
-    if (!finder.duplicate().empty()) {
-      return InvalidArgument("{}: {}: the key appears twice in one object; remove one", file,
-                             finder.duplicate());
-    }
-    return value;
-  } catch (const nlohmann::json::parse_error& e) {
-    return InvalidArgument(
-        "{}: JSON: malformed near byte {}; the file may be cut or damaged, fetch "
-        "it again",
-        file, e.byte);
-  } catch (const nlohmann::json::exception&) {
-    return InvalidArgument("{}: JSON: a number is out of range or text is not UTF-8", file);
-  }
+  StrictBuilder builder(file);
+  if (json::sax_parse(text, &builder)) return builder.TakeRoot();
+  return builder.status();
 }
 
 StatusOr<nlohmann::json> ReadJsonObject(const std::string& path, size_t max_bytes) {

@@ -59,7 +59,7 @@ inline TensorView Offset(const TensorView& t, int64_t elements,
 }
 
 struct RopeTables {
-  TensorView cos, sin;  // [positions, rotary_dim / 2]
+  TensorView cos, sin;  // [positions, rotary_dim / 2]; filled as far as the step's positions reach
 };
 
 // y (+)= x · wᵀ + bias, in the model's precision unless said otherwise.

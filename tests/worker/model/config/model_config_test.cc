@@ -92,7 +92,7 @@ TEST(ModelConfig, RefusesUnknownAndIncompleteRope) {
     EXPECT_THAT(MessageOf(ReadModelConfig(dir.path()).status()), HasSubstr(field)) << rope;
   };
   refuse({{"rope_type", "longrope"}}, "longrope");
-  refuse({{"type", "dynamic"}, {"factor", 2.0}}, "dynamic");
+  refuse({{"full_attention", {{"rope_type", "default"}}}}, "full_attention");
   refuse({{"rope_type", "linear"}}, "factor");
   refuse({{"rope_type", "linear"}, {"factor", 0}}, "factor");
   refuse({{"rope_type", "llama3"},

@@ -44,7 +44,8 @@ TEST(Rope, Llama3LeavesShortWavesAndDividesLongOnes) {
 TEST(Rope, TablesHoldCosineAndSineOfThePosition) {
   const RopeConfig rope{.rotary_dim = 4, .table_scale = 2.0};
   std::vector<float> cos(6), sin(6);
-  FillRopeTables(rope, 3, cos, sin);
+  FillRopeTables(rope, 0, 1, cos, sin);
+  FillRopeTables(rope, 1, 3, cos, sin);
   EXPECT_FLOAT_EQ(cos[0], 2.0f);
   EXPECT_FLOAT_EQ(sin[0], 0.0f);
   EXPECT_FLOAT_EQ(cos[4], 2.0f * std::cos(2.0f));
