@@ -27,6 +27,7 @@ struct Columns {
   int64_t width = 0;  // per kv head, from column kv_head * width
 
   bool is_bf16() const { return kv.data.dtype() == DType::kBF16; }
+  int64_t head_bytes() const { return width * static_cast<int64_t>(SizeOf(kv.data.dtype())); }
   const void* Row(const int32_t* block_table, int64_t position, int64_t kv_head) const {
     const int64_t tokens = kv.block_tokens();
     const int64_t block = block_table[position / tokens];
@@ -53,9 +54,12 @@ struct Plan {
 
 struct Task {
   const AttentionSequence* sequence = nullptr;
-  int64_t kv_head = 0;
-  int64_t row = 0;  // first, of row_count * group
-  int64_t count = 0;
+  int64_t kv_head = 0;  // first of `kv_heads`
+  int64_t kv_heads = 0;
+  int64_t row = 0;  // first, of row_count * group, of `rows` for each kv head
+  int64_t rows = 0;
+
+  int64_t queries() const { return kv_heads * rows; }
 };
 
 // Keys [begin, end) that a query sees.
@@ -69,60 +73,70 @@ class Worker {
  public:
   Worker(const Micro& micro, const Plan& plan, const Task& task, Scratch& scratch)
       : micro_(micro), plan_(plan), task_(task) {
-    const int64_t first = PositionOf(0);
-    keys_ = {RangeOf(first).begin, PositionOf(task.count - 1) + 1};
+    keys_ = {RangeOf(0).begin, RangeOf(task.rows - 1).end};
     stride_ = RoundUp(keys_.end - keys_.begin, 16);
-    scores_ = scratch.Take<float>(task.count * stride_);
-    q_ = scratch.Take<float>(task.count * plan.k.width);
-    sums_ = scratch.Take<float>(task.count * plan.v.width);
+    scores_ = scratch.Take<float>(task.queries() * stride_);
+    q_ = scratch.Take<float>(task.queries() * plan.k.width);
+    sums_ = scratch.Take<float>(task.queries() * plan.v.width);
   }
 
   void Run() {
     GatherQueries();
     Scores();
-    std::fill_n(sums_, task_.count * plan_.v.width, 0.0f);
     float inverse[kTaskRows];
-    for (int64_t r = 0; r < task_.count; ++r) {
-      const Range range = RangeOf(PositionOf(r));
-      const float* sink = plan_.sinks != nullptr ? plan_.sinks + HeadOf(r) : nullptr;
-      inverse[r] = micro_.softmax(ScoresOf(r) + range.begin - keys_.begin, range.end - range.begin,
+    for (int64_t i = 0; i < task_.queries(); ++i) {
+      const Range range = RangeOf(i % task_.rows);
+      const float* sink = plan_.sinks != nullptr ? plan_.sinks + HeadOf(i) : nullptr;
+      inverse[i] = micro_.softmax(ScoresOf(i) + range.begin - keys_.begin, range.end - range.begin,
                                   plan_.scale, sink);
     }
+    std::fill_n(sums_, task_.queries() * plan_.v.width, 0.0f);
     Values();
-    for (int64_t r = 0; r < task_.count; ++r) {
-      float* out = plan_.out + BatchRowOf(r) * plan_.v.width;
-      const float* sum = sums_ + r * plan_.v.width;
-      for (int64_t i = 0; i < plan_.v.width; ++i) out[i] = sum[i] * inverse[r];
+    for (int64_t i = 0; i < task_.queries(); ++i) {
+      float* out = plan_.out + BatchRowOf(i) * plan_.v.width;
+      const float* sum = sums_ + i * plan_.v.width;
+      for (int64_t c = 0; c < plan_.v.width; ++c) out[c] = sum[c] * inverse[i];
     }
   }
 
  private:
-  int64_t PositionOf(int64_t r) const {
-    return task_.sequence->first_position + (task_.row + r) / plan_.group();
+  // Query i of the task: row i % rows of kv head i / rows.
+  int64_t HeadOf(int64_t i) const {
+    return (task_.kv_head + i / task_.rows) * plan_.group() +
+           (task_.row + i % task_.rows) % plan_.group();
   }
-  int64_t HeadOf(int64_t r) const {
-    return task_.kv_head * plan_.group() + (task_.row + r) % plan_.group();
+  // Its row of q and out seen as [T * heads].
+  int64_t BatchRowOf(int64_t i) const {
+    const int64_t token = task_.sequence->row_begin + (task_.row + i % task_.rows) / plan_.group();
+    return token * plan_.heads + HeadOf(i);
   }
-  // The row of q and out seen as [T * heads].
-  int64_t BatchRowOf(int64_t r) const {
-    const int64_t token = task_.sequence->row_begin + (task_.row + r) / plan_.group();
-    return token * plan_.heads + HeadOf(r);
-  }
-  Range RangeOf(int64_t position) const {
+  Range RangeOf(int64_t row) const {
+    const int64_t position = task_.sequence->first_position + (task_.row + row) / plan_.group();
     const int64_t begin = plan_.window > 0 ? std::max<int64_t>(0, position - plan_.window + 1) : 0;
     return {begin, position + 1};
   }
-  float* ScoresOf(int64_t r) const { return scores_ + r * stride_; }
+  float* ScoresOf(int64_t i) const { return scores_ + i * stride_; }
+  const void* Row(const Columns& columns, int64_t key, int64_t kv_head) const {
+    return columns.Row(task_.sequence->block_table, key, kv_head);
+  }
 
   void GatherQueries() {
-    for (int64_t r = 0; r < task_.count; ++r) {
-      float* q = q_ + r * plan_.k.width;
+    for (int64_t i = 0; i < task_.queries(); ++i) {
+      float* q = q_ + i * plan_.k.width;
       for (const QueryPart& part : plan_.parts) {
         if (part.width == 0) continue;
-        std::memcpy(q, part.data + BatchRowOf(r) * part.width,
+        std::memcpy(q, part.data + BatchRowOf(i) * part.width,
                     static_cast<size_t>(part.width) * sizeof(float));
         q += part.width;
       }
+    }
+  }
+
+  void Prefetch(const Columns& columns, int64_t begin, int64_t end) const {
+    const int64_t bytes = columns.head_bytes() * task_.kv_heads;
+    for (int64_t j = begin; j < std::min(end, keys_.end); ++j) {
+      const auto* row = static_cast<const char*>(Row(columns, j, task_.kv_head));
+      for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(row + i, 0, 2);
     }
   }
 
@@ -132,6 +146,7 @@ class Worker {
     const int64_t tokens = columns.kv.block_tokens();
     for (int64_t j = keys_.begin; j < keys_.end;) {
       const int64_t end = std::min(keys_.end, (j / tokens + 1) * tokens);
+      Prefetch(columns, end, end + tokens);
       fn(Range{j, end});
       j = end;
     }
@@ -139,45 +154,50 @@ class Worker {
 
   void Scores() {
     ForBlocks(plan_.k, [&](Range keys) {
-      micro_.dot[0][plan_.k.is_bf16()](
-          {.x = q_,
-           .x_stride = plan_.k.width,
-           .rows = task_.count,
-           .w = plan_.k.Row(task_.sequence->block_table, keys.begin, task_.kv_head),
-           .w_stride = plan_.k.kv.width(),
-           .outputs = keys.end - keys.begin,
-           .width = plan_.k.width,
-           .y = scores_ + keys.begin - keys_.begin,
-           .y_stride = stride_});
+      for (int64_t h = 0; h < task_.kv_heads; ++h) {
+        micro_.dot[0][plan_.k.is_bf16()]({.x = q_ + h * task_.rows * plan_.k.width,
+                                          .x_stride = plan_.k.width,
+                                          .rows = task_.rows,
+                                          .w = Row(plan_.k, keys.begin, task_.kv_head + h),
+                                          .w_stride = plan_.k.kv.width(),
+                                          .outputs = keys.end - keys.begin,
+                                          .width = plan_.k.width,
+                                          .y = ScoresOf(h * task_.rows) + keys.begin - keys_.begin,
+                                          .y_stride = stride_});
+      }
     });
   }
 
-  // Rows that see the same part of a block go through it together; each sums its keys in order.
   void Values() {
     ForBlocks(plan_.v, [&](Range block) {
-      const auto seen = [&](int64_t r) {
-        const Range range = RangeOf(PositionOf(r));
-        return Range{std::max(range.begin, block.begin), std::min(range.end, block.end)};
-      };
-      for (int64_t r = 0; r < task_.count;) {
-        const Range range = seen(r);
-        int64_t end = r + 1;
-        while (end < task_.count && seen(end) == range) ++end;
-        if (range.begin < range.end) {
-          micro_.weighted[plan_.v.is_bf16()](
-              {.p = ScoresOf(r) + range.begin - keys_.begin,
-               .p_stride = stride_,
-               .rows = end - r,
-               .v = plan_.v.Row(task_.sequence->block_table, range.begin, task_.kv_head),
-               .v_stride = plan_.v.kv.width(),
-               .count = range.end - range.begin,
-               .out = sums_ + r * plan_.v.width,
-               .out_stride = plan_.v.width,
-               .width = plan_.v.width});
-        }
-        r = end;
-      }
+      for (int64_t h = 0; h < task_.kv_heads; ++h) ValuesOfHead(h, block);
     });
+  }
+
+  // Rows that see the same part of the block go through it together; each sums its keys in order.
+  void ValuesOfHead(int64_t h, Range block) {
+    const auto seen = [&](int64_t row) {
+      const Range range = RangeOf(row);
+      return Range{std::max(range.begin, block.begin), std::min(range.end, block.end)};
+    };
+    for (int64_t row = 0; row < task_.rows;) {
+      const Range range = seen(row);
+      int64_t end = row + 1;
+      while (end < task_.rows && seen(end) == range) ++end;
+      const int64_t query = h * task_.rows + row;
+      if (range.begin < range.end) {
+        micro_.weighted[plan_.v.is_bf16()]({.p = ScoresOf(query) + range.begin - keys_.begin,
+                                            .p_stride = stride_,
+                                            .rows = end - row,
+                                            .v = Row(plan_.v, range.begin, task_.kv_head + h),
+                                            .v_stride = plan_.v.kv.width(),
+                                            .count = range.end - range.begin,
+                                            .out = sums_ + query * plan_.v.width,
+                                            .out_stride = plan_.v.width,
+                                            .width = plan_.v.width});
+      }
+      row = end;
+    }
   }
 
   const Micro& micro_;
@@ -185,44 +205,54 @@ class Worker {
   const Task& task_;
   Range keys_;  // of all rows together
   int64_t stride_ = 0;
-  float* scores_ = nullptr;  // [count, stride_]
-  float* q_ = nullptr;       // [count, k.width]
-  float* sums_ = nullptr;    // [count, v.width]
+  float* scores_ = nullptr;  // [queries, stride_]
+  float* q_ = nullptr;       // [queries, k.width]
+  float* sums_ = nullptr;    // [queries, v.width]
 };
 
-// Query rows of a task over this sequence that fit `floats` of scratch.
-int64_t RowsFitting(const Plan& plan, const AttentionSequence& sequence, int64_t floats) {
+// Queries of a task over this sequence that fit `floats` of scratch.
+int64_t QueriesFitting(const Plan& plan, const AttentionSequence& sequence, int64_t floats) {
   int64_t keys = sequence.first_position + sequence.row_count;
   if (plan.window > 0) keys = std::min(keys, plan.window + kTaskRows);
-  const int64_t row = RoundUp(keys, 16) + plan.k.width + plan.v.width;
-  const int64_t rows = (floats - 48) / row;  // each of three arrays is rounded up to 64 bytes
-  CHOIR_CHECK(rows >= 1);
-  return rows;
+  const int64_t query = RoundUp(keys, 16) + plan.k.width + plan.v.width;
+  const int64_t queries = (floats - 48) / query;  // each of three arrays is rounded up to 64 bytes
+  CHOIR_CHECK(queries >= 1);
+  return std::min(queries, kTaskRows);
+}
+
+// As many rows of one kv head as a task may have, then as many kv heads, but one task a thread at
+// least.
+void AddTasks(const Plan& plan, const AttentionSequence& s, int64_t fitting, int64_t wanted,
+              std::vector<Task>& tasks) {
+  const int64_t rows = s.row_count * plan.group();
+  const int64_t most = std::min(fitting, std::max(wanted, kLeastRows));
+  const int64_t blocks = CeilDiv(rows, most);
+  const int64_t height = CeilDiv(rows, blocks);
+  const int64_t heads = std::clamp<int64_t>(std::min(fitting, wanted) / height, 1, plan.kv_heads);
+  for (int64_t b = blocks - 1; b >= 0; --b) {  // late rows see most keys: first, to end together
+    const int64_t begin = rows * b / blocks;
+    const int64_t count = rows * (b + 1) / blocks - begin;
+    for (int64_t h = 0; h < plan.kv_heads; h += heads) {
+      tasks.push_back({&s, h, std::min(heads, plan.kv_heads - h), begin, count});
+    }
+  }
 }
 
 void Attention(const Micro& micro, const Plan& plan, const Stream& stream) {
   CHOIR_CHECK(plan.kv_heads > 0 && plan.heads % plan.kv_heads == 0);
   const int threads = TeamSize(stream);
   const size_t part_bytes = stream.workspace.size() / static_cast<size_t>(threads) / 64 * 64;
-  int64_t all_rows = 0;
+  int64_t queries = 0;
   int64_t work = 0;
   for (const AttentionSequence& s : plan.sequences) {
-    all_rows += s.row_count * plan.heads;
+    queries += s.row_count * plan.heads;
     work += s.row_count * plan.heads * (s.first_position + s.row_count);
   }
-  const int64_t even = std::clamp(CeilDiv(all_rows, 2 * threads), kLeastRows, kTaskRows);
+  const int64_t wanted = std::min(CeilDiv(queries, threads), kTaskRows);
   std::vector<Task> tasks;
   for (const AttentionSequence& s : plan.sequences) {
-    const int64_t rows = s.row_count * plan.group();
-    const int64_t most = std::min(even, RowsFitting(plan, s, static_cast<int64_t>(part_bytes / 4)));
-    const int64_t blocks = CeilDiv(rows, most);
-    for (int64_t b = blocks - 1; b >= 0;
-         --b) {  // late rows see most keys: first, so that all end together
-      const int64_t begin = rows * b / blocks;
-      for (int64_t h = 0; h < plan.kv_heads; ++h) {
-        tasks.push_back({&s, h, begin, rows * (b + 1) / blocks - begin});
-      }
-    }
+    if (s.row_count == 0) continue;
+    AddTasks(plan, s, QueriesFitting(plan, s, static_cast<int64_t>(part_bytes / 4)), wanted, tasks);
   }
   const int64_t ns = ForecastNs(0, work * (plan.k.width + plan.v.width) * 4);
   ForTasks(stream, static_cast<int64_t>(tasks.size()), ns, [&](int64_t i, int thread) {

@@ -46,14 +46,15 @@ class Ffn {
     // The f32 scratch holds gate · up rounded to bf16 in half its bytes: room to set rows apart.
     inner_stride_ = round_ ? std::min(Bf16Stride(sizes_.inner), 2 * sizes_.inner) : sizes_.inner;
     x_stride_ = sizes_.hidden;
-    const bool rounds_x = round_ && a_.x.dtype() == DType::kF32;
+    // Rows that are bf16 already are used where they lie, unless they would share sets of the L1
+    // cache.
+    const bool copies_x = round_ && (a_.x.dtype() == DType::kF32 || sizes_.hidden % 2048 == 0);
     rows_max_ = a_.x.dim(0);
-    if (rounds_x) {
+    if (copies_x) {
       x_stride_ = Bf16Stride(sizes_.hidden);
-      rows_max_ = std::min(rows_max_,
-                           static_cast<int64_t>(scratch_.left()) / (2 * Bf16Stride(sizes_.hidden)));
+      rows_max_ = std::min(rows_max_, static_cast<int64_t>(scratch_.left()) / (2 * x_stride_));
       CHOIR_CHECK(rows_max_ > 0);
-      rounded_ = scratch_.Take<bf16>(rows_max_ * Bf16Stride(sizes_.hidden));
+      rounded_ = scratch_.Take<bf16>(rows_max_ * x_stride_);
     }
   }
 
@@ -82,10 +83,7 @@ class Ffn {
     first_row_ = batch.front().begin;
     const int64_t rows = batch.back().begin + batch.back().count - first_row_;
     const int64_t segments = static_cast<int64_t>(batch.size());
-    if (rounded_ != nullptr) {
-      RoundRows(micro_, a_.x.f32() + first_row_ * sizes_.hidden, sizes_.hidden, rows, rounded_,
-                stream_);
-    }
+    if (rounded_ != nullptr) LayOutX(rows);
     const int64_t matrix = sizes_.hidden * sizes_.inner;
     const int threads = TeamSize(stream_);
     inner_block_ = BlockOf(sizes_.inner, sizes_.hidden * sizes_.w_size, segments, threads);
@@ -99,6 +97,21 @@ class Ffn {
     const int64_t blocks = CeilDiv(sizes_.hidden, block);
     ForTasks(stream_, segments * blocks, ns, [&](int64_t task, int) {
       Down(batch[static_cast<size_t>(task / blocks)], task % blocks * block, block);
+    });
+  }
+
+  // x of the batch's `rows` rows, as bf16 rows x_stride_ apart.
+  void LayOutX(int64_t rows) const {
+    const int64_t hidden = sizes_.hidden;
+    if (a_.x.dtype() == DType::kF32) {
+      RoundRows(micro_, a_.x.f32() + first_row_ * hidden, hidden, rows, rounded_, stream_);
+      return;
+    }
+    const bf16* x = a_.x.b16() + first_row_ * hidden;
+    ForRanges(stream_, rows, hidden / 16, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        std::copy_n(x + r * hidden, hidden, rounded_ + r * x_stride_);
+      }
     });
   }
 
@@ -165,7 +178,7 @@ class Ffn {
   bool w_bf16_ = false;
   bool round_ = false;
   float* gate_up_ = nullptr;
-  bf16* rounded_ = nullptr;  // x of the batch's rows, if it has to be rounded here
+  bf16* rounded_ = nullptr;  // x of the batch's rows, if it has to be laid out anew
   int64_t rows_max_ = 0;
   int64_t first_row_ = 0;
   int64_t x_stride_ = 0;

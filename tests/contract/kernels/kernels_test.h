@@ -156,7 +156,7 @@ class KernelsTest : public testing::TestWithParam<std::string> {
   Stream Any(Random& random) { return StreamOf(static_cast<int>(random.Int(1, 5))); }
 
   static constexpr KernelLimits kLimits{
-      .rows_max = 128, .columns_max = 640, .positions_max = 512, .heads_max = 16};
+      .rows_max = 128, .columns_max = 2048, .positions_max = 512, .heads_max = 16};
   const std::unique_ptr<KernelSet> kernels_ = MakeKernels(GetParam());
   const std::unique_ptr<KernelSet> oracle_ = MakeReferenceKernels();
   std::unique_ptr<TestStream> streams_[6];

@@ -163,6 +163,10 @@ Experts MakeExperts(Random& random) {
   const int64_t count = random.Int(1, 7);
   c.hidden = random.Coin() ? random.Int(1, 150) : 64;
   c.inner = random.Coin() ? random.Int(1, 150) : 128;
+  if (random.Int(0, 9) == 0) {  // rows a power of two apart
+    c.hidden = 2048;
+    c.inner = random.Int(1, 8);
+  }
   c.compute = random.AnyCompute();
   const DType dtype = random.WeightType();
   c.offsets.push_back(0);
