@@ -205,7 +205,14 @@ Status MakeRandomModel(const RandomModelOptions& options) {
   CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "tokenizer.json", text.tokenizer));
   CHOIR_RETURN_IF_ERROR(WriteTextFile(part / "tokenizer_config.json", text.tokenizer_config));
   // The loader's own reader judges the shape, so what is made here can be served.
-  CHOIR_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(part.string()));
+  const StatusOr<ModelConfig> read = ReadModelConfig(part.string());
+  if (!read.ok()) {  // its file is about to go: name only the key
+    std::string message = MessageOf(read.status());
+    const std::string where = (part / "config.json").string() + ": ";
+    if (message.starts_with(where)) message.erase(0, where.size());
+    return InvalidArgument("this shape cannot be: {}", message);
+  }
+  const ModelConfig& config = *read;
   const std::vector<PlannedTensor> plan = PlanTensors(config, *FindFamily(config.family)->names);
   CHOIR_RETURN_IF_ERROR(CheckSpace(part, plan, options.config.dtype));
   CHOIR_RETURN_IF_ERROR(WriteWeights(part, plan, config, options));
