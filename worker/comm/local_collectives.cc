@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "common/base/check.h"
+#include "common/base/platform.h"
 #include "worker/comm/spin.h"
 
 namespace choir {
@@ -177,7 +178,7 @@ class LocalCollectives final : public Collectives {
     for (int i = 0; i < kSpinsBeforeSleep; ++i) {
       if (g.meetings.load(std::memory_order_acquire) > mine) return absl::OkStatus();
       if (g.dead.load(std::memory_order_acquire)) break;
-      SpinPause();
+      CpuRelax();
     }
     std::unique_lock lock(g.mu);
     const auto over = [&] { return g.meetings.load(std::memory_order_acquire) > mine; };

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "common/base/check.h"
+#include "common/base/platform.h"
 #include "worker/comm/peer_watch.h"
 #include "worker/comm/shm_layout.h"
 #include "worker/comm/shm_mapping.h"
@@ -126,7 +127,7 @@ class ShmCollectives final : public Collectives {
     std::lock_guard lock(mu_);
     if (!death_.ok()) return death_;
     // The writer needs nanoseconds, unless it died in between.
-    for (int i = 0; i < 100000 && header.death.load() != shm::kWritten; ++i) SpinPause();
+    for (int i = 0; i < 100000 && header.death.load() != shm::kWritten; ++i) CpuRelax();
     if (header.death.load() == shm::kWritten) {
       const std::string text(header.reason, strnlen(header.reason, shm::kReasonBytes));
       death_ = Status(static_cast<absl::StatusCode>(header.death_code), text);
@@ -187,7 +188,7 @@ class ShmCollectives final : public Collectives {
     for (int spins = 0; true; ++spins) {
       Progress progress = advance();
       if (progress == Progress::kNone && spins < kSpinsBeforeSleep) {
-        SpinPause();
+        CpuRelax();
         continue;
       }
       if (progress == Progress::kNone) {

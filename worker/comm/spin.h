@@ -4,14 +4,6 @@
 
 namespace choir {
 
-inline constexpr int kSpinsBeforeSleep = 200;  // 2-10 us
-
-inline void SpinPause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
+inline constexpr int kSpinsBeforeSleep = 200;  // of CpuRelax(): 2-10 us
 
 }  // namespace choir

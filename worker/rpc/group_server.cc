@@ -10,6 +10,7 @@ namespace choir {
 namespace {
 
 constexpr Duration kIdleWait = std::chrono::hours(1);
+const grpc::Status kLeaves(grpc::StatusCode::UNAVAILABLE, "the leader of the group leaves");
 
 }  // namespace
 
@@ -72,7 +73,10 @@ void GroupServer::OnMessage(MemberId id, const std::shared_ptr<Stream>& stream, 
   greeting->done = true;
   bool taken = !first || events_.TryPush(Joined{id, FromWire(message.hello()), stream});
   taken = taken && events_.TryPush(Said{id, std::move(message)});
-  if (!taken) stream->Close({grpc::StatusCode::RESOURCE_EXHAUSTED, "the leader's queue is full"});
+  if (taken) return;
+  stream->Close(events_.closed() ? kLeaves
+                                 : grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                                "the leader's queue is full"));
 }
 
 void GroupServer::Run() {
@@ -85,6 +89,9 @@ void GroupServer::Run() {
     HandleLeft();  // after the queue: what a stream said came before its end
     const auto tick = leader_->next_tick();
     if (tick && clock_.Now() >= *tick) Do(leader_->OnTick(clock_.Now()));
+  }
+  for (const auto& [id, stream] : streams_) {
+    stream->Close(kLeaves);
   }
   streams_.clear();
 }

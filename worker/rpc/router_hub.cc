@@ -203,14 +203,29 @@ void RouterHub::FillState(v1::WorkerState* state) const {
 }
 
 void RouterHub::SetStatus(const WorkerStatus& status) {
-  std::lock_guard lock(mu_);
-  if (status == status_) return;
-  status_ = status;
-  for (auto& [id, session] : sessions_) {
-    if (session.router.empty()) continue;
-    v1::FromWorker message;
-    FillState(message.mutable_state());
-    session.stream->Send(std::move(message));
+  std::vector<SequenceId> lost;
+  {
+    std::lock_guard lock(mu_);
+    if (status == status_) return;
+    const bool new_epoch = status.epoch != status_.epoch;
+    status_ = status;
+    for (auto& [id, session] : sessions_) {
+      if (session.router.empty()) continue;
+      v1::FromWorker message;
+      FillState(message.mutable_state());
+      // The engine ends what ran in the old epoch, but may still hold what came at its very end.
+      // The router will replay all of it, so none of it may run here.
+      if (new_epoch) Lose(id, &lost, &message);
+      session.stream->Send(std::move(message));
+    }
+  }
+  CancelAll(lost);
+}
+
+void RouterHub::Lose(SessionId id, std::vector<SequenceId>* lost, v1::FromWorker* message) {
+  for (const auto& [router_id, sequence] : registry_.Clear(id)) {
+    lost->push_back(sequence);
+    Answer(router_id, Finish::kLost, "the epoch is over", message);
   }
 }
 
@@ -238,6 +253,11 @@ void RouterHub::Deliver(const StepOutput& output) {
     session.told_idle = idle;
     session.stream->Send(std::move(message));
   }
+}
+
+void RouterHub::CloseAll(const Status& reason) {
+  std::lock_guard lock(mu_);
+  for (auto& [id, session] : sessions_) session.stream->Close(ToWire(reason));
 }
 
 size_t RouterHub::num_sequences() const {

@@ -30,6 +30,9 @@ class RouterHub {
   // A stream began: starts it, and says goodbye to it when it ends.
   void Accept(std::shared_ptr<Stream> stream);
 
+  // Ends every stream once what was sent before is written.
+  void CloseAll(const Status& reason);
+
   size_t num_sequences() const;
   size_t num_routers() const;
 
@@ -56,6 +59,7 @@ class RouterHub {
   std::string WhyNotServing() const;
   void Answer(uint64_t router_id, Finish finish, const std::string& error,
               v1::FromWorker* to) const;
+  void Lose(SessionId id, std::vector<SequenceId>* lost, v1::FromWorker* message);
   void FillState(v1::WorkerState* state) const;
   void CancelAll(const std::vector<SequenceId>& ids);
 

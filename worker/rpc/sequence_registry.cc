@@ -18,6 +18,16 @@ std::vector<SequenceId> SequenceRegistry::Close(SessionId session) {
   return ids;
 }
 
+std::vector<std::pair<uint64_t, SequenceId>> SequenceRegistry::Clear(SessionId session) {
+  std::vector<std::pair<uint64_t, SequenceId>> ids;
+  const auto found = sessions_.find(session);
+  if (found == sessions_.end()) return ids;
+  ids.assign(found->second.begin(), found->second.end());
+  for (const auto& [router_id, id] : ids) owners_.erase(id);
+  found->second.clear();
+  return ids;
+}
+
 StatusOr<SequenceId> SequenceRegistry::Add(SessionId session, uint64_t router_id) {
   const auto found = sessions_.find(session);
   if (found == sessions_.end()) return Unavailable("the router's stream is gone");

@@ -26,6 +26,8 @@ class SequenceRegistry {
   void Open(SessionId session);
   // The engine's ids that this session still had: to be cancelled; their updates go nowhere.
   std::vector<SequenceId> Close(SessionId session);
+  // The same, but the session goes on; with the router's ids.
+  std::vector<std::pair<uint64_t, SequenceId>> Clear(SessionId session);
 
   // AlreadyExists when the router uses the id already; Unavailable when the session is gone.
   StatusOr<SequenceId> Add(SessionId session, uint64_t router_id);

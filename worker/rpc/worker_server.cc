@@ -105,10 +105,11 @@ class WorkerServerImpl final : public WorkerServer {
     if (server_ == nullptr || shut_down_.exchange(true)) return;
     SetHealth(false);
     drain_service_.Stop();
+    hub_.CloseAll(Unavailable("the worker leaves"));
+    group_.Stop();
     server_->Shutdown(std::chrono::system_clock::now() +
                       std::chrono::duration_cast<std::chrono::system_clock::duration>(grace));
     server_->Wait();
-    group_.Stop();
   }
 
  private:

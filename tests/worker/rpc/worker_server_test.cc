@@ -107,7 +107,8 @@ class WorkerServerTest : public ::testing::Test {
     grpc::CompletionQueue queue;
     grpc::Slice empty;
     const grpc::ByteBuffer request(&empty, 1);
-    const auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+    const auto call =
+        stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
     grpc::ByteBuffer answer;
     grpc::Status status;
     void* tag = nullptr;
@@ -291,6 +292,21 @@ TEST_F(WorkerServerTest, WhatItCannotTakeNowIsLostNotRefused) {
   EXPECT_EQ(router.Read().state().reason(), "waiting for ranks 1");
   router.Submit(3);
   EXPECT_THAT(router.Read().step().updates(0).error(), HasSubstr("waiting for ranks 1"));
+  EXPECT_EQ(server_->num_sequences(), 0u);
+}
+
+TEST_F(WorkerServerTest, ANewEpochEndsEverySequenceOfTheOldOne) {
+  OpenAndServe();
+  Router router(server_->address(), "r");
+  router.Read();
+  router.Submit(1);
+  const SequenceId id = engine_.WaitForSubmits(1).begin()->first;
+  server_->SetStatus({.ready = false, .draining = false, .epoch = 0, .reason = "rank 1 left"});
+  const v1::FromWorker message = router.Read();
+  EXPECT_FALSE(message.state().ready());
+  ASSERT_EQ(message.step().updates_size(), 1);
+  EXPECT_EQ(message.step().updates(0).finish(), v1::FINISH_LOST);
+  EXPECT_EQ(engine_.WaitForCancels(1).count(id), 1u) << "it may not go on in the next epoch";
   EXPECT_EQ(server_->num_sequences(), 0u);
 }
 

@@ -1,0 +1,42 @@
+// What a worker process is started with: flags of choir-worker and the YAML section `worker`.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "common/base/clock.h"
+
+namespace choir {
+
+struct WorkerConfig {
+  std::string model_dir;
+  std::string model_name;  // what clients call it; default: the directory's name
+  std::string dtype = "auto";
+  std::string cpu_path = "auto";
+  std::string cache_dir;
+  int64_t group = 0;
+  int64_t rank = 0;
+  int64_t ranks = 1;
+  std::string leader;  // rank 0's gRPC address; rank 0's own default: itself
+  std::string listen;  // default 127.0.0.1:7100 + group * ranks + rank
+  std::string admin;   // default 127.0.0.1:9100 + group * ranks + rank
+  uint64_t kv_bytes = uint64_t{1} << 30;
+  int64_t step_tokens = 512;
+  int64_t sequences_max = 256;
+  int64_t waiting_max = 4096;
+  int64_t context_length = 0;
+  int64_t threads = 0;  // 0: the cores this process may use, divided by the ranks
+  int64_t nice = 5;     // of the compute threads: tokens on their way out go first
+  uint64_t ring_bytes = uint64_t{1} << 20;
+  Duration collective_timeout = std::chrono::seconds(30);
+  Duration step_timeout =
+      std::chrono::seconds(60);  // no step for so long in spite of work: not alive
+  Duration drain_timeout = std::chrono::seconds(600);
+  std::string log_level = "info";
+};
+
+// nullopt: go on. Otherwise the exit code; see OptionSet::Parse.
+std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerConfig* config);
+
+}  // namespace choir

@@ -1,0 +1,149 @@
+#include "worker/worker_metrics.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace choir {
+namespace {
+
+constexpr size_t kExpertBucketsMax = 64;
+
+const std::vector<double>& TokenBuckets() {
+  static const std::vector<double> buckets = {1,   2,   4,   8,    16,   32,   64,
+                                              128, 256, 512, 1024, 2048, 4096, 8192};
+  return buckets;
+}
+
+void CountUp(prometheus::Counter& counter, uint64_t before, uint64_t now) {
+  if (now > before) counter.Increment(static_cast<double>(now - before));
+}
+
+}  // namespace
+
+WorkerMetrics::WorkerMetrics(int num_ranks)
+    : num_ranks_(num_ranks),
+      running_(metrics_.Gauge("choir_requests_running", "Sequences that the engine computes.")),
+      waiting_(metrics_.Gauge("choir_requests_waiting", "Sequences that wait for their turn.")),
+      vllm_running_(metrics_.Gauge("vllm:num_requests_running", "As choir_requests_running.")),
+      vllm_waiting_(metrics_.Gauge("vllm:num_requests_waiting", "As choir_requests_waiting.")),
+      vllm_kv_usage_(metrics_.Gauge("vllm:kv_cache_usage_perc", "As choir_kv_usage_ratio.")),
+      kv_free_(metrics_.Gauge("choir_kv_blocks", "Blocks of the KV cache.", {{"state", "free"}})),
+      kv_held_(metrics_.Gauge("choir_kv_blocks", "Blocks of the KV cache.", {{"state", "held"}})),
+      kv_cached_(
+          metrics_.Gauge("choir_kv_blocks", "Blocks of the KV cache.", {{"state", "cached"}})),
+      kv_usage_(metrics_.Gauge("choir_kv_usage_ratio", "Held blocks of all, 0 to 1.")),
+      last_step_(metrics_.Gauge("choir_last_step_timestamp_seconds",
+                                "Unix time of the last step, or of the last look for work.")),
+      epoch_(metrics_.Gauge("choir_group_epoch",
+                            "Epoch of the group that this rank serves; 0: none.")),
+      ranks_serving_(metrics_.Gauge("choir_ranks", "Ranks of the group as this one sees them.",
+                                    {{"state", "serving"}})),
+      ranks_waiting_(metrics_.Gauge("choir_ranks", "Ranks of the group as this one sees them.",
+                                    {{"state", "waiting"}})),
+      draining_(
+          metrics_.Gauge("choir_draining", "1 while running work ends and nothing new is taken.")),
+      ledger_(metrics_.Gauge("choir_ledger_difference", "Must be 0; anything else is a bug.",
+                             {{"ledger", "kv_blocks"}})),
+      imbalance_(metrics_.Gauge("choir_expert_imbalance_ratio",
+                                "Tokens of the busiest expert over the mean of all.")),
+      load_done_(metrics_.Gauge("choir_load_bytes", "Bytes of weights to read and read.",
+                                {{"state", "done"}})),
+      load_total_(metrics_.Gauge("choir_load_bytes", "Bytes of weights to read and read.",
+                                 {{"state", "total"}})),
+      preemptions_(metrics_.Counter("choir_preemptions_total", "Sequences put back to waiting.")),
+      dispatch_bytes_(metrics_.Counter("choir_a2a_bytes_total", "Bytes sent to other ranks.",
+                                       {{"op", "dispatch"}})),
+      combine_bytes_(metrics_.Counter("choir_a2a_bytes_total", "Bytes sent to other ranks.",
+                                      {{"op", "combine"}})),
+      prefill_seconds_(metrics_.Histogram("choir_step_seconds",
+                                          "Time of a step, by what it computed.",
+                                          Metrics::StepSeconds(), {{"phase", "prefill"}})),
+      decode_seconds_(metrics_.Histogram("choir_step_seconds",
+                                         "Time of a step, by what it computed.",
+                                         Metrics::StepSeconds(), {{"phase", "decode"}})),
+      step_tokens_(metrics_.Histogram("choir_step_tokens", "Tokens of a step.", TokenBuckets())),
+      dispatch_seconds_(metrics_.Histogram("choir_a2a_seconds", "Time of a step in the exchange.",
+                                           Metrics::StepSeconds(), {{"op", "dispatch"}})),
+      combine_seconds_(metrics_.Histogram("choir_a2a_seconds", "Time of a step in the exchange.",
+                                          Metrics::StepSeconds(), {{"op", "combine"}})) {
+  metrics_.Gauge("choir_config_reload_success", "1: the configuration in use is the file's.")
+      .Set(1);
+  kv_cached_.Set(0);
+}
+
+void WorkerMetrics::LoadProgress(int64_t done, int64_t total) {
+  load_done_.Set(static_cast<double>(done));
+  load_total_.Set(static_cast<double>(total));
+}
+
+void WorkerMetrics::LoadSeconds(const std::string& phase, double seconds) {
+  metrics_.Gauge("choir_load_seconds", "Time of each part of the start.", {{"phase", phase}})
+      .Set(seconds);
+}
+
+void WorkerMetrics::AfterStep(const EngineStats& stats) {
+  std::lock_guard lock(mu_);
+  if (stats.steps == observed_.steps) return;
+  const auto observe = [](prometheus::Histogram& histogram, double before, double now) {
+    if (now > before) histogram.Observe(now - before);
+  };
+  observe(prefill_seconds_, observed_.prefill_seconds, stats.prefill_seconds);
+  observe(decode_seconds_, observed_.decode_seconds, stats.decode_seconds);
+  observe(dispatch_seconds_, observed_.exchange.dispatch_seconds, stats.exchange.dispatch_seconds);
+  observe(combine_seconds_, observed_.exchange.combine_seconds, stats.exchange.combine_seconds);
+  observe(step_tokens_, static_cast<double>(observed_.step_tokens),
+          static_cast<double>(stats.step_tokens));
+  observed_ = stats;
+}
+
+std::string WorkerMetrics::Text(const EngineStats& stats, const WorkerStatus& status) {
+  std::lock_guard lock(mu_);
+  const double usage = stats.kv_blocks_total == 0 ? 0
+                                                  : static_cast<double>(stats.kv_blocks_held) /
+                                                        static_cast<double>(stats.kv_blocks_total);
+  running_.Set(stats.load.running);
+  waiting_.Set(stats.load.waiting);
+  vllm_running_.Set(stats.load.running);
+  vllm_waiting_.Set(stats.load.waiting);
+  vllm_kv_usage_.Set(usage);
+  kv_free_.Set(static_cast<double>(stats.kv_blocks_free));
+  kv_held_.Set(static_cast<double>(stats.kv_blocks_held));
+  kv_usage_.Set(usage);
+  last_step_.Set(stats.last_step_wall);
+  epoch_.Set(static_cast<double>(status.epoch));
+  ranks_serving_.Set(status.epoch != 0 ? num_ranks_ : 0);
+  ranks_waiting_.Set(status.epoch != 0 ? 0 : num_ranks_);
+  draining_.Set(status.draining ? 1 : 0);
+  ledger_.Set(static_cast<double>(stats.ledger_difference));
+  RefreshCounters(stats);
+  return metrics_.Text();
+}
+
+void WorkerMetrics::RefreshCounters(const EngineStats& stats) {
+  CountUp(preemptions_, counted_.preemptions, stats.preemptions);
+  CountUp(dispatch_bytes_, counted_.exchange.dispatch_bytes, stats.exchange.dispatch_bytes);
+  CountUp(combine_bytes_, counted_.exchange.combine_bytes, stats.exchange.combine_bytes);
+  RefreshExperts(stats.expert_tokens);
+  counted_ = stats;
+}
+
+// Experts are many: at most 64 series, of neighbouring experts each. The engine sums over layers.
+void WorkerMetrics::RefreshExperts(const std::vector<uint64_t>& tokens) {
+  if (tokens.empty()) return;
+  const size_t buckets = std::min(tokens.size(), kExpertBucketsMax);
+  while (expert_buckets_.size() < buckets) {
+    expert_buckets_.push_back(&metrics_.Counter(
+        "choir_expert_tokens_total", "Tokens routed to experts, by bucket of neighbouring experts.",
+        {{"layer", "all"}, {"expert_bucket", std::to_string(expert_buckets_.size())}}));
+  }
+  for (size_t e = 0; e < tokens.size(); ++e) {
+    const uint64_t before = e < counted_.expert_tokens.size() ? counted_.expert_tokens[e] : 0;
+    CountUp(*expert_buckets_[e * buckets / tokens.size()], before, tokens[e]);
+  }
+  const double total =
+      static_cast<double>(std::accumulate(tokens.begin(), tokens.end(), uint64_t{0}));
+  const double most = static_cast<double>(*std::max_element(tokens.begin(), tokens.end()));
+  imbalance_.Set(total == 0 ? 1 : most * static_cast<double>(tokens.size()) / total);
+}
+
+}  // namespace choir

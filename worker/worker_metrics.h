@@ -1,0 +1,47 @@
+// The worker's metrics (contract: "all" and "worker"), refreshed from the engine's statistics:
+// after each step the histograms, at each scrape the rest. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/metrics/metrics.h"
+#include "worker/engine/engine.h"
+#include "worker/rpc/worker_server.h"
+
+namespace choir {
+
+class WorkerMetrics {
+ public:
+  explicit WorkerMetrics(int num_ranks);
+
+  void LoadProgress(int64_t done, int64_t total);
+  void LoadSeconds(const std::string& phase, double seconds);  // weights, engine, self_test
+
+  void AfterStep(const EngineStats& stats);
+  // The whole page.
+  std::string Text(const EngineStats& stats, const WorkerStatus& status);
+
+ private:
+  void RefreshCounters(const EngineStats& stats);
+  void RefreshExperts(const std::vector<uint64_t>& tokens);
+
+  const int num_ranks_;
+  Metrics metrics_{"worker"};
+  std::mutex mu_;         // guards all below
+  EngineStats observed_;  // by AfterStep
+  EngineStats counted_;   // by Text
+  std::vector<prometheus::Counter*> expert_buckets_;
+
+  prometheus::Gauge &running_, &waiting_, &vllm_running_, &vllm_waiting_, &vllm_kv_usage_;
+  prometheus::Gauge &kv_free_, &kv_held_, &kv_cached_, &kv_usage_;
+  prometheus::Gauge &last_step_, &epoch_, &ranks_serving_, &ranks_waiting_, &draining_, &ledger_;
+  prometheus::Gauge &imbalance_, &load_done_, &load_total_;
+  prometheus::Counter &preemptions_, &dispatch_bytes_, &combine_bytes_;
+  prometheus::Histogram &prefill_seconds_, &decode_seconds_, &step_tokens_;
+  prometheus::Histogram &dispatch_seconds_, &combine_seconds_;
+};
+
+}  // namespace choir

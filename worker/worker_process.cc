@@ -1,0 +1,314 @@
+#include "worker/worker_process.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/base/log.h"
+#include "common/base/version.h"
+#include "worker/comm/local_collectives.h"
+
+namespace choir {
+namespace {
+
+constexpr Duration kShutdownGrace = std::chrono::seconds(2);  // for the last words to routers
+
+std::string MiB(int64_t bytes) {
+  return fmt::format("{:.0f}", static_cast<double>(bytes) / 1048576.0);
+}
+
+uint64_t WallNanoseconds() {
+  return static_cast<uint64_t>(Clock::Real().Wall().time_since_epoch().count());
+}
+
+// Equal for processes that can map each other's memory and see each other's process ids.
+std::string HostIdentity() {
+  std::string boot = "?";
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  char pids[64] = {};
+  const ssize_t length = readlink("/proc/self/ns/pid", pids, sizeof pids - 1);
+  char host[256] = {};
+  (void)gethostname(host, sizeof host - 1);
+  return fmt::format("{} (boot {}, {})", host, boot.substr(0, 8), length > 0 ? pids : "?");
+}
+
+StatusOr<std::unique_ptr<KernelSet>> MakeKernels(const std::string& path) {
+  if (path == "reference") return MakeReferenceKernels();
+  return MakeCpuKernels(path);
+}
+
+}  // namespace
+
+WorkerProcess::WorkerProcess(WorkerConfig config, std::function<void()> on_change)
+    : config_(std::move(config)),
+      on_change_(std::move(on_change)),
+      incarnation_(WallNanoseconds()),
+      metrics_(static_cast<int>(config_.ranks)),
+      progress_(config_.step_timeout) {
+  status_ = StatusOf(facts_);
+}
+
+WorkerProcess::~WorkerProcess() { Stop(); }
+
+AdminHandlers WorkerProcess::Handlers() {
+  return {.metrics =
+              [this] {
+                std::unique_lock lock(mu_);
+                const WorkerStatus status = status_;
+                lock.unlock();
+                return metrics_.Text(Stats(), status);
+              },
+          .live =
+              [this] {
+                const EngineStats stats = Stats();
+                std::lock_guard lock(mu_);
+                return progress_.Observe(stats.steps, stats.load.running + stats.load.waiting,
+                                         facts_.group.serving, Clock::Real().Now());
+              },
+          .ready = [this]() -> Status {
+            std::lock_guard lock(mu_);
+            if (status_.ready && !status_.draining) return absl::OkStatus();
+            return Unavailable("{}", status_.reason);
+          },
+          .status = [this] { return StatusJson(); }};
+}
+
+Status WorkerProcess::Listen() {
+  CHOIR_ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, Handlers()));
+  WorkerServerOptions options{.listen = config_.listen,
+                              .identity = {.group = static_cast<uint32_t>(config_.group),
+                                           .rank = static_cast<uint32_t>(config_.rank),
+                                           .group_size = static_cast<uint32_t>(config_.ranks),
+                                           .incarnation = incarnation_}};
+  options.on_drain = [this] { BeginDrain(); };
+  CHOIR_ASSIGN_OR_RETURN(auto server, WorkerServer::Start(options));
+  {
+    std::lock_guard lock(mu_);
+    server_ = std::move(server);
+  }
+  Learn([](WorkerFacts&) {});  // tells the server, too
+  std::printf("listening grpc=%s admin=%s\n", server_->address().c_str(),
+              admin_->address().c_str());
+  std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+void WorkerProcess::OnLoadProgress(int64_t done, int64_t total) {
+  metrics_.LoadProgress(done, total);
+  const std::string text = fmt::format("loading {} of {} MiB", MiB(done), MiB(total));
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const MonoTime now = Clock::Real().Now();
+  const Duration interval = terminal ? std::chrono::milliseconds(100) : std::chrono::seconds(2);
+  if (done < total && now - progress_shown_ < interval) return;
+  progress_shown_ = now;
+  if (terminal) {
+    std::fprintf(stderr, "\r%s%s", text.c_str(), done >= total ? "\n" : "");
+  } else {
+    CHOIR_LOG(info, "{}", text);
+  }
+  Learn([&](WorkerFacts& facts) { facts.loading = text; });
+}
+
+Status WorkerProcess::Load() {
+  const MonoTime start = Clock::Real().Now();
+  CHOIR_ASSIGN_OR_RETURN(kernels_, MakeKernels(config_.cpu_path));
+  LoadOptions load{.model_dir = config_.model_dir,
+                   .dtype = config_.dtype,
+                   .rank = static_cast<int>(config_.rank),
+                   .num_ranks = static_cast<int>(config_.ranks),
+                   .cache_dir = config_.cache_dir};
+  load.progress = [this](int64_t done, int64_t total) { OnLoadProgress(done, total); };
+  CHOIR_ASSIGN_OR_RETURN(auto loaded, LoadModel(load, *kernels_));
+  const MonoTime read = Clock::Real().Now();
+  metrics_.LoadSeconds("weights", Seconds(read - start));
+  const LoadedModel& model = *loaded;
+  CHOIR_RETURN_IF_ERROR(MakeEngine(std::move(loaded)));
+  metrics_.LoadSeconds("engine", Seconds(Clock::Real().Now() - read));
+  CHOIR_LOG(info, "{} ({}) is loaded: {}, {} threads, numerics id {}", config_.model_name,
+            model.info().family, kernels_->Name(), config_.threads, model.numerics_id());
+  Serve(model);
+  return absl::OkStatus();
+}
+
+Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
+  const EngineOptions options{.step_tokens = config_.step_tokens,
+                              .sequences_max = std::min(config_.sequences_max, config_.step_tokens),
+                              .waiting_max = config_.waiting_max,
+                              .kv_bytes = config_.kv_bytes,
+                              .context_length = config_.context_length,
+                              .num_threads = static_cast<int>(config_.threads),
+                              .nice = static_cast<int>(config_.nice)};
+  CHOIR_ASSIGN_OR_RETURN(
+      engine_,
+      Engine::Make(options, std::move(loaded), kernels_.get(), static_cast<int>(config_.ranks),
+                   [this](StepOutput output) { OnOutput(std::move(output)); }));
+  engine_->OnEpochFailed([this](uint64_t generation, const Status& status) {
+    if (group_ != nullptr) group_->CollectiveFailed(generation, status);
+  });
+  return absl::OkStatus();
+}
+
+void WorkerProcess::Serve(const LoadedModel& loaded) {
+  const ModelInfo& info = loaded.info();
+  const EngineStats stats = engine_->stats();
+  self_test_ = std::make_unique<SelfTestRun>(info.vocab, [this](const Status& result) {
+    if (!result.ok()) CHOIR_LOG(error, "the self-test failed: {}", MessageOf(result));
+    Learn([&](WorkerFacts& facts) {
+      facts.self_test = result.ok() ? SelfTest::kPassed : SelfTest::kFailed;
+      facts.self_test_error = MessageOf(result);
+    });
+  });
+  server_->Open(
+      {.model_id = config_.model_name,
+       .numerics_id = loaded.numerics_id(),
+       .context_length = config_.context_length > 0 ? config_.context_length : info.context_length,
+       .vocab_size = static_cast<int32_t>(info.vocab),
+       .kv_tokens_max =
+           stats.kv_blocks_total * static_cast<uint64_t>(EngineOptions{}.block_tokens)},
+      engine_.get());
+  {
+    std::lock_guard lock(mu_);
+    open_engine_ = engine_.get();
+  }
+  Learn([](WorkerFacts& facts) { facts.loading.clear(); });
+  if (config_.ranks > 1) {
+    JoinGroup(loaded.numerics_id());
+  } else {
+    const uint64_t epoch = WallNanoseconds() / 1000000;
+    OnEpoch(MakeSingleCollectives(epoch));
+    Learn([epoch](WorkerFacts& facts) { facts.group = {.serving = true, .epoch = epoch}; });
+  }
+  engine_thread_ = std::jthread([this] { engine_->Run(); });
+}
+
+void WorkerProcess::JoinGroup(const std::string& numerics_id) {
+  GroupClientOptions options;
+  options.leader = config_.rank == 0 ? server_->address() : config_.leader;
+  options.self = {.protocol_version = kProtocolVersion,
+                  .build = kVersion,
+                  .group = static_cast<uint32_t>(config_.group),
+                  .rank = static_cast<uint32_t>(config_.rank),
+                  .group_size = static_cast<uint32_t>(config_.ranks),
+                  .incarnation = incarnation_,
+                  .numerics_id = numerics_id,
+                  .host = HostIdentity(),
+                  .pid = getpid(),
+                  .address = server_->address()};
+  options.collectives.timeout = config_.collective_timeout;
+  options.on_epoch = [this](const std::shared_ptr<Collectives>& c) { OnEpoch(c); };
+  options.on_status = [this](const GroupStatus& group) {
+    Learn([&](WorkerFacts& facts) { facts.group = group; });
+  };
+  if (config_.rank == 0) {
+    server_->LeadGroup({.leader = options.self, .first_epoch = WallNanoseconds() / 1000000},
+                       config_.ring_bytes);
+  }
+  group_ = GroupClient::Start(std::move(options));
+}
+
+void WorkerProcess::OnEpoch(const std::shared_ptr<Collectives>& collectives) {
+  self_test_->Forget();
+  engine_->SetEpoch(collectives);
+  if (collectives == nullptr) return;
+  bool passed = false;
+  {
+    std::lock_guard lock(mu_);
+    passed = facts_.self_test == SelfTest::kPassed;
+  }
+  if (!passed) self_test_->Start(engine_.get());
+}
+
+void WorkerProcess::OnOutput(StepOutput output) {
+  self_test_->Look(&output, engine_.get());
+  server_->Deliver(output);
+  metrics_.AfterStep(engine_->stats());
+}
+
+void WorkerProcess::Learn(const std::function<void(WorkerFacts&)>& change) {
+  std::lock_guard lock(mu_);
+  change(facts_);
+  const bool was_ready = status_.ready;
+  status_ = StatusOf(facts_);
+  if (server_ != nullptr) server_->SetStatus(status_);  // under the lock: states must not overtake
+  if (status_.ready && !was_ready) CHOIR_LOG(info, "ready in epoch {}", status_.epoch);
+  on_change_();
+}
+
+void WorkerProcess::BeginDrain() {
+  Learn([](WorkerFacts& facts) {
+    if (!facts.draining) CHOIR_LOG(info, "draining");
+    facts.draining = true;
+  });
+}
+
+bool WorkerProcess::NeedsTicks() const {
+  std::lock_guard lock(mu_);
+  return status_.draining;
+}
+
+bool WorkerProcess::DrainIsOver() {
+  WorkerFacts facts;
+  {
+    std::lock_guard lock(mu_);
+    facts = facts_;
+  }
+  const bool draining = facts.draining || facts.group.group_drain != DrainStage::kNone;
+  const bool empty = server_->num_sequences() == 0;
+  if (group_ != nullptr) {
+    // A rank that only follows another's drain says so too: the group waits for its sequences.
+    group_->SetDrain(!draining ? DrainStage::kNone
+                     : empty   ? DrainStage::kDone
+                               : DrainStage::kRunning);
+  }
+  if (!facts.draining || !empty) return false;
+  // Nobody waits for a rank that serves no epoch.
+  return group_ == nullptr || !facts.group.serving || facts.group.group_drain == DrainStage::kDone;
+}
+
+EngineStats WorkerProcess::Stats() const {
+  Engine* engine = nullptr;
+  {
+    std::lock_guard lock(mu_);
+    engine = open_engine_;
+  }
+  return engine == nullptr ? EngineStats{} : engine->stats();
+}
+
+std::string WorkerProcess::StatusJson() const {
+  const EngineStats stats = Stats();
+  std::lock_guard lock(mu_);
+  return nlohmann::ordered_json{{"part", "worker"},
+                                {"worker", fmt::format("g{}r{}", config_.group, config_.rank)},
+                                {"model", config_.model_name},
+                                {"group", config_.group},
+                                {"rank", config_.rank},
+                                {"ranks", config_.ranks},
+                                {"ready", status_.ready && !status_.draining},
+                                {"draining", status_.draining},
+                                {"reason", status_.reason},
+                                {"epoch", status_.epoch},
+                                {"routers", server_ == nullptr ? 0 : server_->num_routers()},
+                                {"running", stats.load.running},
+                                {"waiting", stats.load.waiting},
+                                {"kv_blocks",
+                                 {{"free", stats.kv_blocks_free},
+                                  {"held", stats.kv_blocks_held},
+                                  {"total", stats.kv_blocks_total}}},
+                                {"steps", stats.steps},
+                                {"last_step", stats.last_step_wall},
+                                {"ledger_difference", stats.ledger_difference}}
+      .dump();
+}
+
+void WorkerProcess::Stop() {
+  group_.reset();
+  if (engine_ != nullptr) engine_->Stop();
+  if (engine_thread_.joinable()) engine_thread_.join();
+  if (server_ != nullptr) server_->Shutdown(kShutdownGrace);
+  admin_.reset();
+}
+
+}  // namespace choir

@@ -1,0 +1,77 @@
+// A worker process from start to end: opens its ports, loads the model, joins its group, serves,
+// drains.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "common/http/admin_server.h"
+#include "kernels/kernels.h"
+#include "worker/config.h"
+#include "worker/engine/engine.h"
+#include "worker/model/model.h"
+#include "worker/readiness.h"
+#include "worker/rpc/group_client.h"
+#include "worker/rpc/worker_server.h"
+#include "worker/self_test.h"
+#include "worker/worker_metrics.h"
+
+namespace choir {
+
+class WorkerProcess {
+ public:
+  // `on_change` is called, from any thread, whenever NeedsTicks may have changed.
+  WorkerProcess(WorkerConfig config, std::function<void()> on_change);
+  ~WorkerProcess();
+
+  // Binds the ports and prints "listening grpc=HOST:PORT admin=HOST:PORT" on stdout.
+  Status Listen();
+  // Loads the model and begins to serve. Takes as long as reading the weights.
+  Status Load();
+
+  // Any thread. Nothing new is taken; what runs may finish.
+  void BeginDrain();
+  // Call it now and then once a drain may be going on; true: nothing is left, the process may end.
+  bool DrainIsOver();
+  bool NeedsTicks() const;  // a drain goes on, here or in the group
+
+  // Leaves the group, ends what still runs, closes the ports.
+  void Stop();
+
+ private:
+  Status MakeEngine(std::shared_ptr<const LoadedModel> loaded);
+  void Serve(const LoadedModel& loaded);
+  void JoinGroup(const std::string& numerics_id);
+  void OnEpoch(const std::shared_ptr<Collectives>& collectives);
+  void OnOutput(StepOutput output);
+  void OnLoadProgress(int64_t done, int64_t total);
+  // Changes the facts, and tells the world when the status that follows from them changed.
+  void Learn(const std::function<void(WorkerFacts&)>& change);
+  EngineStats Stats() const;
+  std::string StatusJson() const;
+  AdminHandlers Handlers();
+
+  const WorkerConfig config_;
+  const std::function<void()> on_change_;
+  const uint64_t incarnation_;
+  WorkerMetrics metrics_;
+  std::unique_ptr<KernelSet> kernels_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<SelfTestRun> self_test_;
+
+  mutable std::mutex mu_;  // guards the next four, and server_ until Listen is done
+  WorkerFacts facts_;
+  WorkerStatus status_;
+  ProgressWatch progress_;
+  Engine* open_engine_ = nullptr;  // once it may be asked
+  MonoTime progress_shown_{};      // of loading; the loading thread's
+
+  std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<WorkerServer> server_;
+  std::unique_ptr<GroupClient> group_;
+  std::jthread engine_thread_;
+};
+
+}  // namespace choir
