@@ -93,6 +93,7 @@ StatusOr<Precision> PrecisionOf(const std::string& dtype, const WeightFiles& fil
     return InvalidArgument("dtype: '{}' is unknown; give auto, f32 or bf16", dtype);
   }
   const StoredTensor* embedding = files.Find(std::string(names.embedding));
+  if (embedding == nullptr) embedding = files.Find(std::string(names.head));
   if (embedding != nullptr && embedding->info.dtype == DType::kBF16) {
     return Precision{Compute::kBF16, DType::kBF16};
   }

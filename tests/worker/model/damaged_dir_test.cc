@@ -184,6 +184,21 @@ TEST(DamagedDir, MissingAndMisshapenTensorsAreNamed) {
   ExpectRefused(transposed, kWeights, kQ);
 }
 
+TEST(DamagedDir, AConfigThatLeavesTensorsOutIsRefused) {
+  const auto refuse = [](const char* golden, const char* key, const json& value,
+                         const char* tensor) {
+    const ModelDir dir(golden);
+    dir.SetConfig(key, value);
+    EXPECT_THAT(MessageOf(Load(dir)), HasSubstr(tensor)) << key;
+  };
+  refuse("tiny_llama", "num_hidden_layers", 1, "model.layers.1.");
+  refuse("deepseek_v3_yarn", "num_hidden_layers", 2, "model.layers.3.");
+  refuse("llama_biased", "attention_bias", false, "q_proj.bias");
+  refuse("llama_biased", "mlp_bias", false, "gate_proj.bias");
+  refuse("tiny_glm4_moe", "use_qk_norm", false, "q_norm.weight");
+  refuse("tiny_glm4_moe", "n_shared_experts", 0, "shared_experts.gate_proj.weight");
+}
+
 TEST(DamagedDir, UnsupportedDTypesAreNamed) {
   const ModelDir dir("llama_biased");
   for (const char* shard : {"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",

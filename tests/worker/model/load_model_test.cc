@@ -85,6 +85,22 @@ TEST(LoadModel, ReadsTensorsAtOddOffsets) {
   }
 }
 
+// As transformers does: the key says "tied", but two different matrices in the file stay two.
+TEST(LoadModel, ATiedHeadThatDiffersInTheFileIsUsed) {
+  const ModelDir dir("llama_biased");
+  dir.SetConfig("tie_word_embeddings", true);
+  EXPECT_EQ(LogitsOf(Load(dir.path())), LogitsOf(Load(golden::Dir("llama_biased"))));
+}
+
+TEST(LoadModel, ATiedModelMayHoldOnlyTheHead) {
+  const ModelDir dir("tiny_llama");
+  dir.EditHeader("model.safetensors", [](nlohmann::json& header) {
+    header["lm_head.weight"] = header["model.embed_tokens.weight"];
+    header.erase("model.embed_tokens.weight");
+  });
+  EXPECT_EQ(LogitsOf(Load(dir.path())), LogitsOf(Load(golden::Dir("tiny_llama"))));
+}
+
 TEST(LoadModel, ARankOfSeveralKeepsOnlyItsExperts) {
   const auto kernels = MakeReferenceKernels();
   const std::string dir = golden::Dir("deepseek_v3_plain");

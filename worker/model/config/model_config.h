@@ -42,8 +42,9 @@ struct MoeConfig {
 struct ModelConfig {
   std::string family;
   int64_t vocab = 0, hidden = 0, layers = 0;
-  int64_t dense_width = 0;  // FFN of dense layers
-  bool ffn_bias = false;    // on dense and shared FFNs
+  int64_t prediction_layers_max = 0;  // MTP layers that may follow in the files; never run
+  int64_t dense_width = 0;            // FFN of dense layers
+  bool ffn_bias = false;              // on dense and shared FFNs
   int64_t positions_max = 0;
   float norm_eps = 1e-6f;
   bool tied_head = false;

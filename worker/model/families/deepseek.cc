@@ -71,6 +71,7 @@ void ReadDeepseekV3(ConfigReader* r, ModelConfig* c) {
   ReadCommon(r, 1e-6, c);
   c->dense_width = r->Int({"intermediate_size"}, 1, int64_t{1} << 22, 18432);
   c->positions_max = r->Int({"max_position_embeddings"}, 1, int64_t{1} << 30, 4096);
+  c->prediction_layers_max = ReadPredictionLayers(r);
   ReadAttention(r, 1536, c);
   c->rope.interleaved = r->Bool({"rope_interleave"}, true);
   MoeConfig m;

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "worker/model/families/family.h"
 
 namespace choir {
@@ -39,6 +41,11 @@ void ReadCommon(ConfigReader* r, double default_eps, ModelConfig* c) {
   r->Absent("sliding_window", "use a model with full attention");
   r->Absent("attn_logit_softcapping", "use a model without it");
   r->Absent("final_logit_softcapping", "use a model without it");
+}
+
+// Files may hold one even where the key, meant for running them, says 0.
+int64_t ReadPredictionLayers(ConfigReader* r) {
+  return std::max<int64_t>(r->Int({"num_nextn_predict_layers", "num_mtp_layers"}, 0, 64, 1), 1);
 }
 
 // Sizes that the gate's arithmetic relies on.

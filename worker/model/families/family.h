@@ -37,6 +37,7 @@ const Family* FindFamily(std::string_view model_type);
 
 // Parts that several families read alike.
 void ReadCommon(ConfigReader* reader, double default_eps, ModelConfig* config);
+int64_t ReadPredictionLayers(ConfigReader* reader);
 void CheckGate(ConfigReader* reader, const MoeConfig& moe, int64_t layers);
 
 // Replaces {layer} and {expert}.

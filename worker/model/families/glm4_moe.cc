@@ -33,6 +33,7 @@ void ReadGlm4Moe(ConfigReader* r, ModelConfig* c) {
   ReadCommon(r, 1e-5, c);
   c->dense_width = r->Int({"intermediate_size"}, 1, int64_t{1} << 22, 10944);
   c->positions_max = r->Int({"max_position_embeddings"}, 1, int64_t{1} << 30, 131072);
+  c->prediction_layers_max = ReadPredictionLayers(r);
   GqaConfig gqa;
   gqa.heads = r->Int({"num_attention_heads"}, 1, 65536);
   gqa.kv_heads = r->Int({"num_key_value_heads"}, 1, 65536, 8);

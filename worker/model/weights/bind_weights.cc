@@ -1,5 +1,8 @@
 #include "worker/model/weights/bind_weights.h"
 
+#include <charconv>
+#include <system_error>
+
 namespace choir {
 namespace {
 
@@ -9,13 +12,21 @@ class Binder {
       : c_(config), n_(names), own_(own), store_(*store) {}
 
   ModelWeights All() {
+    CheckLayerCount();
     ModelWeights w;
-    w.embedding = store_.Matrix(std::string(n_.embedding), {c_.vocab, c_.hidden});
+    const std::string embedding(n_.embedding), head(n_.head);
+    const bool has_embedding = Has(embedding), has_head = Has(head);
+    // As transformers ties: whichever of the two is there serves as both; two different ones stay
+    // two.
+    const bool own_head =
+        !c_.tied_head || (has_embedding && has_head && !store_.SameContent(embedding, head));
+    const bool head_only = c_.tied_head && has_head && !has_embedding;
+    w.embedding = store_.Matrix(head_only ? head : embedding, {c_.vocab, c_.hidden});
     w.final_norm = store_.Vector(std::string(n_.final_norm), c_.hidden);
-    w.head =
-        c_.tied_head ? w.embedding : store_.Matrix(std::string(n_.head), {c_.vocab, c_.hidden});
-    for (layer_ = 0; layer_ < c_.layers && store_.status().ok(); ++layer_)
+    w.head = own_head ? store_.Matrix(head, {c_.vocab, c_.hidden}) : w.embedding;
+    for (layer_ = 0; layer_ < c_.layers && store_.status().ok(); ++layer_) {
       w.layers.push_back(Layer());
+    }
     return w;
   }
 
@@ -23,10 +34,44 @@ class Binder {
   std::string Name(std::string_view pattern, int64_t expert = 0) const {
     return TensorName(pattern, layer_, expert);
   }
+  bool Has(const std::string& name) const { return store_.files().Find(name) != nullptr; }
+
+  // A tensor that would change the result, had the config not left it out.
+  void MustBeAbsent(const std::string& name) {
+    if (!Has(name)) return;
+    store_.Fail(name,
+                "is there, but config.json says there is none; config and weights are of "
+                "different models");
+  }
+
+  // Prediction layers (MTP) follow the model's own; more than those mean another model's config.
+  void CheckLayerCount() {
+    const std::string_view pattern = n_.attention_norm;
+    const size_t at = pattern.find("{layer}");
+    const std::string_view before = pattern.substr(0, at);
+    for (const StoredTensor* t : store_.files().Sorted()) {
+      const std::string_view name = t->info.name;
+      if (name.substr(0, before.size()) != before) continue;
+      int64_t layer = 0;
+      const char* end = name.data() + name.size();
+      if (std::from_chars(name.data() + before.size(), end, layer).ec != std::errc()) continue;
+      if (layer < c_.layers + c_.prediction_layers_max) continue;
+      store_.Fail(t->info.name,
+                  fmt::format("config.json says num_hidden_layers {}; config and weights "
+                              "are of different models",
+                              c_.layers));
+      return;
+    }
+  }
+
   LinearWeights Linear(std::string_view pattern, int64_t out, int64_t in, bool bias) {
     LinearWeights w;
     w.w = store_.Matrix(Name(pattern) + ".weight", {out, in});
-    if (bias) w.bias = store_.Vector(Name(pattern) + ".bias", out);
+    if (bias) {
+      w.bias = store_.Vector(Name(pattern) + ".bias", out);
+    } else {
+      MustBeAbsent(Name(pattern) + ".bias");
+    }
     return w;
   }
   TensorView Norm(std::string_view pattern, int64_t size) {
@@ -57,6 +102,8 @@ class Binder {
     if (a.qk_norm) {
       w.q_norm = Norm(n_.q_norm, a.head_dim);
       w.k_norm = Norm(n_.k_norm, a.head_dim);
+    } else if (!n_.q_norm.empty()) {
+      MustBeAbsent(Name(n_.q_norm) + ".weight");
     }
     return w;
   }
@@ -92,6 +139,8 @@ class Binder {
       w.correction_bias = store_.VectorF32(Name(n_.correction_bias), m.experts);
     if (m.shared_width > 0) {
       w.shared = Ffn(n_.shared_gate, n_.shared_up, n_.shared_down, m.shared_width);
+    } else {
+      MustBeAbsent(Name(n_.shared_gate) + ".weight");
     }
     w.experts.reserve(static_cast<size_t>(m.experts));
     for (int64_t e = 0; e < m.experts; ++e) {

@@ -132,6 +132,15 @@ TensorView WeightStore::VectorF32(const std::string& name, int64_t size) {
   return tensor == nullptr ? TensorView() : Keep(*tensor, {size}, DType::kF32);
 }
 
+bool WeightStore::SameContent(const std::string& a, const std::string& b) const {
+  const StoredTensor *x = files_->Find(a), *y = files_->Find(b);
+  CHOIR_CHECK(x != nullptr && y != nullptr);
+  if (x->info.dtype_name != y->info.dtype_name || x->info.shape != y->info.shape) return false;
+  const bool same = std::memcmp(x->data(), y->data(), x->info.bytes) == 0;
+  if (same) y->file->Forget(y->info.offset, y->info.bytes);
+  return same;
+}
+
 void WeightStore::Convert(const Conversion& c, ThreadTeam* team) const {
   const DType from = *c.from->info.dtype;
   const auto count = static_cast<int64_t>(c.from->info.bytes / SizeOf(from));

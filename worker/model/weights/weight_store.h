@@ -38,6 +38,9 @@ class WeightStore {
   TensorView VectorF32(const std::string& name, int64_t size);  // widened
   TensorView MatrixAsIs(const std::string& name, std::initializer_list<int64_t> shape);
 
+  // Two stored tensors of the same dtype, shape and bytes. REQUIRES: both exist.
+  bool SameContent(const std::string& a, const std::string& b) const;
+
   // Reads everything that was kept: prefaults mapped views and runs conversions.
   Status Load(const std::function<void(int64_t done, int64_t total)>& progress);
   int64_t kept_bytes() const { return kept_bytes_; }  // in memory after Load
