@@ -20,6 +20,7 @@ int RunLogits(int argc, const char* const* argv);
 int RunTemplate(int argc, const char* const* argv);
 int RunDetokenize(int argc, const char* const* argv);
 int RunTokenize(int argc, const char* const* argv);
+int RunGenerate(int argc, const char* const* argv);
 int RunBenchModel(int argc, const char* const* argv);
 
 }  // namespace choir

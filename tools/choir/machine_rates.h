@@ -11,7 +11,7 @@ struct MachineRates {
   std::string cpu;  // as the system names it
   int num_threads = 1;
   double read_bytes_per_s = 0;
-  double fma_flops_per_s = 0;   // f32, the widest vectors that the CPU has
+  double fma_flops_per_s = 0;   // f32, the widest vectors that the CPU has; 0: not known for it
   double bf16_flops_per_s = 0;  // f32 sums of bf16 products; 0 without such an instruction
 };
 

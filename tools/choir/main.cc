@@ -19,6 +19,7 @@ constexpr Command kCommands[] = {
     {"template", "chat messages through a model's chat template", RunTemplate},
     {"detokenize", "token ids to text, as JSON lines", RunDetokenize},
     {"tokenize", "text to token ids, as JSON lines", RunTokenize},
+    {"generate", "one answer from a model, without servers", RunGenerate},
     {"bench model", "how fast a model runs here, against what the machine allows", RunBenchModel},
     {nullptr, nullptr, nullptr},
 };

@@ -4,6 +4,15 @@
 #include <cmath>
 
 namespace choir {
+namespace {
+
+// The longer of reading and multiplying, in seconds.
+double LeastSeconds(const FloorInput& in, double bytes, double flops) {
+  const double multiply = in.flops_per_s > 0 ? flops / in.flops_per_s : 0.0;
+  return std::max(bytes / in.read_bytes_per_s, multiply);
+}
+
+}  // namespace
 
 FloorInput FloorInputOf(const LoadedModel& model, const MachineRates& rates) {
   FloorInput in;
@@ -27,22 +36,20 @@ double StepWeightBytes(const ModelInfo& info, double rows) {
 double DecodeFloor(const FloorInput& in, int64_t batch, int64_t context) {
   const double rows = static_cast<double>(batch);
   const double kv_bytes = rows * static_cast<double>(context * in.kv_bytes_per_token);
-  const double read = (StepWeightBytes(in.info, rows) + kv_bytes) / in.read_bytes_per_s;
-  const double multiply = rows * static_cast<double>(in.info.active_flops) / in.flops_per_s;
-  return rows / std::max(read, multiply);
+  const double bytes = StepWeightBytes(in.info, rows) + kv_bytes;
+  return rows / LeastSeconds(in, bytes, rows * static_cast<double>(in.info.active_flops));
 }
 
 double PrefillFloor(const FloorInput& in, int64_t batch, int64_t prompt, int64_t step_tokens) {
   const int64_t tokens = batch * prompt;
   const int64_t steps = (tokens + step_tokens - 1) / step_tokens;
   const double rows = static_cast<double>(tokens) / static_cast<double>(steps);
-  const double read =
-      static_cast<double>(steps) * StepWeightBytes(in.info, rows) / in.read_bytes_per_s;
+  const double bytes = static_cast<double>(steps) * StepWeightBytes(in.info, rows);
   const double head = 2.0 * static_cast<double>(in.info.vocab * in.info.hidden);
   const double flops =
       static_cast<double>(tokens) * (static_cast<double>(in.info.active_flops) - head) +
       static_cast<double>(batch) * head;
-  return static_cast<double>(tokens) / std::max(read, flops / in.flops_per_s);
+  return static_cast<double>(tokens) / LeastSeconds(in, bytes, flops);
 }
 
 }  // namespace choir

@@ -13,7 +13,7 @@ struct FloorInput {
   ModelInfo info;
   int64_t kv_bytes_per_token = 0;
   double read_bytes_per_s = 0;
-  double flops_per_s = 0;
+  double flops_per_s = 0;  // 0: not known, the floor is then of bytes alone
 };
 
 FloorInput FloorInputOf(const LoadedModel& model, const MachineRates& rates);

@@ -271,9 +271,9 @@ void EngineImpl::FailEpoch(const Status& status) {
   }
   const bool stopping = stop_.load();
   EndEpoch(stopping ? Finish::kCancelled : Finish::kLost);
-  if (superseded || stopping) return;
+  if (superseded || stopping || !on_epoch_failed_) return;
   CHOIR_LOG(warn, "epoch {} failed: {}", failed->generation(), MessageOf(status));
-  if (on_epoch_failed_) on_epoch_failed_(failed->generation(), status);
+  on_epoch_failed_(failed->generation(), status);
 }
 
 void EngineImpl::CountStep(const StepPlan& plan, double seconds) {

@@ -30,6 +30,12 @@ TEST(ModelFloorTest, AGreatBatchIsBoundByProducts) {
   EXPECT_DOUBLE_EQ(DecodeFloor(Dense(), 1 << 20, 0), 1e6);
 }
 
+TEST(ModelFloorTest, BytesAloneCountWhereTheMultiplyRateIsNotKnown) {
+  FloorInput in = Dense();
+  in.flops_per_s = 0;
+  EXPECT_DOUBLE_EQ(DecodeFloor(in, 8, 0), 8000.0);
+}
+
 TEST(ModelFloorTest, MoreRowsReachMoreExpertsButNeverMoreThanAll) {
   ModelInfo info;
   info.active_weight_bytes = 100 + 2 * 10;
