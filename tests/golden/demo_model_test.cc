@@ -11,6 +11,9 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "common/base/clock.h"
+#include "router/text/chat_template.h"
+#include "router/text/tokenizer.h"
 #include "tests/support/local_group.h"
 
 namespace choir {
@@ -119,6 +122,24 @@ TEST_F(DemoModelGolden, AnswersTheTenQuestionsTokenForToken) {
   });
   for (size_t q = 0; q < num; ++q) {
     EXPECT_EQ(answers[q], Answer(q)) << expected_["questions"][q]["question"];
+  }
+}
+
+TEST_F(DemoModelGolden, QuestionsBecomeTheirTokensAndAnswersTheirText) {
+  const auto tokenizer = Tokenizer::Load(directory_);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto chat_template = ChatTemplate::Load(directory_);
+  ASSERT_TRUE(chat_template.ok()) << chat_template.status();
+  for (const nlohmann::json& q : expected_["questions"]) {
+    const nlohmann::ordered_json message = {{"role", "user"}, {"content", q["question"]}};
+    const nlohmann::ordered_json request = {{"messages", nlohmann::ordered_json::array({message})},
+                                            {"add_generation_prompt", true}};
+    const auto prompt = (*chat_template)->Render(request, Clock::Real(), {});
+    ASSERT_TRUE(prompt.ok()) << prompt.status();
+    EXPECT_EQ(*prompt, q["prompt"].get<std::string>());
+    EXPECT_EQ(*(*tokenizer)->Encode(*prompt, false), q["prompt_ids"].get<Ids>());
+    EXPECT_EQ(*(*tokenizer)->Decode(q["output_ids"].get<Ids>(), true),
+              q["text"].get<std::string>());
   }
 }
 
