@@ -5,7 +5,7 @@
 
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 bool EndsWithWord(std::string_view text) {
@@ -141,4 +141,4 @@ std::optional<int32_t> AddedTokens::Id(std::string_view content) const {
   return it->second;
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -13,7 +13,7 @@
 
 #include "common/base/status.h"
 
-namespace choir {
+namespace choir::text {
 
 struct AddedToken {
   std::string content;
@@ -77,4 +77,4 @@ class AddedTokens {
   Trie normalized_;
 };
 
-}  // namespace choir
+}  // namespace choir::text

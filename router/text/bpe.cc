@@ -6,7 +6,7 @@
 
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 constexpr size_t kCachedWords = 1 << 14;
@@ -309,4 +309,4 @@ void Bpe::EncodeWord(std::string_view word, BpeScratch* scratch, std::vector<int
   }
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -14,7 +14,7 @@
 
 #include "common/base/status.h"
 
-namespace choir {
+namespace choir::text {
 
 inline constexpr int32_t kTokenIdMax = (1 << 22) - 1;
 
@@ -128,4 +128,4 @@ class Bpe {
   bool raw_bytes_ = false;
 };
 
-}  // namespace choir
+}  // namespace choir::text

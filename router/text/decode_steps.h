@@ -14,7 +14,7 @@
 #include "router/text/partial_match.h"
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 
 using DecodeTexts = std::vector<std::string>;
 
@@ -235,4 +235,4 @@ class SpaceJoinStep : public DecodeStep {
   bool first_ = true;
 };
 
-}  // namespace choir
+}  // namespace choir::text

@@ -4,7 +4,7 @@
 
 #include "router/text/decode_steps.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 using Texts = DecodeTexts;
@@ -197,4 +197,4 @@ Status Decoder::ReadStrip(const JsonField& field) {
   return {};
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -12,7 +12,7 @@
 
 #include "router/text/json_fields.h"
 
-namespace choir {
+namespace choir::text {
 
 // One step of one text. Steps work on tokens until one joins them (Fuse, ByteLevel); from there on
 // the text comes as chunks of a single token.
@@ -62,4 +62,4 @@ class Decoder {
   bool joined_ = false;  // by a step so far
 };
 
-}  // namespace choir
+}  // namespace choir::text

@@ -7,16 +7,17 @@ namespace choir {
 
 struct StreamingDetokenizer::Impl {
   const Tokenizer* tokenizer;
-  const HfTokenizer* hf;  // null: another implementation, whose tokens are joined by their bytes
+  const text::HfTokenizer*
+      hf;  // null: another implementation, whose tokens are joined by their bytes
   bool skip_special;
-  DecodeStream stream;
+  text::DecodeStream stream;
   std::string held;  // without hf: bytes of an unfinished character
 };
 
 StreamingDetokenizer::StreamingDetokenizer(const Tokenizer* tokenizer, bool skip_special)
     : impl_(std::make_unique<Impl>()) {
   impl_->tokenizer = tokenizer;
-  impl_->hf = dynamic_cast<const HfTokenizer*>(tokenizer);
+  impl_->hf = dynamic_cast<const text::HfTokenizer*>(tokenizer);
   impl_->skip_special = skip_special;
   if (impl_->hf != nullptr) impl_->stream = impl_->hf->StartDecode();
 }

@@ -2,7 +2,7 @@
 
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 // Workspaces kept for the next Encode; more may be at work at once.
@@ -130,4 +130,4 @@ std::optional<int32_t> HfTokenizer::TokenId(std::string_view content) const {
   return id ? id : bpe_.Id(content);
 }
 
-}  // namespace choir
+}  // namespace choir::text

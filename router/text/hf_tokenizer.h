@@ -16,7 +16,7 @@
 #include "router/text/pre_tokenizer.h"
 #include "router/text/tokenizer.h"
 
-namespace choir {
+namespace choir::text {
 
 class HfTokenizer : public Tokenizer {
  public:
@@ -75,4 +75,4 @@ class HfTokenizer : public Tokenizer {
   mutable std::vector<std::unique_ptr<Workspace>> idle_;  // guarded by mu_; bounded
 };
 
-}  // namespace choir
+}  // namespace choir::text

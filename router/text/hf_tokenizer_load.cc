@@ -6,7 +6,7 @@
 #include "router/text/hf_tokenizer.h"
 #include "router/text/post_processor.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 constexpr char kFile[] = "tokenizer.json: ";
@@ -201,17 +201,22 @@ Status HfTokenizer::ReadConfig(const nlohmann::json& config) {
   return {};
 }
 
+}  // namespace choir::text
+
+namespace choir {
+
 StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
   CHOIR_ASSIGN_OR_RETURN(const nlohmann::json tokenizer,
-                         ReadPublishedJson(model_dir + "/tokenizer.json", "tokenizer.json"));
+                         text::ReadJsonFile(model_dir + "/tokenizer.json", "tokenizer.json"));
   nlohmann::json config;
-  auto read = ReadPublishedJson(model_dir + "/tokenizer_config.json", "tokenizer_config.json");
+  auto read = text::ReadJsonFile(model_dir + "/tokenizer_config.json", "tokenizer_config.json");
   if (read.ok()) {
     config = *std::move(read);
   } else if (!absl::IsNotFound(read.status())) {
     return read.status();
   }
-  CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> made, HfTokenizer::FromJson(tokenizer, config));
+  CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> made,
+                         text::HfTokenizer::FromJson(tokenizer, config));
   return made;
 }
 

@@ -4,14 +4,14 @@
 
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 constexpr std::streamoff kFileBytesMax = 256 << 20;
 
 }  // namespace
 
-StatusOr<nlohmann::json> ParseJsonText(std::string_view text, const std::string& name) {
+StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& name) {
   // nlohmann throws; this is the one place that lets it.
   try {
     return nlohmann::json::parse(text);
@@ -20,7 +20,7 @@ StatusOr<nlohmann::json> ParseJsonText(std::string_view text, const std::string&
   }
 }
 
-StatusOr<nlohmann::json> ReadPublishedJson(const std::string& path, const std::string& name) {
+StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const std::string& name) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) return NotFound("{}: there is no readable file {}", name, path);
   const std::streamoff size = file.tellg();
@@ -31,7 +31,7 @@ StatusOr<nlohmann::json> ReadPublishedJson(const std::string& path, const std::s
   std::string text(static_cast<size_t>(size), '\0');
   file.seekg(0);
   if (!file.read(text.data(), size)) return NotFound("{}: {} cannot be read", name, path);
-  return ParseJsonText(text, name);
+  return ParseJson(text, name);
 }
 
 Status JsonField::Error(std::string_view problem) const {
@@ -46,9 +46,12 @@ Status JsonField::Error(std::string_view problem) const {
 }
 
 JsonField JsonField::operator[](const char* key) const {
-  const auto it = value_->find(key);
-  return JsonField(it == value_->end() ? nullptr : &*it,
-                   path_.ends_with(": ") ? path_ + key : path_ + "." + key);
+  const nlohmann::json* member = nullptr;
+  if (value_ != nullptr && value_->is_object()) {
+    const auto it = value_->find(key);
+    if (it != value_->end()) member = &*it;
+  }
+  return JsonField(member, path_.ends_with(": ") ? path_ + key : path_ + "." + key);
 }
 
 JsonField JsonField::At(size_t index) const {
@@ -92,4 +95,4 @@ StatusOr<int64_t> JsonField::Integer(std::optional<int64_t> fallback, int64_t mi
   return value_->get<int64_t>();
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -10,12 +10,12 @@
 
 #include "common/base/status.h"
 
-namespace choir {
+namespace choir::text {
 
 // The parsed file; NotFound when it is not there, InvalidArgument with the position of a mistake.
 // `name` is what errors call it.
-StatusOr<nlohmann::json> ReadPublishedJson(const std::string& path, const std::string& name);
-StatusOr<nlohmann::json> ParseJsonText(std::string_view text, const std::string& name);
+StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const std::string& name);
+StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& name);
 
 class JsonField {
  public:
@@ -32,7 +32,7 @@ class JsonField {
   // A member (not present() when missing or null) or an element. REQUIRES: object; array and in
   // range.
   JsonField operator[](const char* key) const;
-  JsonField At(size_t index) const;
+  JsonField At(size_t index) const;  // REQUIRES: an array that long
   size_t size() const { return value_->size(); }
 
   Status RequireObject() const;
@@ -48,4 +48,4 @@ class JsonField {
   std::string path_;
 };
 
-}  // namespace choir
+}  // namespace choir::text

@@ -7,7 +7,7 @@
 
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 constexpr int kDepthMax = 16;
@@ -195,4 +195,4 @@ bool Normalizer::Apply(std::string* text, bool* dropped_front, RegexScratch* scr
   return true;
 }
 
-}  // namespace choir
+}  // namespace choir::text

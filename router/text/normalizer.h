@@ -10,7 +10,7 @@
 #include "router/text/json_fields.h"
 #include "router/text/regex.h"
 
-namespace choir {
+namespace choir::text {
 
 // pattern of a Replace or Split: {"String": "..."} or {"Regex": "..."}.
 StatusOr<Pattern> ReadPattern(const JsonField& field);
@@ -43,4 +43,4 @@ class Normalizer {
 bool ReplaceAll(const Pattern& pattern, const std::string& content, std::string* text,
                 RegexScratch* scratch);
 
-}  // namespace choir
+}  // namespace choir::text

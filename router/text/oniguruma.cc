@@ -6,7 +6,7 @@
 #include "router/text/oniguruma_names.h"
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 using oniguruma::IsGeneralCategory;
@@ -390,4 +390,4 @@ StatusOr<std::string> OnigurumaToPcre2(std::string_view pattern) {
   return Translator(pattern).Run();
 }
 
-}  // namespace choir
+}  // namespace choir::text

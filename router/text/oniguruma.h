@@ -7,7 +7,7 @@
 
 #include "common/base/status.h"
 
-namespace choir {
+namespace choir::text {
 
 // The pattern for PCRE2 with UTF, UCP and MULTILINE (Ruby's ^ and $ always match at lines).
 // InvalidArgument names a construct that has no equal.
@@ -17,4 +17,4 @@ namespace choir {
 //   sets a{2}+    (?:a{2})+, not possessive     a{,2}  a{0,2}     (?m) "dot matches newline"
 StatusOr<std::string> OnigurumaToPcre2(std::string_view pattern);
 
-}  // namespace choir
+}  // namespace choir::text

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace choir::oniguruma {
+namespace choir::text::oniguruma {
 
 inline constexpr char kSpace[] = R"(\p{White_Space})";
 inline constexpr char kNoSpace[] = R"(\P{White_Space})";
@@ -41,4 +41,4 @@ inline std::string_view NamedClass(const std::string& lower) {
   return {};
 }
 
-}  // namespace choir::oniguruma
+}  // namespace choir::text::oniguruma

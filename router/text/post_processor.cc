@@ -2,7 +2,7 @@
 
 #include <utility>
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 constexpr int kDepthMax = 16;
@@ -98,4 +98,4 @@ StatusOr<PostProcessor> PostProcessor::Read(const JsonField& field, int32_t id_e
   return post;
 }
 
-}  // namespace choir
+}  // namespace choir::text

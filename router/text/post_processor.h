@@ -8,7 +8,7 @@
 
 #include "router/text/json_fields.h"
 
-namespace choir {
+namespace choir::text {
 
 struct PostProcessor {
   std::vector<int32_t> before;
@@ -19,4 +19,4 @@ struct PostProcessor {
   static StatusOr<PostProcessor> Read(const JsonField& field, int32_t id_end);
 };
 
-}  // namespace choir
+}  // namespace choir::text

@@ -7,7 +7,7 @@
 #include "router/text/normalizer.h"
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 using Piece = PreTokenizer::Piece;
@@ -287,4 +287,4 @@ bool PreTokenizer::Run(const Piece& piece, PreTokenizerScratch* scratch, Sink* w
   return Frame(*this, 0, scratch, words).Take(piece);
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -11,7 +11,7 @@
 #include "router/text/json_fields.h"
 #include "router/text/regex.h"
 
-namespace choir {
+namespace choir::text {
 
 struct PreTokenizerScratch {
   RegexScratch regex;
@@ -63,4 +63,4 @@ class PreTokenizer {
   bool ends_with_byte_level_ = false;
 };
 
-}  // namespace choir
+}  // namespace choir::text

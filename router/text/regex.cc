@@ -9,7 +9,7 @@
 #include "router/text/oniguruma.h"
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 // A search starts with a small limit and is repeated with a larger one when that was too small: so
@@ -175,4 +175,4 @@ bool MatchIterator::Next(MatchRange* match) {
   return true;
 }
 
-}  // namespace choir
+}  // namespace choir::text

@@ -10,7 +10,7 @@
 
 #include "common/base/status.h"
 
-namespace choir {
+namespace choir::text {
 
 // Memory of searches and the budget of one Encode. One thread.
 class RegexScratch {
@@ -89,4 +89,4 @@ class MatchIterator {
   bool budget_spent_ = false;
 };
 
-}  // namespace choir
+}  // namespace choir::text

@@ -9,7 +9,7 @@
 #include "router/text/hf_tokenizer.h"
 #include "router/text/unicode.h"
 
-namespace choir {
+namespace choir::text {
 namespace {
 
 using Json = nlohmann::json;
@@ -120,4 +120,4 @@ TEST(TokenizerGolden, CutsTextIntoTheSameWords) {
 }
 
 }  // namespace
-}  // namespace choir
+}  // namespace choir::text
