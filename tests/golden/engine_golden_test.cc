@@ -21,7 +21,7 @@ struct Manner {
   int threads = 1;
   int64_t step_tokens = 512;
   bool together = true;     // all prompts at once, else one after the other
-  bool few_blocks = false;  // forces preemption
+  bool few_blocks = false;  // sequences wait for blocks and take them from each other
   double temperature = 0.0;
   std::string dtype = "f32";
 };

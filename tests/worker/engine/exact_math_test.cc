@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "worker/engine/exact_math_variant.h"
 #include "worker/engine/philox.h"
 
 namespace choir {
@@ -90,6 +91,11 @@ TEST(ExactMathTest, TheVectorFormsAgreeWithTheScalarOnes) {
     ASSERT_EQ(weights[i], ExactWeight(static_cast<double>(values[i]) * 1.7)) << i;
     sum += ExactExp(values[i]);
   }
+  std::vector<uint64_t> portable(values.size());
+  PortableExactLoops().weights(values.data(), values.size(), 0.0, 1.7, portable.data());
+  EXPECT_EQ(weights, portable);
+  EXPECT_EQ(ExactExpSum(values, 0.0),
+            PortableExactLoops().exp_sum(values.data(), values.size(), 0.0));
   EXPECT_EQ(weights[0], uint64_t{1} << 44);
   EXPECT_EQ(weights[77], 0u);
   EXPECT_EQ(weights[78], 0u);
