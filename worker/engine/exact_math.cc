@@ -15,6 +15,8 @@ void WeightsPortable(const float* values, size_t n, double max, double scale, ui
 
 double ExpSumPortable(const float* values, size_t n, double max) { return ExpSum(values, n, max); }
 
+size_t BestPortable(const float* values, size_t n) { return Best(values, n); }
+
 const ExactLoops& Chosen() {
   static const ExactLoops loops = ChooseExactLoops();
   return loops;
@@ -22,7 +24,7 @@ const ExactLoops& Chosen() {
 
 }  // namespace
 
-ExactLoops PortableExactLoops() { return {WeightsPortable, ExpSumPortable}; }
+ExactLoops PortableExactLoops() { return {WeightsPortable, ExpSumPortable, BestPortable}; }
 
 double ExactExp(double x) { return Exp(x); }
 
@@ -53,6 +55,10 @@ void ExactWeights(std::span<const float> values, double max, double scale,
 
 double ExactExpSum(std::span<const float> values, double max) {
   return Chosen().exp_sum(values.data(), values.size(), max);
+}
+
+size_t BestIndex(std::span<const float> values) {
+  return Chosen().best(values.data(), values.size());
 }
 
 }  // namespace choir

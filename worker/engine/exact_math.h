@@ -7,6 +7,7 @@
 // token's, tokens below 2^-45 of it weigh nothing, and 2^19 of them cannot overflow 64 bits.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -24,5 +25,8 @@ void ExactWeights(std::span<const float> values, double max, double scale,
 
 // Σ ExactExp(values[i] - max) in a fixed order, NaN counting 0.
 double ExactExpSum(std::span<const float> values, double max);
+
+// The first index of the greatest value; 0 when all are NaN or minus infinity.
+size_t BestIndex(std::span<const float> values);
 
 }  // namespace choir

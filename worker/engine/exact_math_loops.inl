@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <limits>
 
 #include "worker/engine/exact_math.h"
 
@@ -67,6 +68,37 @@ CHOIR_INLINE double ExpSum(const float* values, size_t n, double max) {
   double sum = 0.0;
   for (const double lane : lanes) sum += lane;
   return sum;
+}
+
+// The first index of the greatest value; NaN is never it. In blocks, so that the compare is
+// vectorized and only one block has to be searched.
+CHOIR_INLINE size_t Best(const float* values, size_t n) {
+  constexpr size_t kBlock = 256, kWide = 16;
+  constexpr float kLeast = -std::numeric_limits<float>::infinity();
+  size_t best_block = 0;
+  float best = kLeast;
+  for (size_t begin = 0; begin < n; begin += kBlock) {
+    float lanes[kWide];
+    for (float& lane : lanes) lane = kLeast;
+    const size_t end = std::min(n, begin + kBlock);
+    size_t i = begin;
+    for (; i + kWide <= end; i += kWide) {
+      for (size_t j = 0; j < kWide; ++j) {
+        lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+      }
+    }
+    for (; i < end; ++i) lanes[0] = values[i] > lanes[0] ? values[i] : lanes[0];
+    float block_best = kLeast;
+    for (const float lane : lanes) block_best = lane > block_best ? lane : block_best;
+    if (block_best > best) {
+      best = block_best;
+      best_block = begin;
+    }
+  }
+  if (best == kLeast) return 0;
+  size_t index = best_block;
+  while (values[index] != best) ++index;
+  return index;
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace choir {
 struct ExactLoops {
   void (*weights)(const float* values, size_t n, double max, double scale, uint64_t* out);
   double (*exp_sum)(const float* values, size_t n, double max);
+  size_t (*best)(const float* values, size_t n);
 };
 
 ExactLoops PortableExactLoops();

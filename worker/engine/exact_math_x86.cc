@@ -13,10 +13,12 @@ namespace {
   return ExpSum(values, n, max);
 }
 
+[[gnu::target("avx2")]] size_t BestAvx2(const float* values, size_t n) { return Best(values, n); }
+
 }  // namespace
 
 ExactLoops ChooseExactLoops() {
-  if (__builtin_cpu_supports("avx2")) return {WeightsAvx2, ExpSumAvx2};
+  if (__builtin_cpu_supports("avx2")) return {WeightsAvx2, ExpSumAvx2, BestAvx2};
   return PortableExactLoops();
 }
 

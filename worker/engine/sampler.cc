@@ -15,17 +15,7 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr size_t kHeapMax = 512;  // above, selection beats a heap
 
-int32_t BestId(std::span<const float> values) {
-  size_t best = 0;
-  float best_value = kMinusInfinity;
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (values[i] > best_value) {
-      best_value = values[i];
-      best = i;
-    }
-  }
-  return static_cast<int32_t>(best);
-}
+int32_t BestId(std::span<const float> values) { return static_cast<int32_t>(BestIndex(values)); }
 
 float ValueAt(std::span<const float> values, int32_t id) {
   const float v = values[static_cast<size_t>(id)];

@@ -102,5 +102,21 @@ TEST(ExactMathTest, TheVectorFormsAgreeWithTheScalarOnes) {
   EXPECT_NEAR(ExactExpSum(values, 0.0), sum, 1e-12);
 }
 
+TEST(ExactMathTest, BestIndexIsTheFirstOfTheGreatest) {
+  std::mt19937 rng(3);
+  for (int i = 0; i < 2000; ++i) {
+    std::vector<float> values(1 + rng() % 1200);
+    for (float& v : values) v = static_cast<float>(rng() % 50) - 25.0f;
+    if (i % 3 == 0) values[rng() % values.size()] = std::numeric_limits<float>::quiet_NaN();
+    size_t expected = 0;
+    float best = -std::numeric_limits<float>::infinity();
+    for (size_t j = 0; j < values.size(); ++j) {
+      if (values[j] > best) best = values[expected = j];
+    }
+    ASSERT_EQ(BestIndex(values), expected);
+    ASSERT_EQ(PortableExactLoops().best(values.data(), values.size()), expected);
+  }
+}
+
 }  // namespace
 }  // namespace choir
