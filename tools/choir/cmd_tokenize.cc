@@ -1,8 +1,8 @@
 // `choir tokenize` and `choir detokenize`: JSON lines in, JSON lines out.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <functional>
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -27,6 +27,25 @@ StatusOr<Json> ParseLine(const std::string& line) {
   }
 }
 
+// Lines of stdin, of any length and with any bytes.
+class LineReader {
+ public:
+  ~LineReader() { std::free(buffer_); }
+
+  // Without its end; false: there is none.
+  bool Next(std::string* line) {
+    const ssize_t size = getline(&buffer_, &capacity_, stdin);
+    if (size < 0) return false;
+    line->assign(buffer_, static_cast<size_t>(size));
+    if (line->ends_with('\n')) line->pop_back();
+    return true;
+  }
+
+ private:
+  char* buffer_ = nullptr;
+  size_t capacity_ = 0;
+};
+
 // Every line of stdin through `convert`. The first bad line ends it: exit code 1.
 int ConvertLines(const char* program, const std::string& model_dir, const Convert& convert) {
   const auto tokenizer = Tokenizer::Load(model_dir);
@@ -35,24 +54,26 @@ int ConvertLines(const char* program, const std::string& model_dir, const Conver
                  MessageOf(tokenizer.status()).c_str());
     return 1;
   }
-  std::ios::sync_with_stdio(false);
+  LineReader lines;
   std::string line;
-  for (int64_t number = 1; std::getline(std::cin, line); ++number) {
+  for (int64_t number = 1; lines.Next(&line); ++number) {
     auto out = ParseLine(line);
     if (out.ok()) out = convert(**tokenizer, *out);
     if (!out.ok()) {
-      std::cout.flush();
+      std::fflush(stdout);
       std::fprintf(stderr, "%s: line %lld: %s\n", program, static_cast<long long>(number),
                    MessageOf(out.status()).c_str());
       return 1;
     }
-    std::cout << out->dump() << '\n';
+    // Only ASCII, because some readers of lines also break them at U+0085 or U+2028.
+    std::printf("%s\n", out->dump(-1, ' ', true).c_str());
   }
-  std::cout.flush();
-  return std::cout ? 0 : 1;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  std::fprintf(stderr, "%s: stdout cannot be written\n", program);
+  return 1;
 }
 
-// The options both have. False: only JSON lines are spoken, and --json says so.
+// The options both have. Only JSON lines are spoken, and --json says so.
 struct LineOptions {
   std::string model_dir;
   bool json = false;

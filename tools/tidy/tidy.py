@@ -57,6 +57,7 @@ def check_includes(name, lines):
 
 
 def strip_comment(line):
+    line = re.sub(r"'(\\.|[^'\\])'", "' '", line)
     return re.sub(r'"(\\.|[^"\\])*"', '""', line).split("//")[0]
 
 

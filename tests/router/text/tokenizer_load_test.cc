@@ -2,9 +2,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "router/text/hf_tokenizer.h"
 
@@ -253,6 +255,23 @@ TEST(Tokenizer, ReadsIllFormedTextAsReplacementCharacters) {
   tokenizer["model"]["vocab"]["\uFFFD"] = 6;
   EXPECT_EQ(*Make(tokenizer)->Encode("a\xFF\xE4\xB8z\xE4", false),
             (std::vector<int32_t>{0, 6, 6, 6}));
+}
+
+TEST(Tokenizer, EncodesTheSameOnManyThreadsAtOnce) {
+  const auto loaded =
+      choir::Tokenizer::Load(std::string(CHOIR_SOURCE_DIR) + "/tests/golden/tokenizer/qwen");
+  ASSERT_TRUE(loaded.ok());
+  const std::string text = "The choir sings <|begin|> for 10 weeks, caf\u00e9 \n\n end";
+  const auto expected = *(*loaded)->Encode(text, true);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int round = 0; round < 200; ++round) wrong += *(*loaded)->Encode(text, true) != expected;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST(Tokenizer, MergesLongWordsAsShortOnes) {
