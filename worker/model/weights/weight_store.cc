@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <thread>
+#include <tuple>
 
 #include "common/base/check.h"
 
@@ -162,7 +163,7 @@ Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>&
   // In file order, so that a disk reads forward.
   std::vector<const StoredTensor*> mapped(mapped_.begin(), mapped_.end());
   std::sort(mapped.begin(), mapped.end(), [](const StoredTensor* a, const StoredTensor* b) {
-    return std::pair(a->file->path(), a->info.offset) < std::pair(b->file->path(), b->info.offset);
+    return std::tie(a->file->path(), a->info.offset) < std::tie(b->file->path(), b->info.offset);
   });
   uint64_t small = 0;  // bytes not reported yet
   for (const StoredTensor* t : mapped) {
