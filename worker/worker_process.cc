@@ -255,13 +255,15 @@ bool WorkerProcess::DrainIsOver() {
     std::lock_guard lock(mu_);
     facts = facts_;
   }
-  const bool draining = facts.draining || facts.group.group_drain != DrainStage::kNone;
   const bool empty = server_->num_sequences() == 0;
   if (group_ != nullptr) {
-    // A rank that only follows another's drain says so too: the group waits for its sequences.
-    group_->SetDrain(!draining ? DrainStage::kNone
-                     : empty   ? DrainStage::kDone
-                               : DrainStage::kRunning);
+    DrainStage own = DrainStage::kNone;
+    if (facts.draining) {
+      own = empty ? DrainStage::kDone : DrainStage::kRunning;
+    } else if (facts.group.group_drain != DrainStage::kNone && empty) {
+      own = DrainStage::kIdle;
+    }
+    group_->SetDrain(own);
   }
   if (!facts.draining || !empty) return false;
   // Nobody waits for a rank that serves no epoch.

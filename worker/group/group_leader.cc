@@ -202,12 +202,12 @@ std::string GroupLeader::WaitingFor() const {
 }
 
 DrainStage GroupLeader::GroupDrain() const {
-  bool any = false, all = true;  // of those who are there: a dead rank holds nothing any more
+  bool leaves = false, empty = true;  // of those who are there: a dead rank holds nothing any more
   for (const auto& [rank, member] : members_) {
-    any = any || member.drain != DrainStage::kNone;
-    all = all && member.drain == DrainStage::kDone;
+    leaves |= member.drain == DrainStage::kRunning || member.drain == DrainStage::kDone;
+    empty &= member.drain == DrainStage::kDone || member.drain == DrainStage::kIdle;
   }
-  return !any ? DrainStage::kNone : all ? DrainStage::kDone : DrainStage::kRunning;
+  return !leaves ? DrainStage::kNone : empty ? DrainStage::kDone : DrainStage::kRunning;
 }
 
 void GroupLeader::Tell(GroupActions* out) {

@@ -7,7 +7,9 @@
 
 namespace choir {
 
-enum class DrainStage : uint8_t { kNone, kRunning, kDone };
+// Of a rank: kRunning and kDone mean that it leaves, with and without sequences of its own; kIdle
+// that it only follows another's drain and has none. Of the group: kDone when no rank has any.
+enum class DrainStage : uint8_t { kNone, kRunning, kDone, kIdle };
 
 // A rank introduces itself.
 struct MemberHello {

@@ -189,6 +189,8 @@ DrainStage FromWire(v1::DrainStage wire) {
       return DrainStage::kRunning;
     case v1::DRAIN_DONE:
       return DrainStage::kDone;
+    case v1::DRAIN_IDLE:
+      return DrainStage::kIdle;
     default:
       return DrainStage::kNone;
   }
@@ -200,6 +202,8 @@ v1::DrainStage ToWire(DrainStage stage) {
       return v1::DRAIN_RUNNING;
     case DrainStage::kDone:
       return v1::DRAIN_DONE;
+    case DrainStage::kIdle:
+      return v1::DRAIN_IDLE;
     case DrainStage::kNone:
       break;
   }

@@ -209,12 +209,10 @@ TEST_F(GroupLeaderTest, AGroupDrainsAsOne) {
   ASSERT_NE(Get<TellGroup>(out), nullptr);
   EXPECT_EQ(Get<TellGroup>(out)->drain, DrainStage::kRunning);
   leader_.OnDrain(11, DrainStage::kDone, At(0s));
-  leader_.OnDrain(10, DrainStage::kDone, At(0s));
-  out = leader_.OnDrain(12, DrainStage::kDone, At(0s));
+  leader_.OnDrain(10, DrainStage::kIdle, At(0s));
+  out = leader_.OnDrain(12, DrainStage::kIdle, At(0s));
   ASSERT_NE(Get<TellGroup>(out), nullptr);
   EXPECT_EQ(Get<TellGroup>(out)->drain, DrainStage::kDone);
-  leader_.OnDrain(10, DrainStage::kNone, At(0s));
-  leader_.OnDrain(12, DrainStage::kNone, At(0s));
   out = leader_.OnLeft(11, At(1s));
   EXPECT_EQ(Get<TellGroup>(out)->drain, DrainStage::kNone) << "the one that drained is gone";
 }

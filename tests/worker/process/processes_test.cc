@@ -193,6 +193,20 @@ TEST(WorkerProcesses, TwoRanksGiveTheTokensOfOneAndComeBackFromTheLossOfEither) 
   EXPECT_EQ(follower->Wait(), 0);
 }
 
+TEST(WorkerProcesses, AGroupWaitsForARankThatDrainsAndServesAgainWithItsSuccessor) {
+  auto leader = Leader();
+  auto follower = Follower(*leader);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  ASSERT_TRUE(follower->Logs("ready in epoch")) << follower->log();
+  follower->Signal(SIGTERM);
+  EXPECT_EQ(follower->Wait(), 0);
+  follower = Follower(*leader);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  ASSERT_TRUE(follower->Logs("ready in epoch")) << follower->log();
+  v1::Finish finish = v1::FINISH_NONE;
+  EXPECT_EQ(Generate(leader->Address("grpc"), 3, &finish).size(), 3u);
+}
+
 TEST(WorkerProcesses, ARankWithAnotherModelIsRefusedByName) {
   auto leader = Leader();
   Child other({"--ranks", "2", "--rank", "1", "--leader", leader->Address("grpc")},

@@ -126,7 +126,8 @@ TEST(Convert, KeepsHelloPlanAndStatusOverTheWire) {
   EXPECT_EQ(plan.segment, "/proc/1/fd/2");
   ASSERT_EQ(plan.members.size(), 1u);
   EXPECT_EQ(plan.members[0].incarnation, 5u);
-  for (const DrainStage stage : {DrainStage::kNone, DrainStage::kRunning, DrainStage::kDone}) {
+  for (const DrainStage stage :
+       {DrainStage::kNone, DrainStage::kRunning, DrainStage::kDone, DrainStage::kIdle}) {
     EXPECT_EQ(FromWire(ToWire(stage)), stage);
   }
   EXPECT_EQ(FromWire(ToWire(Unavailable("gone"))), Unavailable("gone"));
