@@ -22,6 +22,15 @@ int64_t UsableCores() {
   return std::max(CPU_COUNT(&cores), 1);
 }
 
+bool IsHostAndPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (colon == std::string::npos || colon == 0) return false;
+  const std::string port = address.substr(colon + 1);
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      port.find_first_not_of("0123456789") == std::string::npos;
+  return digits && std::stoi(port) >= 1 && std::stoi(port) <= 65535;
+}
+
 void AddModelOptions(OptionSet* options, WorkerConfig* c) {
   options->Add(&c->model_dir, {.key = "model",
                                .flag = "--model",
@@ -114,6 +123,9 @@ Status CheckAndComplete(WorkerConfig* c) {
   }
   if (c->rank > 0 && c->leader.empty()) {
     return InvalidArgument("--leader: rank {} needs the address of rank 0", c->rank);
+  }
+  if (!c->leader.empty() && !IsHostAndPort(c->leader)) {
+    return InvalidArgument("--leader {}: must be HOST:PORT, as rank 0 prints it", c->leader);
   }
   if (c->cpu_path != "auto" && c->cpu_path != "reference") {
     const auto paths = CpuPaths();

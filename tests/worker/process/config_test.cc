@@ -41,6 +41,8 @@ TEST(WorkerConfig, RefusesWhatCannotBe) {
       {},
       {"--model", "m", "--rank", "2", "--ranks", "2", "--leader", "h:1"},
       {"--model", "m", "--rank", "1", "--ranks", "2"},
+      {"--model", "m", "--rank", "1", "--ranks", "2", "--leader", "host"},
+      {"--model", "m", "--rank", "1", "--ranks", "2", "--leader", "host:0"},
       {"--model", "m", "--cpu-path", "abacus"},
       {"--model", "m", "--kv-bytes", "1"},
       {"--model", "m", "--no-such-flag", "1"},
