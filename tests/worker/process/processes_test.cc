@@ -10,7 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstring>
+#include <atomic>
+#include <thread>
 
 #include "choir/v1/worker.grpc.pb.h"
 #include "common/base/check.h"
@@ -191,6 +192,31 @@ TEST(WorkerProcesses, TwoRanksGiveTheTokensOfOneAndComeBackFromTheLossOfEither) 
   leader->Signal(SIGTERM);
   EXPECT_EQ(leader->Wait(), 0);
   EXPECT_EQ(follower->Wait(), 0);
+}
+
+TEST(WorkerProcesses, ALossWhileStepsRunGivesSequencesBackAndTheGroupReforms) {
+  auto leader = Leader();
+  auto follower = Follower(*leader);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  ASSERT_TRUE(follower->Logs("ready in epoch")) << follower->log();
+  v1::Finish finish = v1::FINISH_NONE;
+  std::atomic<int> answers{0};
+  std::jthread asker([&, address = leader->Address("grpc")] {
+    // Always something is running, until the loss hits it.
+    while (finish != v1::FINISH_LOST && answers < 10000) {
+      (void)Generate(address, 100, &finish);
+      ++answers;
+      answers.notify_all();
+    }
+  });
+  answers.wait(0);
+  follower->Signal(SIGKILL);
+  EXPECT_EQ(follower->Wait(), -SIGKILL);
+  asker.join();
+  EXPECT_EQ(finish, v1::FINISH_LOST);
+  follower = Follower(*leader);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  EXPECT_EQ(Generate(leader->Address("grpc"), 5, &finish).size(), 5u);
 }
 
 TEST(WorkerProcesses, AGroupWaitsForARankThatDrainsAndServesAgainWithItsSuccessor) {
