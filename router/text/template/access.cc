@@ -129,7 +129,8 @@ StatusOr<Value> Slice(Runtime& rt, const Value& v, const Value& start, const Val
   for (; by > 0 ? from < to : from > to; from += by) {
     out.push_back(v.List().items[static_cast<size_t>(from)]);
   }
-  return rt.List(std::move(out), v.List().type);
+  return rt.List(std::move(out),
+                 v.List().type == ListType::kTuple ? ListType::kTuple : ListType::kList);
 }
 
 }  // namespace choir::tmpl

@@ -199,6 +199,8 @@ Status Interpreter::BindParameters(const MacroObject& function, const Args& args
   const size_t count = macro.parameters.size();
   const size_t first_default = count - macro.defaults.size();
   std::vector<bool> used(args.named.size(), false);
+  // A default that names a parameter not bound yet does not see an outer variable.
+  for (const auto& [symbol, name] : macro.parameters) scope->Set(symbol, Value::Absent());
   for (size_t i = 0; i < count; ++i) {
     const auto& [symbol, name] = macro.parameters[i];
     Value v = i < args.positional.size() ? args.positional[i] : Value::Absent();

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "router/text/template/value.h"
+#include "router/text/template/runtime.h"
 
 namespace choir::tmpl {
 
@@ -32,5 +32,13 @@ Builtin FindIn(const NamedBuiltin (&table)[N], const std::string& name) {
 // "a.b.0": an item of an item, as the attribute arguments of filters name it. `absent` replaces
 // undefined steps unless it is kAbsent.
 StatusOr<Value> GetPath(Runtime& rt, Value item, const Value& path, const Value& absent);
+
+// What is wrong with a generator's arguments shows when it is first asked for an item.
+template <Builtin kFilter>
+StatusOr<Value> Lazy(Runtime& rt, const Value& self, const Args& args) {
+  const StatusOr<Value> result = kFilter(rt, self, args);
+  if (result.ok()) return result;
+  return rt.Iterator(0, [status = result.status()](Value*) -> StatusOr<bool> { return status; });
+}
 
 }  // namespace choir::tmpl

@@ -293,11 +293,24 @@ StatusOr<Value> GroupBy(Runtime& rt, const Value& self, const Args& args) {
 }
 
 constexpr NamedBuiltin kFilters[] = {
-    {"length", LengthFilter}, {"count", LengthFilter}, {"default", Default},   {"d", Default},
-    {"first", First},         {"last", Last},          {"list", ListFilter},   {"reverse", Reverse},
-    {"items", Items},         {"sort", Sort},          {"dictsort", DictSort}, {"unique", Unique},
-    {"min", Extreme<false>},  {"max", Extreme<true>},  {"sum", Sum},           {"batch", Batch},
-    {"slice", SliceFilter},   {"groupby", GroupBy},
+    {"length", LengthFilter},
+    {"count", LengthFilter},
+    {"default", Default},
+    {"d", Default},
+    {"first", First},
+    {"last", Last},
+    {"list", ListFilter},
+    {"reverse", Reverse},
+    {"items", Lazy<Items>},
+    {"sort", Sort},
+    {"dictsort", DictSort},
+    {"unique", Lazy<Unique>},
+    {"min", Extreme<false>},
+    {"max", Extreme<true>},
+    {"sum", Sum},
+    {"batch", Lazy<Batch>},
+    {"slice", Lazy<SliceFilter>},
+    {"groupby", GroupBy},
 };
 
 }  // namespace

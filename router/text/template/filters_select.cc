@@ -114,11 +114,11 @@ StatusOr<Value> Attr(Runtime& rt, const Value& self, const Args& args) {
 }
 
 constexpr NamedBuiltin kFilters[] = {
-    {"map", Map},
-    {"select", Select<true, false>},
-    {"reject", Select<false, false>},
-    {"selectattr", Select<true, true>},
-    {"rejectattr", Select<false, true>},
+    {"map", Lazy<Map>},
+    {"select", Lazy<Select<true, false>>},
+    {"reject", Lazy<Select<false, false>>},
+    {"selectattr", Lazy<Select<true, true>>},
+    {"rejectattr", Lazy<Select<false, true>>},
     {"attr", Attr},
 };
 

@@ -134,9 +134,10 @@ StatusOr<Value> Truncate(Runtime& rt, const Value& self, const Args& args) {
   if (length < end_chars || leeway < 0) {
     return InvalidArgument("truncate: the length must hold at least '{}'", end);
   }
+  CHOIR_ASSIGN_OR_RETURN(const int64_t chars, Length(self));
+  if (chars <= length + leeway) return self;
   if (!self.IsString()) return InvalidArgument("truncate needs a string, not '{}'", TypeName(self));
   const std::string& text = self.Text();
-  if (static_cast<int64_t>(CountChars(text)) <= length + leeway) return self;
   std::string cut = text.substr(0, ByteOffset(text, static_cast<size_t>(length - end_chars)));
   const size_t space = cut.rfind(' ');
   if (!BoolArg(a[1], false) && space != std::string::npos) cut.resize(space);

@@ -114,7 +114,10 @@ Status AddRepr(Runtime& rt, const Value& v, Sink* out) {
       return out->Add(FloatRepr(v.AsDouble()));
     case Kind::kString:
       CHOIR_RETURN_IF_ERROR(rt.StepBytes(v.Text().size()));
-      return AddStringRepr(v.Text(), out);
+      if (!v.IsSafe()) return AddStringRepr(v.Text(), out);
+      CHOIR_RETURN_IF_ERROR(out->Add("Markup("));
+      CHOIR_RETURN_IF_ERROR(AddStringRepr(v.Text(), out));
+      return out->Add(")");
     case Kind::kList:
       return AddListRepr(rt, v.List(), out);
     case Kind::kDict:
