@@ -31,6 +31,19 @@ class ChatTemplate {
                                                           const nlohmann::ordered_json& variables);
   virtual ~ChatTemplate() = default;
 
+  // Messages are shown as transformers shows them: keys whose value is null are dropped, except
+  // that null content is "" (clients send it with tool calls); the reasoning of a message is found
+  // as reasoning_content and thinking whichever of reasoning_content, thinking and reasoning it
+  // came as; tools and documents are always defined. Content given as a list of parts reaches the
+  // template as it is when the template loops over content (a `for` over x.content, x['content'],
+  // x.get('content'), a variable named content or one set to such a value); for all other templates
+  // the text parts become one string, joined by line ends, and a part that is not text is an error.
+  // Arguments of tool calls are passed as they come: the caller parses those that are JSON text.
+  // kwargs become variables and win over special tokens.
+  //
+  // Different from Jinja: integers have 64 bits (beyond is an error), there are no complex numbers,
+  // and the tags for inheritance and includes are refused.
+  //
   // request: {"messages":[...], "tools":[...]?, "add_generation_prompt":bool, "kwargs":{...}?}.
   // InvalidArgument carries what raise_exception said or what went wrong, with the line.
   virtual StatusOr<std::string> Render(const nlohmann::ordered_json& request, const Clock& clock,

@@ -21,7 +21,13 @@ class Inspector {
     return program_.symbols[static_cast<size_t>(symbol)];
   }
 
-  // x.content, through filters and conditions but not through method calls, which make other
+  static bool IsContentKey(const Expr& expr) {
+    if (expr.kind != ExprKind::kConst) return false;
+    const Value& key = static_cast<const ConstExpr&>(expr).value;
+    return key.IsString() && key.Text() == "content";
+  }
+
+  // x.content, through filters and conditions but not through other method calls, which make other
   // values.
   bool IsContent(const Expr& expr) const {
     switch (expr.kind) {
@@ -33,9 +39,13 @@ class Inspector {
         return static_cast<const AttrExpr&>(expr).name == "content";
       case ExprKind::kItem: {
         const Expr& index = *static_cast<const ItemExpr&>(expr).index;
-        if (index.kind != ExprKind::kConst) return false;
-        const Value& key = static_cast<const ConstExpr&>(index).value;
-        return key.IsString() && key.Text() == "content";
+        return IsContentKey(index);
+      }
+      case ExprKind::kCall: {  // x.get('content')
+        const auto& call = static_cast<const CallExpr&>(expr);
+        return call.callee->kind == ExprKind::kAttr &&
+               static_cast<const AttrExpr&>(*call.callee).name == "get" &&
+               !call.args.positional.empty() && IsContentKey(*call.args.positional[0]);
       }
       case ExprKind::kFilter: {
         const Expr* operand = static_cast<const FilterExpr&>(expr).operand.get();

@@ -43,7 +43,9 @@ class Lexer {
   }
 
   char At(size_t i) const { return i < text_.size() ? text_[i] : '\0'; }
-  bool Has(size_t i, std::string_view what) const { return text_.substr(i, what.size()) == what; }
+  bool Has(size_t i, std::string_view what) const {
+    return i < text_.size() && text_.substr(i, what.size()) == what;
+  }
 
   void Add(TokenKind kind, std::string text) {
     tokens_.push_back(Token{kind, line_, std::move(text), 0, 0});

@@ -119,7 +119,8 @@ StatusOr<Value> Repeat(Runtime& rt, const Value& sequence, int64_t count) {
     CHOIR_RETURN_IF_ERROR(rt.StepBytes(total));
     std::string out;
     out.reserve(total);
-    for (uint64_t i = 0; total > 0 && i < n; ++i) out += sequence.Text();
+    if (total > 0) out = sequence.Text();
+    while (out.size() < total) out.append(out, 0, total - out.size());  // doubles
     return rt.String(std::move(out), sequence.IsSafe());
   }
   CHOIR_RETURN_IF_ERROR(rt.FitsValues(std::min(total, UINT64_MAX / sizeof(Value))));

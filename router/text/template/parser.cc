@@ -83,7 +83,7 @@ Status Parser::ParseBody(const Ends& ends, std::string_view opener, Body* body) 
   if (++depth_ > kParseDepthMax) {
     return Fail(Now().line, "blocks nest deeper than {}", kParseDepthMax);
   }
-  const int line = Now().line;
+  const int line = at_ > 0 ? tokens_[at_ - 1].line : 1;  // of the tag that opened the body
   for (;;) {
     const Token& token = Now();
     if (token.kind == TokenKind::kEnd) {

@@ -8,7 +8,7 @@ namespace choir::tmpl {
 namespace {
 
 constexpr uint32_t kSmallFinalSigma = 0x3C2, kCapitalSigma = 0x3A3, kSmallSigma = 0x3C3;
-constexpr uint32_t kCapitalSharpS = 0x1E9E, kCapitalIWithDot = 0x130;
+constexpr uint32_t kSharpS = 0xDF, kCapitalSharpS = 0x1E9E, kCapitalIWithDot = 0x130;
 
 // The full case folding; more than one code point marks a letter without a one-letter upper case.
 int FullFold(uint32_t c, utf8proc_int32_t* folded, int capacity) {
@@ -32,10 +32,10 @@ void AppendUpper(std::string* out, uint32_t c) {
 void AppendTitle(std::string* out, uint32_t c) {
   const auto title = static_cast<uint32_t>(utf8proc_totitle(static_cast<utf8proc_int32_t>(c)));
   utf8proc_int32_t folded[8];
-  const int n =
-      c >= 0x80 && title == c && c != kCapitalSharpS && c != kCapitalIWithDot && !IsUpper(c)
-          ? FullFold(c, folded, 8)
-          : 1;
+  const int n = c >= 0x80 && (title == c || c == kSharpS) && c != kCapitalSharpS &&
+                        c != kCapitalIWithDot && !IsUpper(c)
+                    ? FullFold(c, folded, 8)
+                    : 1;
   if (n <= 1) return AppendChar(out, title);
   AppendChar(out, static_cast<uint32_t>(utf8proc_toupper(folded[0])));
   for (int i = 1; i < n; ++i) AppendChar(out, static_cast<uint32_t>(folded[i]));
