@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -41,6 +42,17 @@ class BoundedQueue {
     ready_.wait_for(lock, timeout, [&] { return !items_.empty() || closed_ || woken_; });
     woken_ = false;
     return TakeLocked();
+  }
+
+  // The first item, for several consumers of one queue; nullopt when there was none in time.
+  template <typename Rep, typename Period>
+  std::optional<T> WaitPop(std::chrono::duration<Rep, Period> timeout) {
+    std::unique_lock lock(mu_);
+    ready_.wait_for(lock, timeout, [&] { return !items_.empty() || closed_; });
+    if (items_.empty()) return std::nullopt;
+    std::optional<T> item(std::move(items_.front()));
+    items_.pop_front();
+    return item;
   }
 
   void Wake() {

@@ -6,21 +6,25 @@
 namespace choir {
 
 struct Command {
-  const char* name;     // "audit verify" is one name with a space
+  const char* name;     // "keys add" is one name with a space
   const char* summary;  // one line for --help
   int (*run)(int argc, const char* const* argv);
 };
 
+int RunUp(int argc, const char* const* argv);
+int RunChat(int argc, const char* const* argv);
+int RunStatus(int argc, const char* const* argv);
+int RunKeysAdd(int argc, const char* const* argv);
+int RunKeysList(int argc, const char* const* argv);
+int RunDoctor(int argc, const char* const* argv);
+int RunGenerate(int argc, const char* const* argv);
+int RunLogits(int argc, const char* const* argv);
+int RunTokenize(int argc, const char* const* argv);
+int RunDetokenize(int argc, const char* const* argv);
+int RunTemplate(int argc, const char* const* argv);
 int RunModelDemo(int argc, const char* const* argv);
 int RunModelRandom(int argc, const char* const* argv);
 int RunModelInfo(int argc, const char* const* argv);
-
-// add: int RunX(int argc, const char* const* argv);  and a row of kCommands in main.cc
-int RunLogits(int argc, const char* const* argv);
-int RunTemplate(int argc, const char* const* argv);
-int RunDetokenize(int argc, const char* const* argv);
-int RunTokenize(int argc, const char* const* argv);
-int RunGenerate(int argc, const char* const* argv);
 int RunBenchModel(int argc, const char* const* argv);
 
 }  // namespace choir

@@ -12,16 +12,21 @@ namespace choir {
 namespace {
 
 constexpr Command kCommands[] = {
-    {"model demo", "get the default model (real weights)", RunModelDemo},
+    {"up", "run a whole cluster on this machine", RunUp},
+    {"chat", "talk to a running cluster", RunChat},
+    {"status", "what runs, what it holds, why it is not ready", RunStatus},
+    {"keys add", "make an API key", RunKeysAdd},
+    {"keys list", "list the API keys of a file", RunKeysList},
+    {"doctor", "look at this machine and say what to do", RunDoctor},
+    {"generate", "one answer from a model, without servers", RunGenerate},
     {"logits", "the logits after every position of a list of token ids", RunLogits},
+    {"tokenize", "text to token ids, as JSON lines", RunTokenize},
+    {"detokenize", "token ids to text, as JSON lines", RunDetokenize},
+    {"template", "chat messages through a model's chat template", RunTemplate},
+    {"model demo", "get the default model (real weights)", RunModelDemo},
     {"model random", "make a seeded random model", RunModelRandom},
     {"model info", "describe a model directory", RunModelInfo},
-    {"template", "chat messages through a model's chat template", RunTemplate},
-    {"detokenize", "token ids to text, as JSON lines", RunDetokenize},
-    {"tokenize", "text to token ids, as JSON lines", RunTokenize},
-    {"generate", "one answer from a model, without servers", RunGenerate},
     {"bench model", "how fast a model runs here, against what the machine allows", RunBenchModel},
-    {nullptr, nullptr, nullptr},
 };
 
 void PrintHelp() {
@@ -29,7 +34,7 @@ void PrintHelp() {
       "choir: serve Mixture-of-Experts language models on your own machines.\n\n"
       "usage: choir COMMAND [OPTION...]    (choir COMMAND --help explains)\n\n");
   for (const Command& c : kCommands) {
-    if (c.name != nullptr) std::printf("  %-16s %s\n", c.name, c.summary);
+    std::printf("  %-16s %s\n", c.name, c.summary);
   }
 }
 
@@ -38,7 +43,6 @@ const Command* Find(int argc, char** argv, int* words) {
   const std::string one = argv[1];
   const std::string two = argc > 2 ? one + " " + argv[2] : one;
   for (const Command& c : kCommands) {
-    if (c.name == nullptr) continue;
     if (two == c.name && one != c.name) return *words = 2, &c;
     if (one == c.name) return *words = 1, &c;
   }
@@ -59,7 +63,7 @@ int Main(int argc, char** argv) {
   if (command == nullptr) {
     std::vector<std::string> names;
     for (const Command& c : kCommands) {
-      if (c.name != nullptr) names.emplace_back(c.name);
+      names.emplace_back(c.name);
     }
     const std::string near = NearestName(argv[1], names);
     std::fprintf(stderr, "choir: there is no command '%s'%s; choir --help lists them\n", argv[1],

@@ -1,0 +1,226 @@
+#include "router/identity/keys.h"
+
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/rand.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <set>
+
+#include "common/base/check.h"
+#include "common/config/file_watch.h"
+
+namespace choir {
+namespace {
+
+constexpr std::string_view kPrefix = "ck-";
+
+uint64_t PrefixOf(const Sha256Digest& hash) {
+  uint64_t prefix = 0;
+  std::memcpy(&prefix, hash.data(), sizeof prefix);
+  return prefix;
+}
+
+bool ParseHex(const std::string& text, Sha256Digest* out) {
+  if (text.size() != out->size() * 2) return false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) return false;
+    (*out)[i / 2] = static_cast<uint8_t>(((*out)[i / 2] << 4) | digit);
+  }
+  return true;
+}
+
+std::string Base64Url(const std::vector<uint8_t>& bytes) {
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  std::string out;
+  uint32_t bits = 0;
+  int num_bits = 0;
+  for (const uint8_t b : bytes) {
+    bits = (bits << 8) | b;
+    for (num_bits += 8; num_bits >= 6; num_bits -= 6) {
+      out.push_back(kDigits[(bits >> (num_bits - 6)) & 63]);
+    }
+  }
+  if (num_bits > 0) out.push_back(kDigits[(bits << (6 - num_bits)) & 63]);
+  return out;
+}
+
+std::vector<uint8_t> RandomBytes(size_t n) {
+  std::vector<uint8_t> bytes(n);
+  CHOIR_CHECK(RAND_bytes(bytes.data(), static_cast<int>(n)) == 1);
+  return bytes;
+}
+
+std::string Rfc3339(WallTime time) {
+  const std::time_t seconds = std::chrono::system_clock::to_time_t(
+      std::chrono::time_point_cast<std::chrono::system_clock::duration>(time));
+  std::tm utc = {};
+  gmtime_r(&seconds, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
+Status ReadField(const std::string& key, const std::string& value, KeyRecord* record) {
+  if (key == "id") {
+    record->id = value;
+  } else if (key == "hash") {
+    if (!ParseHex(value, &record->hash)) {
+      return InvalidArgument("hash: 64 lower-case hex digits are needed, not '{}'", value);
+    }
+  } else if (key == "tenant") {
+    CHOIR_RETURN_IF_ERROR(CheckTenantName(value));
+    record->tenant = value;
+  } else if (key == "created") {
+    record->created = value;
+  } else if (key == "revoked") {
+    record->revoked = value;
+  } else {
+    return InvalidArgument("unknown field '{}'; known are id, hash, tenant, created, revoked", key);
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<KeyRecord> ReadRecord(const YAML::Node& node) {
+  KeyRecord record;
+  bool has_hash = false;
+  if (!node.IsMap()) return InvalidArgument("a map is needed");
+  for (const auto& field : node) {
+    const std::string key = field.first.as<std::string>();
+    if (!field.second.IsScalar()) return InvalidArgument("{}: a text is needed", key);
+    CHOIR_RETURN_IF_ERROR(ReadField(key, field.second.as<std::string>(), &record));
+    has_hash |= key == "hash";
+  }
+  if (record.id.empty() || !has_hash || record.tenant.empty()) {
+    return InvalidArgument("id, hash and tenant are needed");
+  }
+  return record;
+}
+
+}  // namespace
+
+Status CheckTenantName(const std::string& tenant) {
+  const bool good = !tenant.empty() && tenant.size() <= 64 &&
+                    std::all_of(tenant.begin(), tenant.end(), [](unsigned char c) {
+                      return std::isalnum(c) || c == '.' || c == '_' || c == '-';
+                    });
+  if (good) return absl::OkStatus();
+  return InvalidArgument("tenant '{}': 1 to 64 of letters, digits, '.', '_' and '-' are needed",
+                         tenant);
+}
+
+StatusOr<std::vector<KeyRecord>> ParseKeys(const std::string& text, const std::string& name) {
+  std::vector<KeyRecord> keys;
+  std::set<std::string> ids;
+  std::set<Sha256Digest> hashes;
+  try {
+    const YAML::Node root = YAML::Load(text);
+    // Also an empty file is refused: it may be one that is being written.
+    if (!root.IsMap() || !root["keys"]) {
+      return InvalidArgument("{}: a map with 'keys' is needed", name);
+    }
+    for (const auto& entry : root) {
+      if (entry.first.as<std::string>() != "keys") {
+        return InvalidArgument("{}: unknown key '{}'; known is keys", name,
+                               entry.first.as<std::string>());
+      }
+    }
+    const YAML::Node list = root["keys"];
+    if (list.IsNull()) return keys;
+    if (!list.IsSequence()) return InvalidArgument("{}: keys: a list is needed", name);
+    if (list.size() > kKeysMax) return InvalidArgument("{}: more than {} keys", name, kKeysMax);
+    for (size_t i = 0; i < list.size(); ++i) {
+      StatusOr<KeyRecord> record = ReadRecord(list[i]);
+      if (!record.ok()) return Annotate(record.status(), fmt::format("{}: keys[{}]", name, i));
+      if (!ids.insert(record->id).second || !hashes.insert(record->hash).second) {
+        return InvalidArgument("{}: keys[{}]: id or hash of '{}' is there twice", name, i,
+                               record->id);
+      }
+      keys.push_back(*std::move(record));
+    }
+  } catch (const YAML::Exception& e) {
+    return InvalidArgument("{}: {}", name, e.what());
+  }
+  return keys;
+}
+
+std::string FormatKeys(const std::vector<KeyRecord>& keys) {
+  YAML::Emitter out;
+  out << YAML::BeginMap << YAML::Key << "keys" << YAML::Value << YAML::BeginSeq;
+  for (const KeyRecord& key : keys) {
+    out << YAML::Flow << YAML::BeginMap;
+    out << YAML::Key << "id" << YAML::Value << key.id;
+    out << YAML::Key << "hash" << YAML::Value << YAML::DoubleQuoted << ToHex(key.hash);
+    out << YAML::Key << "tenant" << YAML::Value << YAML::DoubleQuoted << key.tenant;
+    out << YAML::Key << "created" << YAML::Value << YAML::DoubleQuoted << key.created;
+    if (!key.revoked.empty()) {
+      out << YAML::Key << "revoked" << YAML::Value << YAML::DoubleQuoted << key.revoked;
+    }
+    out << YAML::EndMap;
+  }
+  out << YAML::EndSeq << YAML::EndMap;
+  return std::string(out.c_str()) + "\n";
+}
+
+StatusOr<std::vector<KeyRecord>> LoadKeys(const std::string& path) {
+  CHOIR_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, 64 << 20));
+  return ParseKeys(text, path);
+}
+
+Status SaveKeys(const std::string& path, const std::vector<KeyRecord>& keys) {
+  std::string temporary = path + ".XXXXXX";
+  const int fd = mkostemp(temporary.data(), O_CLOEXEC);  // made 0600
+  if (fd < 0) return Unavailable("{}: cannot be written: {}", path, std::strerror(errno));
+  const std::string text = FormatKeys(keys);
+  size_t done = 0;
+  bool good = true;
+  while (good && done < text.size()) {
+    const ssize_t n = write(fd, text.data() + done, text.size() - done);
+    good = n > 0 || (n < 0 && errno == EINTR);
+    if (n > 0) done += static_cast<size_t>(n);
+  }
+  good = good && fsync(fd) == 0;
+  const int error = errno;
+  close(fd);
+  if (good && rename(temporary.c_str(), path.c_str()) == 0) return absl::OkStatus();
+  const int last = good ? errno : error;
+  unlink(temporary.c_str());
+  return Unavailable("{}: cannot be written: {}", path, std::strerror(last));
+}
+
+NewKey MakeKey(const std::string& tenant, const Clock& clock) {
+  NewKey key;
+  key.secret = std::string(kPrefix) + Base64Url(RandomBytes(32));
+  key.record.id = "k" + ToHex(RandomBytes(6));
+  key.record.hash = Sha256Of(key.secret);
+  key.record.tenant = tenant;
+  key.record.created = Rfc3339(clock.Wall());
+  return key;
+}
+
+KeySet::KeySet(std::vector<KeyRecord> keys) : keys_(std::move(keys)) {
+  for (size_t i = 0; i < keys_.size(); ++i) by_prefix_.emplace(PrefixOf(keys_[i].hash), i);
+}
+
+const KeyRecord* KeySet::Find(std::string_view secret) const {
+  if (!secret.starts_with(kPrefix) || secret.size() > 256) return nullptr;
+  const Sha256Digest hash = Sha256Of(secret);
+  const KeyRecord* found = nullptr;
+  const auto [begin, end] = by_prefix_.equal_range(PrefixOf(hash));
+  for (auto it = begin; it != end; ++it) {
+    const KeyRecord& key = keys_[it->second];
+    if (CRYPTO_memcmp(key.hash.data(), hash.data(), hash.size()) == 0) found = &key;
+  }
+  return found != nullptr && found->revoked.empty() ? found : nullptr;
+}
+
+}  // namespace choir

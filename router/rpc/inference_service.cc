@@ -1,0 +1,218 @@
+#include "router/rpc/inference_service.h"
+
+#include <algorithm>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "router/rpc/convert.h"
+
+namespace choir {
+namespace {
+
+// The key in `authorization: Bearer <key>`; empty when there is none.
+std::string BearerOf(const grpc::CallbackServerContext& context) {
+  const auto it = context.client_metadata().find("authorization");
+  if (it == context.client_metadata().end()) return {};
+  const std::string value(it->second.data(), it->second.size());
+  constexpr std::string_view kScheme = "bearer ";
+  if (value.size() <= kScheme.size()) return {};
+  const bool is_bearer =
+      std::equal(kScheme.begin(), kScheme.end(), value.begin(),
+                 [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); });
+  return is_bearer ? value.substr(kScheme.size()) : std::string();
+}
+
+// Seconds to the client's own deadline; 0 when it set none.
+double TimeoutOf(const grpc::CallbackServerContext& context) {
+  const auto left = context.deadline() - std::chrono::system_clock::now();
+  const double seconds = std::chrono::duration<double>(left).count();
+  constexpr double kYear = 365.0 * 86400;
+  return seconds > kYear ? 0 : std::max(seconds, 0.001);
+}
+
+}  // namespace
+
+class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent>,
+                               public ClientStream,
+                               public std::enable_shared_from_this<InferenceService::Call> {
+ public:
+  Call(InferenceService* service, bool echo)
+      : service_(service), loop_(service->loop_), alive_(service->alive_), echo_(echo) {
+    alive_->Add();
+  }
+
+  void Start(RequestInput input) {
+    self_ = shared_from_this();
+    place_ = loop_->OpenSession();
+    if (!place_) {
+      End(ToGrpcStatus(Overloaded("queue_full", "too many calls are open", 1)));
+      return;
+    }
+    loop_->Post([self = shared_from_this(), input = std::move(input)]() mutable {
+      self->core_id_ = self->service_->core_->Open(std::move(input), self);
+    });
+  }
+
+  // gRPC's threads.
+  void OnWriteDone(bool ok) override {
+    const auto keep = shared_from_this();
+    std::lock_guard lock(mu_);
+    writing_ = false;
+    if (!ok) {  // the client is gone; OnCancel tells the core
+      waiting_.clear();
+      waiting_bytes_ = 0;
+    }
+    NextLocked();
+  }
+  void OnCancel() override {
+    if (!place_) return;  // was refused, and may post nothing
+    loop_->Post([self = shared_from_this()] {
+      self->service_->core_->Cancel(self->core_id_, "the client went away");
+    });
+  }
+  void OnDone() override {
+    const std::shared_ptr<Alive> alive = alive_;
+    self_.reset();  // perhaps the last
+    alive->Remove();
+  }
+
+  // Owner thread.
+  bool Accepted(const AcceptedInfo& info) override {
+    v1::GenerateEvent event;
+    event.set_request_id(info.request_id);
+    event.set_seed(info.seed);
+    if (echo_) event.mutable_prompt_token_ids()->Add(info.prompt.begin(), info.prompt.end());
+    return Send(std::move(event));
+  }
+  bool Delta(ChoiceDelta delta) override {
+    v1::GenerateEvent event;
+    ToProto(std::move(delta), &event);
+    return Send(std::move(event));
+  }
+  void Done(const Usage& usage) override {
+    v1::GenerateEvent event;
+    ToProto(usage, event.mutable_usage());
+    Send(std::move(event));
+    End(grpc::Status::OK);
+  }
+  void Fail(const ApiError& error, const std::string&) override { End(ToGrpcStatus(error)); }
+
+ private:
+  bool Send(v1::GenerateEvent event) {
+    std::lock_guard lock(mu_);
+    if (ended_) return true;
+    waiting_bytes_ += event.ByteSizeLong();
+    waiting_.push_back(std::move(event));
+    NextLocked();
+    return waiting_bytes_ <= service_->limits_.pending_bytes_max;
+  }
+  void End(const grpc::Status& status) {
+    const auto keep = shared_from_this();
+    std::lock_guard lock(mu_);
+    if (std::exchange(ended_, true)) return;
+    status_ = status;
+    NextLocked();
+  }
+  void NextLocked() {
+    if (writing_ || finished_) return;
+    if (!waiting_.empty()) {
+      out_ = std::move(waiting_.front());
+      waiting_.pop_front();
+      waiting_bytes_ -= out_.ByteSizeLong();
+      writing_ = true;
+      StartWrite(&out_);
+    } else if (ended_) {
+      finished_ = true;
+      Finish(status_);
+    }
+  }
+
+  InferenceService* const service_;
+  RouterLoop* const loop_;
+  const std::shared_ptr<Alive> alive_;
+  const bool echo_;
+  std::shared_ptr<Call> self_;   // held by gRPC
+  std::shared_ptr<void> place_;  // among the loop's sessions, as long as a task may hold this
+  uint64_t core_id_ = 0;         // owner thread only
+
+  std::mutex mu_;  // guards the following
+  v1::GenerateEvent out_;
+  std::deque<v1::GenerateEvent> waiting_;
+  size_t waiting_bytes_ = 0;
+  bool writing_ = false;
+  bool ended_ = false;
+  bool finished_ = false;
+  grpc::Status status_;
+};
+
+class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
+ public:
+  ModelsCall(InferenceService* service, v1::ListModelsResponse* response)
+      : service_(service), alive_(service->alive_), response_(response) {
+    alive_->Add();
+  }
+
+  void Start(std::string bearer) {
+    place_ = service_->loop_->OpenSession();
+    if (!place_) {
+      Finish(ToGrpcStatus(Overloaded("queue_full", "too many calls are open", 1)));
+      return;
+    }
+    // Not finished before the task ran, so this object outlives it.
+    service_->loop_->Post([this, bearer = std::move(bearer)] {
+      RouterCore& core = *service_->core_;
+      if (!core.Authenticate(bearer)) {
+        Finish(ToGrpcStatus(InvalidKey()));
+        return;
+      }
+      ToProto(core.model_info(), response_->add_models());
+      Finish(grpc::Status::OK);
+    });
+  }
+  void OnDone() override {
+    const std::shared_ptr<Alive> alive = alive_;
+    delete this;
+    alive->Remove();
+  }
+
+ private:
+  InferenceService* const service_;
+  const std::shared_ptr<Alive> alive_;
+  v1::ListModelsResponse* const response_;
+  std::shared_ptr<void> place_;
+};
+
+InferenceService::InferenceService(InferenceLimits limits, RouterLoop* loop)
+    : limits_(limits), loop_(loop) {}
+InferenceService::~InferenceService() = default;
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Start(
+    grpc::CallbackServerContext* context, RequestInput input, bool echo) {
+  input.bearer = BearerOf(*context);
+  input.source = context->peer();
+  input.timeout_seconds = TimeoutOf(*context);
+  auto call = std::make_shared<Call>(this, echo);
+  call->Start(std::move(input));
+  return call.get();
+}
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  return Start(context, FromProto(v1::GenerateRequest(*request)), request->echo_token_ids());
+}
+
+grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Chat(
+    grpc::CallbackServerContext* context, const v1::ChatRequest* request) {
+  return Start(context, FromProto(v1::ChatRequest(*request)), false);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,
+                                                       const v1::ListModelsRequest*,
+                                                       v1::ListModelsResponse* response) {
+  auto* call = new ModelsCall(this, response);
+  call->Start(BearerOf(*context));
+  return call;
+}
+
+}  // namespace choir

@@ -1,0 +1,228 @@
+#include <thread>
+
+#include "tests/router/rpc/router_fixture.h"
+
+namespace choir {
+namespace {
+
+class EdgeTest : public RouterFixture {
+ protected:
+  // Opens the stream and reads the welcome.
+  void Connect(uint32_t protocol = kProtocolVersion) {
+    context_ = std::make_unique<grpc::ClientContext>();
+    context_->set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    stream_ = edge_->Connect(context_.get());
+    v1::EdgeUp up;
+    up.mutable_hello()->set_protocol_version(protocol);
+    up.mutable_hello()->set_gateway("gw");
+    ASSERT_TRUE(stream_->Write(up));
+    ASSERT_TRUE(stream_->Read(&down_));
+    ASSERT_TRUE(down_.has_welcome());
+  }
+
+  v1::EdgeUp Open(uint64_t id, v1::GenerateRequest request) {
+    v1::EdgeUp up;
+    v1::EdgeOpen* open = up.add_opens();
+    open->set_id(id);
+    open->set_bearer(key_.secret);
+    open->set_route("/v1/completions");
+    *open->mutable_generate() = std::move(request);
+    return up;
+  }
+
+  // What one request's events say, until its last.
+  struct Outcome {
+    std::optional<v1::EdgeAccepted> accepted;
+    Answer answer;
+    std::optional<v1::EdgeError> error;
+    bool done = false;
+  };
+  std::map<uint64_t, Outcome> ReadUntilEnded(size_t requests) {
+    std::map<uint64_t, Outcome> outcomes;
+    size_t ended = 0;
+    while (ended < requests && stream_->Read(&down_)) {
+      for (const v1::EdgeEvent& event : down_.events()) {
+        Outcome& outcome = outcomes[event.id()];
+        EXPECT_FALSE(outcome.done || outcome.error) << "an event after the last";
+        if (event.has_accepted()) outcome.accepted = event.accepted();
+        if (event.has_delta()) outcome.answer.Add(event.delta());
+        if (event.has_error()) outcome.error = event.error();
+        outcome.done = event.has_done();
+        if (event.has_done()) outcome.answer.usage = event.done().usage();
+        ended += event.has_done() || event.has_error();
+      }
+    }
+    EXPECT_EQ(ended, requests);
+    return outcomes;
+  }
+
+  std::unique_ptr<grpc::ClientContext> context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::EdgeUp, v1::EdgeDown>> stream_;
+  v1::EdgeDown down_;
+};
+
+TEST_F(EdgeTest, WelcomesWithItsModel) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  ASSERT_EQ(down_.welcome().models_size(), 1);
+  EXPECT_EQ(down_.welcome().models(0).id(), "tiny");
+  EXPECT_FALSE(down_.welcome().draining());
+  router_->BeginDrain();
+  ASSERT_TRUE(stream_->Read(&down_));
+  EXPECT_TRUE(down_.welcome().draining());
+}
+
+TEST_F(EdgeTest, RefusesAnotherProtocolByName) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  grpc::ClientContext context;
+  auto stream = edge_->Connect(&context);
+  v1::EdgeUp up;
+  up.mutable_hello()->set_protocol_version(77);
+  up.mutable_hello()->set_gateway("gw-old");
+  stream->Write(up);
+  v1::EdgeDown down;
+  EXPECT_FALSE(stream->Read(&down));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("gw-old"), std::string::npos);
+}
+
+TEST_F(EdgeTest, ChecksKeysBeforeTheBody) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::EdgeUp up;
+  up.add_auths()->set_id(1);
+  up.mutable_auths(0)->set_bearer(key_.secret);
+  up.add_auths()->set_id(2);
+  up.mutable_auths(1)->set_bearer("ck-nobody");
+  ASSERT_TRUE(stream_->Write(up));
+  ASSERT_TRUE(stream_->Read(&down_));
+  ASSERT_EQ(down_.auths_size(), 2);
+  EXPECT_EQ(down_.auths(0).tenant(), "acme");
+  EXPECT_FALSE(down_.auths(0).has_error());
+  EXPECT_EQ(down_.auths(1).error().http(), 401u);
+  EXPECT_EQ(down_.auths(1).error().code(), "invalid_api_key");
+}
+
+TEST_F(EdgeTest, ManyRequestsShareTheStream) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  for (uint64_t id = 1; id <= 20; ++id) {
+    v1::GenerateRequest request = Prompt("hello", 30, static_cast<int64_t>(id));
+    request.set_echo_token_ids(id == 1);
+    if (id == 7) request.mutable_sampling()->set_temperature(9);
+    if (id == 8) request.set_model("other");
+    ASSERT_TRUE(stream_->Write(Open(id, request)));
+  }
+  const auto outcomes = ReadUntilEnded(20);
+  for (const auto& [id, outcome] : outcomes) {
+    if (id == 7 || id == 8) {
+      ASSERT_TRUE(outcome.error);
+      EXPECT_FALSE(outcome.accepted);
+      EXPECT_EQ(outcome.error->http(), id == 7 ? 400u : 404u);
+      EXPECT_EQ(outcome.error->param(), id == 7 ? "temperature" : "model");
+      EXPECT_FALSE(outcome.error->type().empty());
+      continue;
+    }
+    ASSERT_TRUE(outcome.accepted && outcome.done) << id;
+    EXPECT_EQ(outcome.accepted->prompt_tokens(), 5u);
+    EXPECT_EQ(outcome.accepted->prompt_token_ids_size(), id == 1 ? 5 : 0);
+    EXPECT_EQ(outcome.answer.text.at(0), FakeText(id, 0, 30));
+    EXPECT_EQ(outcome.answer.usage->output_tokens(), 30u);
+  }
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeTest, ACancelEndsTheRequestAndFreesTheWorker) {
+  FakeWorker worker;
+  worker.Allow(3);
+  StartRouter({&worker}, 1);
+  Connect();
+  ASSERT_TRUE(stream_->Write(Open(1, Prompt("x", 50))));
+  ASSERT_TRUE(worker.WaitAllowanceUsed());
+  v1::EdgeUp up;
+  up.add_cancels()->set_id(1);
+  ASSERT_TRUE(stream_->Write(up));
+  const auto outcomes = ReadUntilEnded(1);
+  ASSERT_TRUE(outcomes.at(1).error);
+  EXPECT_EQ(outcomes.at(1).error->http(), 499u);
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeTest, TheClientsDeadlineHolds) {
+  FakeWorker worker;
+  worker.Allow(3);
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::EdgeUp up = Open(1, Prompt("x", 50));
+  up.mutable_opens(0)->set_timeout_ms(200);
+  ASSERT_TRUE(stream_->Write(up));
+  const auto outcomes = ReadUntilEnded(1);
+  ASSERT_TRUE(outcomes.at(1).error);
+  EXPECT_EQ(outcomes.at(1).error->http(), 504u);
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeTest, AResumeGoesOnWhereAnotherRouterStopped) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  const std::string whole = FakeText(6, 0, 40);
+  v1::EdgeUp up = Open(1, Prompt("hello", 40));
+  v1::EdgeResume* resume = up.mutable_opens(0)->mutable_resume();
+  resume->set_request_id("from-elsewhere");
+  resume->set_seed(6);
+  v1::EdgeResumeChoice* choice = resume->add_choices();
+  for (int i = 0; i < 12; ++i) choice->add_token_ids(static_cast<uint8_t>(whole[i]));
+  choice->set_text_bytes(12);
+  ASSERT_TRUE(stream_->Write(up));
+  const auto outcomes = ReadUntilEnded(1);
+  ASSERT_TRUE(outcomes.at(1).done);
+  EXPECT_EQ(outcomes.at(1).accepted->request_id(), "from-elsewhere");
+  EXPECT_EQ(outcomes.at(1).answer.text.at(0), whole.substr(12));
+  EXPECT_EQ(outcomes.at(1).answer.tokens.at(0), 28u);
+  EXPECT_EQ(outcomes.at(1).answer.usage->output_tokens(), 40u);
+}
+
+TEST_F(EdgeTest, AGatewayThatGoesAwayTakesItsRequestsAlong) {
+  FakeWorker worker;
+  worker.Allow(3);
+  StartRouter({&worker}, 1);
+  Connect();
+  ASSERT_TRUE(stream_->Write(Open(1, Prompt("x", 50))));
+  ASSERT_TRUE(worker.WaitAllowanceUsed());
+  context_->TryCancel();
+  stream_->Finish();
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeTest, AGatewayThatDoesNotReadIsCutOffNotBuffered) {
+  FakeWorker worker;
+  model_.Write("config.json", R"({"vocab_size":260,"max_position_embeddings":1000000})");
+  options_.edge.pending_bytes_max = 256 << 10;
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::GenerateRequest request = Prompt("x", 1'000'000);
+  request.mutable_sampling()->set_n(128);
+  ASSERT_TRUE(stream_->Write(Open(1, request)));
+  ASSERT_TRUE(worker.WaitSubmits(128));
+  // Nothing is read; the worker never stops of itself.
+  EXPECT_TRUE(WaitStatus([](const auto& page) {
+    return page["ledgers"]["requests"]["aborted"] == 1 && page["sequences"]["live"] == 0;
+  }));
+  EXPECT_TRUE(worker.WaitHeld(0));
+  while (stream_->Read(&down_)) {
+  }
+  EXPECT_FALSE(stream_->Finish().ok());
+  ExpectLedgersBalance();
+}
+
+}  // namespace
+}  // namespace choir

@@ -1,0 +1,192 @@
+#include <fstream>
+#include <thread>
+
+#include "tests/router/rpc/router_fixture.h"
+
+namespace choir {
+namespace {
+
+class FailoverTest : public RouterFixture {
+ protected:
+  // Asks in the background; the answer is there after Join.
+  void Ask(const v1::GenerateRequest& request) {
+    client_ = std::thread([this, request] { answer_ = Generate(request); });
+  }
+  const Answer& Join() {
+    client_.join();
+    return answer_;
+  }
+  ~FailoverTest() override {
+    if (client_.joinable()) client_.join();
+  }
+
+  std::thread client_;
+  Answer answer_;
+};
+
+TEST_F(FailoverTest, AKilledWorkersStreamGoesOnElsewhereWithTheSameText) {
+  FakeWorker a({.worker_id = "g0r0"});
+  FakeWorker b({.worker_id = "g0r1"});
+  a.Allow(17);
+  b.Allow(0);
+  StartRouter({&a, &b}, 2);
+  Ask(Prompt("hello", 60, 5));
+  ASSERT_TRUE(a.WaitAllowanceUsed());  // ties go to the smaller id
+  a.Kill();
+  ASSERT_TRUE(b.WaitSubmits(1));
+  b.Allow(1000);
+  const Answer& answer = Join();
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text.at(0), FakeText(5, 0, 60));
+  EXPECT_EQ(answer.tokens.at(0), 60u);
+  EXPECT_EQ(answer.usage->output_tokens(), 60u);
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, AStreamWaitsForItsOnlyWorkerToComeBack) {
+  FakeWorker worker;
+  worker.Allow(10);
+  StartRouter({&worker}, 1);
+  Ask(Prompt("hello", 30, 1));
+  ASSERT_TRUE(worker.WaitAllowanceUsed());
+  worker.Kill();
+  ASSERT_TRUE(
+      WaitStatus([](const auto& page) { return page["requests"]["waiting_for_a_rank"] == 1; }));
+  worker.Allow(1000);
+  worker.Start();
+  const Answer& answer = Join();
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text.at(0), FakeText(1, 0, 30));
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, ANewEpochReplaysToldOrNot) {
+  for (const bool tell : {true, false}) {
+    FakeWorker worker;
+    worker.Allow(9);
+    options_.workers.clear();
+    StartRouter({&worker}, 1);
+    v1::GenerateRequest request = Prompt("hello", 30, 2);
+    request.mutable_sampling()->set_n(2);
+    Ask(request);
+    ASSERT_TRUE(worker.WaitAllowanceUsed());
+    worker.NewEpoch(tell);
+    ASSERT_TRUE(worker.WaitSubmits(4));
+    worker.Allow(1000);
+    const Answer& answer = Join();
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    for (uint32_t i = 0; i < 2; ++i) EXPECT_EQ(answer.text.at(i), FakeText(2, i, 30));
+    ExpectLedgersBalance();
+    router_.reset();
+  }
+}
+
+TEST_F(FailoverTest, ACancelReachesTheWorkerAndIsAcknowledged) {
+  FakeWorker worker;
+  worker.Allow(5);
+  StartRouter({&worker}, 1);
+  const auto context = Context();
+  v1::GenerateRequest request = Prompt("x", 100);
+  request.mutable_sampling()->set_n(4);
+  const auto reader = inference_->Generate(context.get(), request);
+  ASSERT_TRUE(worker.WaitAllowanceUsed());
+  ASSERT_TRUE(worker.WaitHeld(4));
+  context->TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+  EXPECT_EQ(StatusPage()["ledgers"]["sequences"]["cancelled"], 4);
+  EXPECT_EQ(StatusPage()["ledgers"]["requests"]["aborted"], 1);
+}
+
+TEST_F(FailoverTest, TheDeadlineEndsTheRequestAndFreesTheWorker) {
+  FakeWorker worker;
+  worker.Allow(0);
+  options_.settings.request_timeout = std::chrono::milliseconds(300);
+  StartRouter({&worker}, 1);
+  auto context = std::make_unique<grpc::ClientContext>();  // without a deadline of its own
+  context->AddMetadata("authorization", "Bearer " + key_.secret);
+  const auto reader = inference_->Generate(context.get(), Prompt("x", 10));
+  v1::GenerateEvent event;
+  while (reader->Read(&event)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, ADrainingWorkerFinishesItsOwnAndGetsNothingNew) {
+  FakeWorker a({.worker_id = "g0r0"});
+  FakeWorker b({.worker_id = "g0r1"});
+  a.Allow(3);
+  StartRouter({&a, &b}, 2);
+  Ask(Prompt("hello", 20, 4));
+  ASSERT_TRUE(a.WaitAllowanceUsed());
+  a.SetState(true, /*draining=*/true);
+  WaitReady(1);
+  EXPECT_EQ(Generate(Prompt("hello", 20, 9)).text.at(0), FakeText(9, 0, 20));
+  a.Allow(1000);
+  EXPECT_EQ(Join().text.at(0), FakeText(4, 0, 20));
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, AStrangerIsRefusedByName) {
+  const FakeWorker good({.worker_id = "g0r0"});
+  const FakeWorker old({.worker_id = "g0r1", .protocol_version = 99});
+  const FakeWorker small({.worker_id = "g0r2", .vocab_size = 100});
+  StartRouter({&good, &old, &small}, 1);
+  ASSERT_TRUE(WaitStatus([](const nlohmann::json& page) {
+    size_t n = 0;
+    for (const auto& worker : page["workers"]) n += worker["state"] == "refused";
+    return n == 2;
+  })) << StatusPage().dump(1);
+  for (const auto& worker : StatusPage()["workers"]) {
+    if (worker["state"] != "refused") continue;
+    const std::string reason = worker["reason"];
+    EXPECT_NE(reason.find(worker["worker"].get<std::string>()), std::string::npos) << reason;
+  }
+  EXPECT_TRUE(Generate(Prompt("x", 2)).status.ok());
+}
+
+TEST_F(FailoverTest, TheWorkersFileIsFollowed) {
+  const FakeWorker a({.worker_id = "g0r0"});
+  const FakeWorker b({.worker_id = "g0r1"});
+  options_.workers_file = model_.dir() + "/workers.json";
+  model_.Write("workers.json", "[\"" + a.address() + "\"]");
+  StartRouter({}, 1);
+  model_.Write("workers.json", R"({"workers":[{"address":")" + a.address() + R"("},{"address":")" +
+                                   b.address() + "\"}]}");
+  WaitReady(2);
+  model_.Write("workers.json", "[\"" + b.address() + "\"]");
+  WaitReady(1);
+  EXPECT_EQ(StatusPage()["workers"][0]["worker"], "g0r1");
+  EXPECT_TRUE(Generate(Prompt("x", 2)).status.ok());
+}
+
+TEST_F(FailoverTest, ManyStreamsSurviveARainOfKills) {
+  FakeWorker a({.worker_id = "g0r0"});
+  FakeWorker b({.worker_id = "g0r1"});
+  StartRouter({&a, &b}, 2);
+  std::vector<std::thread> clients;
+  std::vector<Answer> answers(16);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    clients.emplace_back(
+        [&, i] { answers[i] = Generate(Prompt("hello", 150, static_cast<int64_t>(i))); });
+  }
+  for (int round = 0; round < 4; ++round) {
+    FakeWorker& victim = round % 2 == 0 ? a : b;
+    ASSERT_TRUE(victim.WaitSubmits(1));
+    victim.Kill();
+    victim.Start();
+    WaitReady(2);
+  }
+  for (std::thread& client : clients) client.join();
+  for (size_t i = 0; i < answers.size(); ++i) {
+    ASSERT_TRUE(answers[i].status.ok()) << answers[i].status.error_message();
+    EXPECT_EQ(answers[i].text.at(0), FakeText(i, 0, 150)) << i;
+  }
+  ExpectLedgersBalance();
+}
+
+}  // namespace
+}  // namespace choir
