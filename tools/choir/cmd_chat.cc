@@ -20,14 +20,23 @@ volatile sig_atomic_t g_cancel = 0;
 
 void OnInterrupt(int) { g_cancel = 1; }
 
+struct Sampling {
+  int64_t max_tokens = 512;
+  double temperature = -1;  // below 0: the server's default
+};
+
+std::string TextOf(const Json& delta, const char* key) {
+  return delta.contains(key) && delta[key].is_string() ? delta[key].get<std::string>() : "";
+}
+
 // Prints the answer as it comes; returns what was said, or an error's message.
 StatusOr<std::string> Ask(const RestClient& client, const std::string& model, const Json& messages,
-                          int64_t max_tokens) {
-  const Json body = {{"model", model},
-                     {"messages", messages},
-                     {"stream", true},
-                     {"max_tokens", max_tokens},
-                     {"stream_options", {{"include_usage", true}}}};
+                          const Sampling& sampling) {
+  Json body = {{"model", model},
+               {"messages", messages},
+               {"stream", true},
+               {"max_tokens", sampling.max_tokens}};
+  if (sampling.temperature >= 0) body["temperature"] = sampling.temperature;
   const bool colours = isatty(1) != 0;
   std::string said;
   bool in_reasoning = false;
@@ -35,11 +44,8 @@ StatusOr<std::string> Ask(const RestClient& client, const std::string& model, co
   const Status status = client.Stream("/v1/chat/completions", body.dump(), [&](const Json& event) {
     for (const Json& choice : event.value("choices", Json::array())) {
       const Json delta = choice.value("delta", Json::object());
-      const std::string reasoning =
-          delta.contains("reasoning_content") ? delta["reasoning_content"].get<std::string>() : "";
-      const std::string content = delta.contains("content") && delta["content"].is_string()
-                                      ? delta["content"].get<std::string>()
-                                      : "";
+      const std::string reasoning = TextOf(delta, "reasoning_content");
+      const std::string content = TextOf(delta, "content");
       if (!reasoning.empty() && !in_reasoning)
         std::fputs(colours ? "\033[2m" : "[thinking] ", stdout);
       if (!content.empty() && in_reasoning)
@@ -61,14 +67,17 @@ StatusOr<std::string> Ask(const RestClient& client, const std::string& model, co
 
 int RunChat(int argc, const char* const* argv) {
   std::string url, model, state, once;
-  int64_t max_tokens = 512;
+  Sampling sampling;
   OptionSet options("choir chat", "Talks to a running cluster.", "");
   options.Add(&url,
               {.flag = "--url", .help = "of the REST API [CHOIR_URL, else the running choir up]"});
   options.Add(&model, {.flag = "--model", .help = "model name [the first one served]"});
   options.Add(&state, {.flag = "--state", .help = "state directory of choir up"});
   options.Add(&once, {.flag = "--message", .help = "ask this one thing and exit"});
-  options.Add(&max_tokens, {.flag = "--max-tokens", .help = "longest answer"}, 1, 1 << 20);
+  options.Add(&sampling.max_tokens, {.flag = "--max-tokens", .help = "longest answer"}, 1, 1 << 20);
+  options.Add(&sampling.temperature,
+              {.flag = "--temperature", .help = "0 is greedy; below 0: the server's default"}, -1,
+              2);
   if (const auto code = options.Parse(argc, argv)) return *code;
   const auto address = FindCluster(url, state);
   if (!address.ok()) {
@@ -96,7 +105,7 @@ int RunChat(int argc, const char* const* argv) {
   while (!once.empty() || (std::fputs("> ", stderr), std::getline(std::cin, line))) {
     if (line.empty()) continue;
     messages.push_back({{"role", "user"}, {"content", line}});
-    const auto said = Ask(client, model, messages, max_tokens);
+    const auto said = Ask(client, model, messages, sampling);
     if (!said.ok()) {
       std::fprintf(stderr, "choir chat: %s\n", MessageOf(said.status()).c_str());
       messages.erase(messages.size() - 1);

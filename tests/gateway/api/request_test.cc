@@ -19,9 +19,10 @@ TEST(ParseChatTest, ReadsEverySamplingField) {
   ApiRequest r;
   const ApiError e =
       Chat(R"("max_tokens":5,"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.1,"n":2,"seed":-7,
-    "presence_penalty":-2,"frequency_penalty":2,"stop":["a","b"],"stop_token_ids":[3],"ignore_eos":true,
-    "logit_bias":{"5":-100},"logprobs":true,"top_logprobs":20,"stream":true,"stream_options":{"include_usage":true},
-    "user":"u","metadata":{"a":1},"store":true,"service_tier":"auto","parallel_tool_calls":false,"prediction":null)",
+    "presence_penalty":-2,"frequency_penalty":2,"stop":["a","b"],"stop_token_ids":[3],
+    "ignore_eos":true,"logit_bias":{"5":-100},"logprobs":true,"top_logprobs":20,"stream":true,
+    "stream_options":{"include_usage":true},"user":"u","metadata":{"a":1},"store":true,
+    "service_tier":"auto","parallel_tool_calls":false,"prediction":null)",
            &r);
   ASSERT_TRUE(e.ok()) << e.message;
   EXPECT_EQ(r.sampling.max_tokens, 5u);
@@ -109,7 +110,8 @@ TEST(ParseChatTest, AssistantMessageOfAnSdkIsAcceptedBack) {
   EXPECT_TRUE(
       Messages(
           R"([{"role":"user","content":[{"type":"text","text":"a"}]},{"role":"assistant","content":"b","refusal":null,
-    "annotations":[],"audio":null,"function_call":null,"tool_calls":null,"reasoning_content":"r"},{"role":"user","content":"c","name":"n"}])")
+    "annotations":[],"audio":null,"function_call":null,"tool_calls":null,
+    "reasoning_content":"r"},{"role":"user","content":"c","name":"n"}])")
           .ok());
 }
 
