@@ -22,7 +22,8 @@ struct RouterConfig {
   std::string log_level = "info";
 };
 
-void AddOptions(RouterConfig* c, OptionSet* set) {
+// Where things are.
+void AddPlaces(RouterConfig* c, OptionSet* set) {
   RouterOptions& o = c->options;
   set->Add(&o.listen, {.key = "listen",
                        .flag = "--listen",
@@ -47,6 +48,11 @@ void AddOptions(RouterConfig* c, OptionSet* set) {
   set->Add(&o.workers_file, {.key = "workers_file",
                              .flag = "--workers-file",
                              .help = "YAML or JSON list of workers, followed while it changes"});
+}
+
+// How much and how long.
+void AddLimits(RouterConfig* c, OptionSet* set) {
+  RouterOptions& o = c->options;
   set->Add(&c->default_max_tokens,
            {.key = "default_max_tokens",
             .flag = "--default-max-tokens",
@@ -77,6 +83,12 @@ void AddOptions(RouterConfig* c, OptionSet* set) {
             .flag = "--text-threads",
             .help = "threads that render and tokenize prompts"},
            1, 64);
+}
+
+void AddOptions(RouterConfig* c, OptionSet* set) {
+  RouterOptions& o = c->options;
+  AddPlaces(c, set);
+  AddLimits(c, set);
   set->Add(&o.reflection,
            {.key = "reflection", .flag = "--reflection", .help = "serve gRPC reflection"});
   set->AddChoice(&c->log_level,

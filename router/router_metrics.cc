@@ -26,7 +26,8 @@ RouterMetrics::RouterMetrics(Metrics* metrics, const std::string& model)
       itl_seconds(metrics->Histogram("choir_itl_seconds", "Between tokens of one choice.",
                                      Metrics::StepSeconds())),
       decision_seconds(metrics->Histogram("choir_route_decision_seconds",
-                                          "To choose a rank for a sequence.", Metrics::StepSeconds())),
+                                          "To choose a rank for a sequence.",
+                                          Metrics::StepSeconds())),
       text_seconds(metrics->Histogram(kOverhead, kOverheadHelp, Metrics::StepSeconds(),
                                       {{"stage", "text"}})),
       audit_seconds(metrics->Histogram(kOverhead, kOverheadHelp, Metrics::StepSeconds(),
@@ -37,7 +38,8 @@ RouterMetrics::RouterMetrics(Metrics* metrics, const std::string& model)
       model_(model),
       duration_seconds_(metrics->Histogram("choir_request_duration_seconds", "From arrival to end.",
                                            Metrics::RequestSeconds())),
-      prompt_tokens_(metrics->Counter("choir_prompt_tokens_total", "Prompt tokens of ended requests.")),
+      prompt_tokens_(
+          metrics->Counter("choir_prompt_tokens_total", "Prompt tokens of ended requests.")),
       cached_tokens_(metrics->Counter("choir_cached_tokens_total",
                                       "Prompt tokens found in a worker's prefix cache.")),
       output_tokens_(metrics->Counter("choir_output_tokens_total", "Generated tokens delivered.")) {

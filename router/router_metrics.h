@@ -1,5 +1,5 @@
-// The router's metrics (contract: metrics, row "router"). Thread-safe; series with labels that are not
-// known at start are looked up once and kept.
+// The router's metrics (contract: metrics, row "router"). Thread-safe; series with labels that are
+// not known at start are looked up once and kept.
 #pragma once
 
 #include <map>
@@ -8,8 +8,8 @@
 #include <tuple>
 
 #include "common/metrics/metrics.h"
+#include "router/base/types.h"
 #include "router/membership/snapshot.h"
-#include "router/relay/types.h"
 
 namespace choir {
 

@@ -1,6 +1,6 @@
-// Watches one small file by polling its stamp (Kubernetes replaces mounted files by renaming, editors
-// write in place: both are seen) and hands its whole text to `read` when it changed.
-// Poll() may be used without the thread; read is called by one thread at a time.
+// Watches one small file by polling its stamp (Kubernetes replaces mounted files by renaming,
+// editors write in place: both are seen) and hands its whole text to `read` when it changed. Poll()
+// may be used without the thread; read is called by one thread at a time.
 #pragma once
 
 #include <sys/stat.h>
@@ -22,8 +22,8 @@ StatusOr<std::string> ReadSmallFile(const std::string& path, uint64_t bytes_max 
 
 class FileWatch {
  public:
-  // `read` says whether the text is good; after an error the file is tried again at each change, and the
-  // error is logged once.
+  // `read` says whether the text is good; after an error the file is tried again at each change,
+  // and the error is logged once.
   FileWatch(std::string path, std::function<Status(const std::string& text)> read);
   ~FileWatch();  // stops and joins
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <variant>
 
-#include "router/core/api_error.h"
-#include "router/relay/types.h"
+#include "router/base/api_error.h"
+#include "router/base/types.h"
 
 namespace choir {
 

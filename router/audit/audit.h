@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "common/base/status.h"
-#include "router/relay/types.h"
+#include "router/base/types.h"
 
 namespace choir {
 

@@ -9,9 +9,9 @@
 #include <variant>
 #include <vector>
 
-#include "router/core/api_error.h"
+#include "router/base/api_error.h"
+#include "router/base/types.h"
 #include "router/relay/relay.h"
-#include "router/relay/types.h"
 
 namespace choir {
 

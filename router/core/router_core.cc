@@ -178,8 +178,7 @@ void RouterCore::StartRelay(Request& request) {
   }
   request.prepared.reset();
   Placer* const placer = this;
-  request.relay =
-      std::make_unique<Relay>(std::move(relay), RelayLimits{}, placer, &next_sequence_);
+  request.relay = std::make_unique<Relay>(std::move(relay), RelayLimits{}, placer, &next_sequence_);
   Relay::Actions actions;
   request.relay->Start(now, &actions);
   Act(request, std::move(actions));

@@ -125,7 +125,7 @@ StatusOr<std::vector<KeyRecord>> ParseKeys(const std::string& text, const std::s
   try {
     const YAML::Node root = YAML::Load(text);
     // Also an empty file is refused: it may be one that is being written.
-    if (!root.IsMap() || !root["keys"]) {
+    if (!root.IsMap()) {
       return InvalidArgument("{}: a map with 'keys' is needed", name);
     }
     for (const auto& entry : root) {
@@ -135,6 +135,7 @@ StatusOr<std::vector<KeyRecord>> ParseKeys(const std::string& text, const std::s
       }
     }
     const YAML::Node list = root["keys"];
+    if (!list) return InvalidArgument("{}: a map with 'keys' is needed", name);
     if (list.IsNull()) return keys;
     if (!list.IsSequence()) return InvalidArgument("{}: keys: a list is needed", name);
     if (list.size() > kKeysMax) return InvalidArgument("{}: more than {} keys", name, kKeysMax);

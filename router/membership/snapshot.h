@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "router/relay/types.h"
+#include "router/base/types.h"
 
 namespace choir {
 

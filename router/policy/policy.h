@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "router/base/types.h"
 #include "router/membership/snapshot.h"
-#include "router/relay/types.h"
 
 namespace choir {
 

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "router/relay/types.h"
+#include "router/base/types.h"
 #include "router/text/reasoning.h"
 #include "router/text/stop_matcher.h"
 #include "router/text/tokenizer.h"

@@ -18,10 +18,10 @@
 #include <vector>
 
 #include "common/base/clock.h"
-#include "router/core/api_error.h"
+#include "router/base/api_error.h"
+#include "router/base/types.h"
 #include "router/policy/policy.h"
 #include "router/relay/choice_text.h"
-#include "router/relay/types.h"
 
 namespace choir {
 

@@ -72,7 +72,12 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
     std::lock_guard lock(mu_);
     if (!ended_) StartRead(&in_);
   }
-  void Cut() { context_.TryCancel(); }
+  // Ends it also when no operation is under way whose failure would.
+  void Cut() {
+    const auto keep = shared_from_this();
+    std::lock_guard lock(mu_);
+    EndLocked();
+  }
   void Forget() { forgotten_ = true; }
 
   void OnWriteDone(bool ok) override {

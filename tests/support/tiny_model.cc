@@ -19,8 +19,8 @@ void AppendUtf8(uint32_t c, std::string* out) {
   }
 }
 
-// The printable characters that byte-level BPE files use for bytes: those that are printable stand for
-// themselves, the others follow from U+0100 on.
+// The printable characters that byte-level BPE files use for bytes: those that are printable stand
+// for themselves, the others follow from U+0100 on.
 std::string ByteCharacter(int byte) {
   const auto printable = [](int b) {
     return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
@@ -89,8 +89,9 @@ TinyModel::TinyModel() {
   CHOIR_CHECK(mkdtemp(name.data()) != nullptr);
   dir_ = name;
   Write("tokenizer.json", TokenizerJson().dump());
-  Write("tokenizer_config.json",
-        R"({"bos_token":"<|begin|>","eos_token":"<|end|>","tokenizer_class":"PreTrainedTokenizerFast"})");
+  Write(
+      "tokenizer_config.json",
+      R"({"bos_token":"<|begin|>","eos_token":"<|end|>","tokenizer_class":"PreTrainedTokenizerFast"})");
   Write("chat_template.jinja", kTemplate);
   Write("config.json", nlohmann::json{{"model_type", "llama"},
                                       {"vocab_size", kTinyVocab},

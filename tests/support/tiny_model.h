@@ -1,5 +1,5 @@
-// A model directory with text files only (no weights), small enough to reason about: every byte is a
-// token of its own id, then a few special ones. For tests of everything that reads text.
+// A model directory with text files only (no weights), small enough to reason about: every byte is
+// a token of its own id, then a few special ones. For tests of everything that reads text.
 #pragma once
 
 #include <filesystem>

@@ -1,9 +1,19 @@
-// `choir keys add | list`: the file of API keys that a router reads. Keys are shown once, stored
-// hashed.
+// `choir keys add` and `choir keys list`: the file that a router reads its API keys from.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
 
+#include "common/base/clock.h"
 #include "common/config/options.h"
 #include "router/identity/keys.h"
 #include "tools/choir/commands.h"
@@ -11,75 +21,106 @@
 namespace choir {
 namespace {
 
-using Json = nlohmann::ordered_json;
+struct KeysOptions {
+  std::string file;
+  std::string tenant;
+  bool json = false;
+};
+
+std::optional<int> Parse(const char* summary, bool tenant_needed, int argc, const char* const* argv,
+                         KeysOptions* o) {
+  OptionSet set(argv[0], summary, "");
+  set.Add(&o->file, {.flag = "--file", .help = "the file of keys", .required = true});
+  set.Add(&o->tenant, {.flag = "--tenant", .help = "whose key", .required = tenant_needed});
+  set.Add(&o->json, {.flag = "--json", .help = "print JSON"});
+  set.AddCheck([o] { return o->tenant.empty() ? absl::OkStatus() : CheckTenantName(o->tenant); });
+  return set.Parse(argc, argv);
+}
 
 int Fail(const char* program, const Status& status) {
   std::fprintf(stderr, "%s: %s\n", program, MessageOf(status).c_str());
   return 1;
 }
 
-Json RecordJson(const KeyRecord& k) {
-  return {{"id", k.id},
-          {"tenant", k.tenant},
-          {"created", k.created},
-          {"revoked", k.revoked.empty() ? Json() : Json(k.revoked)}};
-}
+// Held while the file is read and replaced: two commands at once must not lose a key. It locks the
+// directory, as the file itself is another one after each change.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const std::string& file) {
+    std::string dir = std::filesystem::path(file).parent_path().string();
+    if (dir.empty()) dir = ".";
+    fd_ = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    held_ = fd_ >= 0 && flock(fd_, LOCK_EX) == 0;
+  }
+  ~DirectoryLock() {
+    if (fd_ >= 0) close(fd_);
+  }
+  bool held() const { return held_; }
 
-StatusOr<NewKey> AddKey(const std::string& file, const std::string& tenant) {
-  CHOIR_RETURN_IF_ERROR(CheckTenantName(tenant));
+ private:
+  int fd_ = -1;
+  bool held_ = false;
+};
+
+Status AddKey(const std::string& file, const KeyRecord& record) {
+  const DirectoryLock lock(file);
+  if (!lock.held()) return Unavailable("{}: its directory: {}", file, std::strerror(errno));
   std::vector<KeyRecord> keys;
-  if (std::filesystem::exists(file)) {
+  struct stat st = {};
+  if (stat(file.c_str(), &st) == 0) {
     CHOIR_ASSIGN_OR_RETURN(keys, LoadKeys(file));
   }
-  NewKey added = MakeKey(tenant, Clock::Real());
-  keys.push_back(added.record);
-  CHOIR_RETURN_IF_ERROR(SaveKeys(file, keys));
-  return added;
+  if (keys.size() >= kKeysMax)
+    return ResourceExhausted("{}: holds {} keys already", file, kKeysMax);
+  keys.push_back(record);
+  return SaveKeys(file, keys);
 }
 
 }  // namespace
 
 int RunKeysAdd(int argc, const char* const* argv) {
-  std::string file, tenant;
-  bool json = false;
-  OptionSet options("choir keys add",
-                    "Makes an API key and shows it once; the file keeps its hash.", "");
-  options.Add(&file, {.flag = "--file", .help = "keys file; made when absent", .required = true});
-  options.Add(&tenant, {.flag = "--tenant", .help = "who the key belongs to", .required = true});
-  options.Add(&json, {.flag = "--json", .help = "print JSON"});
-  if (const auto code = options.Parse(argc, argv)) return *code;
-  const auto added = AddKey(file, tenant);
-  if (!added.ok()) return Fail(argv[0], added.status());
-  if (json) {
-    Json out = RecordJson(added->record);
-    out["key"] = added->secret;
+  KeysOptions o;
+  if (const auto code =
+          Parse("Makes an API key for a tenant; the key is shown once.", true, argc, argv, &o)) {
+    return *code;
+  }
+  const NewKey key = MakeKey(o.tenant, Clock::Real());
+  if (const Status status = AddKey(o.file, key.record); !status.ok()) return Fail(argv[0], status);
+  if (o.json) {
+    const nlohmann::ordered_json out = {
+        {"key", key.secret}, {"id", key.record.id}, {"tenant", key.record.tenant}};
     std::printf("%s\n", out.dump().c_str());
   } else {
-    std::printf("%s\n", added->secret.c_str());
-    std::fprintf(stderr, "key %s of tenant %s; it is not shown again\n", added->record.id.c_str(),
-                 tenant.c_str());
+    std::fprintf(stderr, "key %s of tenant %s; it is not shown again:\n", key.record.id.c_str(),
+                 key.record.tenant.c_str());
+    std::printf("%s\n", key.secret.c_str());
   }
   return 0;
 }
 
 int RunKeysList(int argc, const char* const* argv) {
-  std::string file;
-  bool json = false;
-  OptionSet options("choir keys list", "Lists the keys of a file, without the keys themselves.",
-                    "");
-  options.Add(&file, {.flag = "--file", .help = "keys file", .required = true});
-  options.Add(&json, {.flag = "--json", .help = "print JSON"});
-  if (const auto code = options.Parse(argc, argv)) return *code;
-  const auto keys = LoadKeys(file);
-  if (!keys.ok()) return Fail(argv[0], keys.status());
-  Json list = Json::array();
-  for (const KeyRecord& k : *keys) {
-    list.push_back(RecordJson(k));
-    if (json) continue;
-    std::printf("%-12s %-24s %s%s\n", k.id.c_str(), k.tenant.c_str(), k.created.c_str(),
-                k.revoked.empty() ? "" : (" revoked " + k.revoked).c_str());
+  KeysOptions o;
+  if (const auto code =
+          Parse("Lists the API keys of a file, without their secrets.", false, argc, argv, &o)) {
+    return *code;
   }
-  if (json) std::printf("%s\n", list.dump(2).c_str());
+  const auto keys = LoadKeys(o.file);
+  if (!keys.ok()) return Fail(argv[0], keys.status());
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  if (!o.json) std::printf("%-16s %-24s %-22s %s\n", "ID", "TENANT", "CREATED", "REVOKED");
+  for (const KeyRecord& key : *keys) {
+    if (!o.tenant.empty() && key.tenant != o.tenant) continue;
+    if (o.json) {
+      nlohmann::ordered_json entry = {
+          {"id", key.id}, {"tenant", key.tenant}, {"created", key.created}, {"revoked", nullptr}};
+      if (!key.revoked.empty()) entry["revoked"] = key.revoked;
+      list.push_back(std::move(entry));
+    } else {
+      std::printf("%-16s %-24s %-22s %s\n", key.id.c_str(), key.tenant.c_str(), key.created.c_str(),
+                  key.revoked.empty() ? "-" : key.revoked.c_str());
+    }
+  }
+  if (o.json) std::printf("%s\n", list.dump(2).c_str());
   return 0;
 }
 

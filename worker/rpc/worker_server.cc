@@ -69,6 +69,9 @@ class WorkerServerImpl final : public WorkerServer {
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsMax);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
                                0);  // a taken port is an error, not a share
+    // Routers ping idle streams to notice a dead host; gRPC's default counts that as abuse.
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10'000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     builder.RegisterService(&worker_service_);
     builder.RegisterService(&group_service_);
     builder.RegisterService(&drain_service_);

@@ -120,13 +120,13 @@ TEST_F(FailoverTest, ADrainingWorkerFinishesItsOwnAndGetsNothingNew) {
   FakeWorker b({.worker_id = "g0r1"});
   a.Allow(3);
   StartRouter({&a, &b}, 2);
-  Ask(Prompt("hello", 20, 4));
+  Ask(Prompt("hello", 15, 4));
   ASSERT_TRUE(a.WaitAllowanceUsed());
   a.SetState(true, /*draining=*/true);
   WaitReady(1);
-  EXPECT_EQ(Generate(Prompt("hello", 20, 9)).text.at(0), FakeText(9, 0, 20));
+  EXPECT_EQ(Generate(Prompt("hello", 10, 9)).text.at(0), FakeText(9, 0, 10));
   a.Allow(1000);
-  EXPECT_EQ(Join().text.at(0), FakeText(4, 0, 20));
+  EXPECT_EQ(Join().text.at(0), FakeText(4, 0, 15));
   ExpectLedgersBalance();
 }
 

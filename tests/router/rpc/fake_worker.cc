@@ -18,9 +18,22 @@ int32_t FakeToken(uint64_t seed, uint32_t choice, size_t position) {
 }  // namespace
 
 std::string FakeText(uint64_t seed, uint32_t choice, size_t num_tokens) {
-  std::string text;
+  std::string bytes;
   for (size_t i = 0; i < num_tokens; ++i) {
-    text.push_back(static_cast<char>(FakeToken(seed, choice, i)));
+    bytes.push_back(static_cast<char>(FakeToken(seed, choice, i)));
+  }
+  // Both ends may cut a character; what is left of it becomes U+FFFD.
+  std::string text;
+  for (size_t i = 0; i < bytes.size();) {
+    const auto lead = static_cast<uint8_t>(bytes[i]);
+    const size_t size = lead < 0x80 ? 1 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 0;
+    if (size != 0 && i + size <= bytes.size()) {
+      text += bytes.substr(i, size);
+      i += size;
+    } else {
+      text += "\xEF\xBF\xBD";
+      i += size == 0 ? 1 : bytes.size() - i;
+    }
   }
   return text;
 }

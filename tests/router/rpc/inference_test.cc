@@ -276,7 +276,8 @@ TEST_F(InferenceTest, HealthFollowsReadiness) {
   const auto health = [&] {
     grpc::GenericStub stub(channel_);
     grpc::ClientContext context;
-    const grpc::ByteBuffer request;
+    const grpc::Slice nothing;
+    const grpc::ByteBuffer request(&nothing, 1);
     grpc::ByteBuffer response;
     std::promise<grpc::Status> done;
     stub.UnaryCall(&context, "/grpc.health.v1.Health/Check", {}, &request, &response,

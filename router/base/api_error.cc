@@ -1,4 +1,4 @@
-#include "router/core/api_error.h"
+#include "router/base/api_error.h"
 
 #include <utility>
 
