@@ -84,6 +84,7 @@ struct OptionSet::Impl {
   }
 
   std::optional<int> ParseCommandLine(int argc, const char* const* argv);
+  void CheckFlagsHaveValues(int argc, const char* const* argv);
   void ReadFile();
   void ReadNode(const YAML::Node& node, const std::string& prefix);
   void ReadLeaf(Option& option, const std::string& key, const YAML::Node& node);
@@ -213,6 +214,8 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
           ->type_name(option->info.required ? "REQUIRED" : "VALUE");
     }
   }
+  CheckFlagsHaveValues(argc, argv);
+  if (!errors.empty()) return std::nullopt;
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
@@ -227,6 +230,22 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
                       near.empty() ? "" : ", did you mean " + near + "?"));
   }
   return std::nullopt;
+}
+
+// CLI11 looks for a missing value behind the next flag.
+void OptionSet::Impl::CheckFlagsHaveValues(int argc, const char* const* argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool takes_value =
+        word == "--config" || std::any_of(options.begin(), options.end(), [&](const auto& o) {
+          return o->info.flag == word && !o->is_flag;
+        });
+    if (!takes_value || !word.starts_with("--")) continue;
+    if (i + 1 == argc || std::string_view(argv[i + 1]).starts_with("--")) {
+      Error(word + " needs a value");
+    }
+    ++i;
+  }
 }
 
 std::string OptionSet::Impl::UnknownKey(const std::string& key) const {

@@ -10,6 +10,8 @@
 #include <thread>
 #include <utility>
 
+#include "common/http/listen.h"
+
 namespace choir {
 namespace {
 
@@ -97,22 +99,7 @@ class AsioAdminServer final : public AdminServer {
   }
 
   Status Open(const std::string& listen) {
-    const size_t colon = listen.rfind(':');
-    if (colon == std::string::npos)
-      return InvalidArgument("admin address '{}' is not host:port", listen);
-    boost::system::error_code error;
-    tcp::resolver resolver(io_);
-    const auto found = resolver.resolve(listen.substr(0, colon), listen.substr(colon + 1), error);
-    if (!error && found.empty()) error = asio::error::host_not_found;
-    if (!error) acceptor_.open(found.begin()->endpoint().protocol(), error);
-    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor_.bind(found.begin()->endpoint(), error);
-    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error) {
-      return Unavailable("admin address {} cannot be used: {}; choose another with --admin", listen,
-                         error.message());
-    }
-    address_ = fmt::format("{}:{}", listen.substr(0, colon), acceptor_.local_endpoint().port());
+    CHOIR_ASSIGN_OR_RETURN(address_, Listen(acceptor_, listen, "--admin"));
     Accept();
     thread_ = std::thread([this] {
       pthread_setname_np(pthread_self(), "admin");

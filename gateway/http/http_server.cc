@@ -12,6 +12,7 @@
 
 #include "common/base/check.h"
 #include "common/base/log.h"
+#include "common/http/listen.h"
 
 namespace choir {
 namespace {
@@ -82,22 +83,7 @@ class Server final : public HttpServer {
   }
 
   Status Open(const std::string& listen) {
-    const size_t colon = listen.rfind(':');
-    if (colon == std::string::npos)
-      return InvalidArgument("--listen '{}' is not host:port", listen);
-    boost::system::error_code error;
-    tcp::resolver resolver(io_);
-    const auto found = resolver.resolve(listen.substr(0, colon), listen.substr(colon + 1), error);
-    if (!error && found.empty()) error = asio::error::host_not_found;
-    if (!error) acceptor_.open(found.begin()->endpoint().protocol(), error);
-    if (!error) acceptor_.set_option(asio::socket_base::reuse_address(true), error);
-    if (!error) acceptor_.bind(found.begin()->endpoint(), error);
-    if (!error) acceptor_.listen(asio::socket_base::max_listen_connections, error);
-    if (error) {
-      return Unavailable("{} cannot be used: {}; choose another address with --listen", listen,
-                         error.message());
-    }
-    address_ = fmt::format("{}:{}", listen.substr(0, colon), acceptor_.local_endpoint().port());
+    CHOIR_ASSIGN_OR_RETURN(address_, Listen(acceptor_, listen, "--listen"));
     asio::co_spawn(io_, Accept(), asio::detached);
     asio::co_spawn(io_, Sweep(), asio::detached);
     return absl::OkStatus();

@@ -67,6 +67,14 @@ def test_logits_file_has_a_row_for_each_position(tmp_path):
     assert out.read_bytes() == one
 
 
+def test_bench_model_states_floor_and_share():
+    out = json.loads(choir("bench", "model", "--model", MODEL, "--prompt", 8, "--tokens", 4, "--batch", "1,2", "--repeat", 1, "--json").stdout)
+    assert set(out) >= {"machine", "commit", "figures"}
+    assert {(f["name"], f["batch"]) for f in out["figures"]} >= {("decode", 1), ("decode", 2)}
+    for f in out["figures"]:
+        assert f["tok_s"] > 0 and f["floor_tok_s"] > 0 and len(f["tok_s_all"]) == 1
+
+
 def test_keys_are_shown_once_and_stored_hashed(tmp_path):
     file = tmp_path / "keys.yaml"
     added = json.loads(choir("keys", "add", "--file", file, "--tenant", "acme", "--json").stdout)

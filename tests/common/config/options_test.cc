@@ -133,6 +133,11 @@ TEST_F(OptionsTest, EveryErrorIsReportedAtOnceAndNamesTheRange) {
   EXPECT_NE(err.find("--needed is required"), std::string::npos) << err;
 }
 
+TEST_F(OptionsTest, AFlagIsNoValueOfTheFlagBeforeIt) {
+  EXPECT_EQ(Parse({"--listen", "--queue-max", "7"}), 2);
+  EXPECT_NE(err.find("--listen needs a value"), std::string::npos) << err;
+}
+
 TEST_F(OptionsTest, EdgesOfARangeAreInside) {
   EXPECT_EQ(Parse({"--queue-max", "1"}), std::nullopt) << err;
   EXPECT_EQ(Parse({"--queue-max", "100"}), std::nullopt) << err;
