@@ -8,6 +8,7 @@
 #include <ctime>
 #include <utility>
 
+#include "gateway/http/request_id.h"
 #include "gateway/upstream.h"
 
 namespace choir {
@@ -24,7 +25,8 @@ struct GatewayService::Route {
 };
 
 struct GatewayService::Answer {
-  int code = 499;  // until something was answered
+  int code = 499;          // until something was answered
+  std::string request_id;  // the router's, once it accepted
 };
 
 namespace {
@@ -57,17 +59,9 @@ std::string BearerOf(const HttpHead& head) {
   return std::string(value);
 }
 
-bool IsRequestId(std::string_view id) {
-  if (id.size() > 128) return false;
-  for (const char c : id) {
-    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '-')
-      return false;
-  }
-  return true;
-}
-
 ApiError CheckHeaders(const HttpHead& head, uint32_t* timeout_ms) {
-  if (!IsRequestId(head.Field("x-request-id"))) {
+  const std::string_view id = head.Field("x-request-id");
+  if (!id.empty() && !IsRequestId(id)) {
     return InvalidValue("x-request-id",
                         "x-request-id: must be at most 128 characters of [A-Za-z0-9._-]");
   }
@@ -143,8 +137,7 @@ awaitable<void> GatewayService::RespondError(HttpExchange& exchange, ApiError er
                                              Answer* answer) {
   answer->code = error.http;
   HttpFields fields = ErrorFields(error);
-  const std::string_view id = exchange.head().Field("x-request-id");
-  if (!id.empty() && IsRequestId(id)) fields.emplace_back("x-request-id", std::string(id));
+  if (!answer->request_id.empty()) fields.emplace_back("x-request-id", answer->request_id);
   std::string body = ErrorBody(error);
   (void)co_await exchange.Respond(error.http, std::move(fields), std::move(body));
 }
@@ -184,6 +177,9 @@ awaitable<ApiError> GatewayService::Authenticate(HttpExchange& exchange) {
 
 awaitable<void> GatewayService::HandleModels(HttpExchange& exchange, const std::string& id,
                                              Answer* answer) {
+  uint32_t timeout_ms = 0;  // nothing here takes time, but a bad header is an error everywhere
+  ApiError bad_header = CheckHeaders(exchange.head(), &timeout_ms);
+  if (!bad_header.ok()) co_return co_await RespondError(exchange, std::move(bad_header), answer);
   const auto& models = edge_->models();
   std::string body;
   if (id.empty()) {
@@ -246,14 +242,14 @@ awaitable<void> GatewayService::AnswerFromUpstream(HttpExchange& exchange, Upstr
     if (upstream.failed() || upstream.client_gone()) co_return;
     (void)co_await upstream.Wait(std::chrono::hours(1));
   }
+  answer->request_id = upstream.accepted_info().request_id;
   if (request.stream) {
     metrics_->StreamOpened();
     answer->code = co_await StreamAnswer(exchange, upstream, request, options_, metrics_);
     metrics_->StreamClosed();
     co_return;
   }
-  const std::string request_id = upstream.accepted_info().request_id;
-  ResponseCollector whole(request, {request_id, request.model, std::time(nullptr)});
+  ResponseCollector whole(request, {answer->request_id, request.model, std::time(nullptr)});
   while (true) {
     const bool done = upstream.done();
     for (const ApiDelta& delta : upstream.TakeDeltas()) whole.Add(delta);
@@ -307,6 +303,7 @@ awaitable<void> GatewayService::Handle(HttpExchange& exchange) {
     method = "GET";
     model_id = head.path.substr(kModelPrefix.size());
   }
+  const bool get = method != nullptr && std::string_view(method) == "GET";
   Answer answer;
   if (method == nullptr) {
     ApiError error{
@@ -316,15 +313,14 @@ awaitable<void> GatewayService::Handle(HttpExchange& exchange) {
         .message =
             "there is nothing at this path; see /v1/chat/completions, /v1/completions, /v1/models"};
     co_await RespondError(exchange, std::move(error), &answer);
-  } else if (head.method != method &&
-             !(head.method == "HEAD" && std::string_view(method) == "GET")) {
+  } else if (head.method != method && !(head.method == "HEAD" && get)) {
     answer.code = 405;
     ApiError error{.http = 405,
                    .type = "invalid_request_error",
                    .code = "method_not_allowed",
-                   .message = std::string("use ") + method + " here"};
+                   .message = std::string("use ") + (get ? "GET or HEAD" : method) + " here"};
     HttpFields fields = {{"content-type", "application/json"},
-                         {"allow", std::string_view(method) == "GET" ? "GET, HEAD" : method}};
+                         {"allow", get ? "GET, HEAD" : method}};
     std::string body = ErrorBody(error);
     (void)co_await exchange.Respond(405, std::move(fields), std::move(body));
   } else {

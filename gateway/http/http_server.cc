@@ -13,6 +13,7 @@
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "common/http/listen.h"
+#include "gateway/http/request_id.h"
 
 namespace choir {
 namespace {
@@ -300,7 +301,15 @@ std::string Connection::HeadText(int status, const HttpFields& fields, bool with
                                  size_t length) {
   if (!body_read_) keep_alive_ = false;
   std::string text = fmt::format("HTTP/1.1 {} {}\r\n", status, ReasonPhrase(status));
-  for (const auto& [name, value] : fields) text += name + ": " + value + "\r\n";
+  bool has_id = false;
+  for (const auto& [name, value] : fields) {
+    has_id |= name == "x-request-id";
+    text += name + ": " + value + "\r\n";
+  }
+  if (!has_id) {
+    const std::string_view given = head_.Field("x-request-id");
+    text += fmt::format("x-request-id: {}\r\n", IsRequestId(given) ? given : MakeRequestId());
+  }
   if (with_length) {
     text += fmt::format("content-length: {}\r\n", length);
   } else if (head_.minor_version == 1) {

@@ -27,6 +27,7 @@ class HttpExchange {
   // had; -1: the client is gone.
   virtual boost::asio::awaitable<HttpError> ReadBody(std::string* body) = 0;
 
+  // An answer without `x-request-id` gets the client's, or one made here.
   virtual boost::asio::awaitable<bool> Respond(int status, HttpFields fields, std::string body) = 0;
 
   // A streamed answer: chunked, or until close for HTTP/1.0.

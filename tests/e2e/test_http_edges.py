@@ -100,6 +100,8 @@ def test_order_of_checks(cluster):
     assert ask(cluster, b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 404
     status, headers, _ = ask(cluster, b"GET /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
     assert status == 405 and headers["allow"] == "POST"
+    status, headers, body = ask(cluster, b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+    assert status == 405 and headers["allow"] == "GET, HEAD" and "GET or HEAD" in error_of(body)["message"]
     status, _, body = ask(cluster, post(cluster, body="{", key="ck-no"))
     assert status == 401 and error_of(body)["code"] == "invalid_api_key"
     assert ask(cluster, f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {2**40}\r\n\r\n".encode())[0] == 401
@@ -123,6 +125,45 @@ def test_request_id_is_kept_or_made(cluster):
     assert ask(cluster, post(cluster))[1]["x-request-id"]
     assert ask(cluster, post(cluster, "X-Request-Id: a b\r\n"))[0] == 400
     assert ask(cluster, post(cluster, f"X-Request-Id: {'x' * 129}\r\n"))[0] == 400
+
+
+def get(path, extra=""):
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode()
+
+
+def test_every_answer_has_a_request_id(cluster):
+    key = f"Authorization: Bearer {cluster.key}\r\n"
+    large = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{key}Content-Length: {2**30}\r\nX-Request-Id: mine\r\n\r\n".encode()
+    cases = [(200, lambda extra: get("/v1/models", key + extra)), (401, lambda extra: get("/v1/models", extra)),
+             (404, lambda extra: get("/nothing", extra)), (404, lambda extra: get("/v1/models/nope", key + extra)),
+             (404, lambda extra: post(cluster, extra, body=json.dumps({"model": "nope", **BODY}))),
+             (405, lambda extra: get("/v1/completions", extra)), (400, lambda extra: post(cluster, extra, body="{")),
+             (400, lambda extra: get("/v1/models", "Content-Length: x\r\n" + extra)),
+             (431, lambda extra: get("/v1/models", "A: b\r\n" * 100 + extra)),
+             (504, lambda extra: post(cluster, "X-Request-Timeout: 0.001\r\n" + extra, body=json.dumps(
+                 {"model": cluster.model, **BODY, "max_tokens": 200, "ignore_eos": True})))]
+    for status, raw in cases:
+        ids = set()
+        for _ in range(2):
+            answer = ask(cluster, raw(""))
+            assert answer[0] == status, answer
+            ids.add(answer[1]["x-request-id"])
+        assert len(ids) == 2 and all(ids)
+        if status not in (400, 431):  # a framing error's header was not read to its end
+            assert ask(cluster, raw("X-Request-Id: mine\r\n"))[1]["x-request-id"].startswith("mine")
+    status, headers, _ = ask(cluster, large)
+    assert (status, headers["x-request-id"]) == (413, "mine")
+
+
+def test_a_bad_request_id_is_400_on_every_route_behind_path_and_key(cluster):
+    bad = "X-Request-Id: a b\r\n"
+    key = f"Authorization: Bearer {cluster.key}\r\n"
+    for path in ("/v1/models", "/models", f"/v1/models/{cluster.model}", "/v1/models/nope"):
+        status, headers, body = ask(cluster, get(path, key + bad))
+        assert status == 400 and error_of(body)["param"] == "x-request-id", path
+        assert headers["x-request-id"] != "a b"
+    assert ask(cluster, get("/v1/models", bad))[0] == 401
+    assert ask(cluster, get("/nothing", bad))[0] == 404
 
 
 def test_http_1_0_gets_the_stream_until_close(cluster):
