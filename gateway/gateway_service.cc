@@ -97,6 +97,12 @@ HttpFields AcceptedFields(const EdgeAcceptedInfo& info, const char* content_type
   return fields;
 }
 
+ApiError RouterError(const Upstream& upstream, const ApiRequest& request) {
+  ApiError error = upstream.error();
+  if (!request.chat) NameCompletionFields(&error);
+  return error;
+}
+
 // Streams an accepted request to the client until its end; returns the status for the metrics.
 awaitable<int> StreamAnswer(HttpExchange& exchange, Upstream& upstream, const ApiRequest& request,
                             const GatewayOptions& options, GatewayMetrics* metrics) {
@@ -110,7 +116,7 @@ awaitable<int> StreamAnswer(HttpExchange& exchange, Upstream& upstream, const Ap
     const bool finished = upstream.done(), failed = upstream.failed();
     std::string bytes;
     for (const ApiDelta& delta : upstream.TakeDeltas()) bytes += writer.Delta(delta);
-    if (failed) bytes += StreamWriter::Error(upstream.error());
+    if (failed) bytes += StreamWriter::Error(RouterError(upstream, request));
     if (finished) bytes += writer.Done(upstream.usage());
     const uint64_t before = writer.events();
     if (upstream.client_gone()) co_return 499;
@@ -282,7 +288,7 @@ awaitable<void> GatewayService::HandleGeneration(HttpExchange& exchange, const R
     upstream->SetOnLost(nullptr);
     edge_->Cancel(id);  // nothing to do when it has ended
     if (!upstream->failed() || exchange.answered()) co_return;
-    error = upstream->error();
+    error = RouterError(*upstream, request);
   }
   if (error.http == 400 && route.deepseek && !error.param.empty()) error.http = 422;
   co_await RespondError(exchange, std::move(error), answer);

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <limits>
+#include <string_view>
 #include <utility>
 
 #include "gateway/api/field_reader.h"
@@ -249,6 +250,14 @@ ApiError ParseCompletionRequest(const std::string& body, ApiRequest* r) {
   fields.Refuse("response_format", Json{{"type", "text"}});
   fields.Finish();
   return error;
+}
+
+void NameCompletionFields(ApiError* error) {
+  constexpr std::string_view kRouters = "token_ids", kClients = "prompt";
+  for (std::string* text : {&error->param, &error->message}) {
+    if (!text->starts_with(kRouters)) continue;
+    text->replace(0, kRouters.size(), kClients);
+  }
 }
 
 }  // namespace choir

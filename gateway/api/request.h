@@ -43,6 +43,10 @@ struct ApiRequest {
 ApiError ParseChatRequest(const std::string& body, ApiRequest* request);
 ApiError ParseCompletionRequest(const std::string& body, ApiRequest* request);
 
+// The router's errors name its own fields; a client of /v1/completions gave `prompt`, not
+// `token_ids`.
+void NameCompletionFields(ApiError* error);
+
 inline constexpr int kJsonDepthMax = 64;
 
 }  // namespace choir

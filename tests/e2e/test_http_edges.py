@@ -120,6 +120,14 @@ def test_deepseek_paths_answer_422_for_parameters(cluster):
     assert ask(cluster, post(cluster, path="/chat/completions"))[0] == 200
 
 
+def test_token_ids_out_of_the_vocabulary_are_the_prompts_error(cluster):
+    for stream in (False, True):
+        bad = json.dumps({"model": cluster.model, "prompt": [1, 2, 99999], "stream": stream})
+        status, _, body = ask(cluster, post(cluster, body=bad, path="/v1/completions"))
+        error = error_of(body)
+        assert status == 400 and error["param"] == "prompt" and error["message"].startswith("prompt[2] is 99999"), error
+
+
 def test_request_id_is_kept_or_made(cluster):
     assert ask(cluster, post(cluster, "X-Request-Id: abc.DEF-1_2\r\n"))[1]["x-request-id"]
     assert ask(cluster, post(cluster))[1]["x-request-id"]

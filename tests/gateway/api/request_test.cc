@@ -169,6 +169,17 @@ TEST(StrictJsonTest, DepthIsLimitedAtItsEdge) {
 }
 
 TEST(StrictJsonTest, AMillionKeysTakeNoQuadraticTime) {
+TEST(ParseCompletionTest, RoutersErrorsNameTheClientsField) {
+  ApiError error = InvalidValue("token_ids", "token_ids[2] is 302, but token ids are in [0, 301]");
+  NameCompletionFields(&error);
+  EXPECT_EQ(error.param, "prompt");
+  EXPECT_EQ(error.message, "prompt[2] is 302, but token ids are in [0, 301]");
+  ApiError other = InvalidValue("stop_token_ids", "stop_token_ids[0] is 302, but token ids ...");
+  NameCompletionFields(&other);
+  EXPECT_EQ(other.param, "stop_token_ids");
+  EXPECT_TRUE(other.message.starts_with("stop_token_ids[0]"));
+}
+
   std::string text = "{";
   for (int i = 0; i < 1000000; ++i) text += (i ? ",\"" : "\"") + std::to_string(i) + "\":0";
   Json out;
