@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <string>
+#include <string_view>
 #include <unordered_set>
 #include <utility>
 #include <vector>
@@ -19,7 +20,8 @@ class Builder {
   using string_t = Json::string_t;
   using binary_t = Json::binary_t;
 
-  Builder(int depth_max, Json* root) : depth_max_(depth_max), root_(root) {}
+  Builder(std::string_view text, int depth_max, Json* root)
+      : text_(text), depth_max_(depth_max), root_(root) {}
 
   bool null() { return Put(nullptr); }
   bool boolean(bool v) { return Put(v); }
@@ -41,9 +43,7 @@ class Builder {
     return true;
   }
   bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& e) {
-    // 406: a number that no double can hold.
-    const char* what = e.id == 406 ? "a number is out of range" : "the body is not valid JSON";
-    error = InvalidValue("", fmt::format("{} (near byte {})", what, at));
+    error = InvalidValue("", fmt::format("{} (near byte {})", Reason(at, e), at));
     return false;
   }
 
@@ -54,6 +54,32 @@ class Builder {
     Json* value;
     std::unordered_set<std::string> keys;
   };
+
+  // What is wrong, as far as the library tells: only its messages distinguish the cases.
+  std::string Reason(size_t at, const nlohmann::detail::exception& e) const {
+    if (e.id == 406) return "a number is out of range";  // no double can hold it
+    // Its message ends in what was read, which is the client's text.
+    std::string_view says = e.what();
+    says = says.substr(0, says.find("; last read"));
+    const char* why = "syntax error";
+    if (says.find("surrogate") != says.npos) {
+      why = "a string has a lone surrogate";
+    } else if (says.find("UTF-8") != says.npos) {
+      why = "a string is not valid UTF-8";
+    } else if (IsNotANumber(at)) {
+      why = "NaN and Infinity are not JSON numbers";
+    } else if (at > text_.size()) {
+      why = "it ends too early";
+    }
+    return std::string("the body is not valid JSON: ") + why;
+  }
+  // Whether the first wrong byte, the `at`-th, belongs to one of the spellings of other formats.
+  bool IsNotANumber(size_t at) const {
+    if (at == 0 || at > text_.size()) return false;
+    const std::string_view rest = text_.substr(at - 1);
+    return rest.starts_with("NaN") || rest.starts_with("Inf") || rest.starts_with("inf") ||
+           (at > 1 && text_.substr(at - 2).starts_with("nan"));
+  }
 
   Json* Slot() {
     if (stack_.empty()) return root_;
@@ -88,6 +114,7 @@ class Builder {
     return true;
   }
 
+  const std::string_view text_;
   const int depth_max_;
   Json* const root_;
   // Pointers stay valid: only the innermost container grows, and its parents do not move meanwhile.
@@ -98,7 +125,7 @@ class Builder {
 }  // namespace
 
 ApiError ParseStrictJson(std::string_view text, int depth_max, Json* out) {
-  Builder builder(depth_max, out);
+  Builder builder(text, depth_max, out);
   *out = nullptr;
   if (Json::sax_parse(text, &builder)) return {};
   if (builder.error.ok()) builder.error = InvalidValue("", "the body is not valid JSON");

@@ -96,10 +96,18 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"("seed":1.5)", "seed", "integer"},
         BadCase{R"("seed":9223372036854775808)", "seed", "integer"},
         BadCase{R"("temperature":1e999)", "", "out of range"},
-        BadCase{R"("temperature":NaN)", "", "not valid JSON"},
+        BadCase{R"("temperature":NaN)", "", "NaN and Infinity are not JSON numbers"},
+        BadCase{R"("temperature":nan)", "", "NaN and Infinity are not JSON numbers"},
+        BadCase{R"("temperature":-Infinity)", "", "NaN and Infinity are not JSON numbers"},
+        BadCase{R"("temperature":nil)", "", "syntax error (near byte"},
+        BadCase{R"("temperature":)", "", "syntax error (near byte"},
         BadCase{R"("temperature":1,"temperature":1)", "temperature", "twice"},
-        BadCase{R"("user":"\ud800")", "", "not valid JSON"},
-        BadCase{"\"user\":\"\xff\"", "", "not valid JSON"}));
+        BadCase{R"("user":"\ud800")", "", "lone surrogate"},
+        BadCase{R"("user":"\udc00")", "", "lone surrogate"},
+        BadCase{R"("\ud800x":1)", "", "lone surrogate"},
+        BadCase{"\"user\":\"\xff\"", "", "not valid UTF-8"},
+        BadCase{"\"user\":\"surrogate \xff\"", "", "not valid UTF-8"},
+        BadCase{"\"user\":\"UTF-8\x01\"", "", "syntax error (near byte"}));
 
 ApiError Messages(const std::string& messages) {
   ApiRequest r;
@@ -161,14 +169,6 @@ TEST(ParseCompletionTest, PromptIsTextOrIds) {
             "echo");
 }
 
-TEST(StrictJsonTest, DepthIsLimitedAtItsEdge) {
-  Json out;
-  EXPECT_TRUE(ParseStrictJson(std::string(64, '[') + std::string(64, ']'), 64, &out).ok());
-  EXPECT_EQ(ParseStrictJson(std::string(65, '[') + std::string(65, ']'), 64, &out).http, 400);
-  EXPECT_EQ(ParseStrictJson(std::string(100000, '['), 64, &out).http, 400);
-}
-
-TEST(StrictJsonTest, AMillionKeysTakeNoQuadraticTime) {
 TEST(ParseCompletionTest, RoutersErrorsNameTheClientsField) {
   ApiError error = InvalidValue("token_ids", "token_ids[2] is 302, but token ids are in [0, 301]");
   NameCompletionFields(&error);
@@ -180,6 +180,22 @@ TEST(ParseCompletionTest, RoutersErrorsNameTheClientsField) {
   EXPECT_TRUE(other.message.starts_with("stop_token_ids[0]"));
 }
 
+TEST(StrictJsonTest, DepthIsLimitedAtItsEdge) {
+  Json out;
+  EXPECT_TRUE(ParseStrictJson(std::string(64, '[') + std::string(64, ']'), 64, &out).ok());
+  EXPECT_EQ(ParseStrictJson(std::string(65, '[') + std::string(65, ']'), 64, &out).http, 400);
+  EXPECT_EQ(ParseStrictJson(std::string(100000, '['), 64, &out).http, 400);
+}
+
+TEST(StrictJsonTest, ErrorsSayWhere) {
+  Json out;
+  EXPECT_EQ(ParseStrictJson(R"({"a":NaN})", 64, &out).message,
+            "the body is not valid JSON: NaN and Infinity are not JSON numbers (near byte 6)");
+  EXPECT_EQ(ParseStrictJson(R"({"a":1)", 64, &out).message,
+            "the body is not valid JSON: it ends too early (near byte 7)");
+}
+
+TEST(StrictJsonTest, AMillionKeysTakeNoQuadraticTime) {
   std::string text = "{";
   for (int i = 0; i < 1000000; ++i) text += (i ? ",\"" : "\"") + std::to_string(i) + "\":0";
   Json out;
