@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "router/text/json_fields.h"
 #include "router/text/template/inspect.h"
 #include "router/text/template/interpreter.h"
 #include "router/text/template/parser.h"
@@ -221,10 +222,13 @@ StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
 StatusOr<Json> ReadJson(const std::filesystem::path& path) {
   std::error_code error;
   if (!std::filesystem::exists(path, error)) return Json::object();
-  CHOIR_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  Json json = Json::parse(text, nullptr, false);
+  CHOIR_ASSIGN_OR_RETURN(const std::string file, ReadFile(path));
+  Json json = Json::parse(file, nullptr, false);
   if (json.is_object()) return json;
-  return InvalidArgument("{}: not a JSON object", path.string());
+  if (json.is_discarded()) {  // parsed once more for where and why
+    CHOIR_RETURN_IF_ERROR(text::ParseJson(file, path.string()).status());
+  }
+  return InvalidArgument("{}: must be a JSON object", path.string());
 }
 
 void AddToken(const std::string& name, const Json& token, Json* variables) {
@@ -244,37 +248,47 @@ void AddTokens(const Json& config, Json* variables) {
   for (const auto& [key, value] : extra->items()) AddToken(key, value, variables);
 }
 
-using Sources = std::map<std::string, std::string>;
+struct Source {
+  std::string file;  // that it was found in
+  std::string text;
+};
+using Sources = std::map<std::string, Source>;
 
-StatusOr<Sources> TemplatesOfConfig(const Json& config) {
+StatusOr<Sources> TemplatesOfConfig(const Json& config, const std::string& file) {
   Sources sources;
   const auto entry = config.find("chat_template");
   if (entry == config.end()) return sources;
-  if (entry->is_string()) sources["default"] = entry->get<std::string>();
+  if (entry->is_string()) sources["default"] = {file, entry->get<std::string>()};
   if (!entry->is_array()) return sources;
   for (const Json& named : *entry) {
     const auto name = named.is_object() ? named.find("name") : named.end();
     const auto text = named.is_object() ? named.find("template") : named.end();
     if (name == named.end() || text == named.end() || !name->is_string() || !text->is_string()) {
-      return InvalidArgument("chat_template: each named template needs a name and a template");
+      return InvalidArgument("{}: chat_template: each named template needs a name and a template",
+                             file);
     }
-    sources[name->get<std::string>()] = text->get<std::string>();
+    sources[name->get<std::string>()] = {file, text->get<std::string>()};
   }
   return sources;
 }
 
 // chat_template.jinja, and additional_chat_templates/NAME.jinja beside it.
 Status AddTemplateFiles(const std::filesystem::path& dir, Sources* sources) {
+  const auto add = [sources](const std::string& name, const std::filesystem::path& file) -> Status {
+    CHOIR_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
+    (*sources)[name] = {file.string(), std::move(text)};
+    return {};
+  };
   std::error_code error;
   if (std::filesystem::exists(dir / "chat_template.jinja", error)) {
     sources->clear();
-    CHOIR_ASSIGN_OR_RETURN((*sources)["default"], ReadFile(dir / "chat_template.jinja"));
+    CHOIR_RETURN_IF_ERROR(add("default", dir / "chat_template.jinja"));
   }
   const auto more = std::filesystem::directory_iterator(dir / "additional_chat_templates", error);
   if (error) return {};
   for (const auto& file : more) {
     if (file.path().extension() != ".jinja") continue;
-    CHOIR_ASSIGN_OR_RETURN((*sources)[file.path().stem().string()], ReadFile(file.path()));
+    CHOIR_RETURN_IF_ERROR(add(file.path().stem().string(), file.path()));
   }
   return {};
 }
@@ -282,23 +296,28 @@ Status AddTemplateFiles(const std::filesystem::path& dir, Sources* sources) {
 }  // namespace
 
 StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& model_dir) {
+  CHOIR_RETURN_IF_ERROR(text::RequireModelDirectory(model_dir));
   const std::filesystem::path dir(model_dir);
   CHOIR_ASSIGN_OR_RETURN(const Json config, ReadJson(dir / "tokenizer_config.json"));
   CHOIR_ASSIGN_OR_RETURN(const Json special, ReadJson(dir / "special_tokens_map.json"));
   Json variables = Json::object();
   AddTokens(special, &variables);
   AddTokens(config, &variables);
-  CHOIR_ASSIGN_OR_RETURN(Sources sources, TemplatesOfConfig(config));
+  CHOIR_ASSIGN_OR_RETURN(Sources sources, TemplatesOfConfig(config, dir / "tokenizer_config.json"));
   CHOIR_RETURN_IF_ERROR(AddTemplateFiles(dir, &sources));
   if (sources.empty()) {
-    return NotFound("{}: no chat template (chat_template.jinja or tokenizer_config.json)",
-                    model_dir);
+    return NotFound(
+        "{}: has no chat template (chat_template.jinja, or chat_template in "
+        "tokenizer_config.json); use completions, or a model made for chat",
+        model_dir);
   }
   std::map<std::string, Parsed> templates;
-  for (const auto& [name, text] : sources) {
-    auto parsed = ParseTemplate(text);
-    if (!parsed.ok())
-      return Annotate(parsed.status(), fmt::format("{}: template '{}'", model_dir, name));
+  for (const auto& [name, source] : sources) {
+    auto parsed = ParseTemplate(source.text);
+    if (!parsed.ok()) {
+      return InvalidArgument("{}: template '{}': {}; correct the template, or use another model",
+                             source.file, name, MessageOf(parsed.status()));
+    }
     templates.emplace(name, *std::move(parsed));
   }
   return std::make_unique<JinjaChatTemplate>(std::move(templates), std::move(variables));

@@ -113,6 +113,12 @@ StatusOr<std::string> ReadSpecialName(const JsonField& field) {
   return field.String();
 }
 
+Status WithRemedy(const Status& status) {
+  return Status(
+      status.code(),
+      MessageOf(status) + "; take the file as the model's publisher has it, or another model");
+}
+
 }  // namespace
 
 StatusOr<std::unique_ptr<HfTokenizer>> HfTokenizer::FromJson(const nlohmann::json& tokenizer,
@@ -206,18 +212,20 @@ Status HfTokenizer::ReadConfig(const nlohmann::json& config) {
 namespace choir {
 
 StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
-  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json tokenizer,
-                         text::ReadJsonFile(model_dir + "/tokenizer.json", "tokenizer.json"));
+  CHOIR_RETURN_IF_ERROR(text::RequireModelDirectory(model_dir));
+  const auto tokenizer = text::ReadJsonFile(model_dir + "/tokenizer.json");
+  if (!tokenizer.ok()) return text::WithRemedy(tokenizer.status());
   nlohmann::json config;
-  auto read = text::ReadJsonFile(model_dir + "/tokenizer_config.json", "tokenizer_config.json");
+  auto read = text::ReadJsonFile(model_dir + "/tokenizer_config.json");
   if (read.ok()) {
     config = *std::move(read);
   } else if (!absl::IsNotFound(read.status())) {
-    return read.status();
+    return text::WithRemedy(read.status());
   }
-  CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> made,
-                         text::HfTokenizer::FromJson(tokenizer, config));
-  return made;
+  auto made = text::HfTokenizer::FromJson(*tokenizer, config);
+  if (made.ok()) return std::unique_ptr<Tokenizer>(*std::move(made));
+  // Its message begins with the file's name.
+  return text::WithRemedy(InvalidArgument("{}/{}", model_dir, MessageOf(made.status())));
 }
 
 }  // namespace choir

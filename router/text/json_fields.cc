@@ -1,5 +1,6 @@
 #include "router/text/json_fields.h"
 
+#include <filesystem>
 #include <fstream>
 
 #include "router/text/unicode.h"
@@ -9,6 +10,20 @@ namespace {
 
 constexpr std::streamoff kFileBytesMax = 256 << 20;
 
+// The parser's words without its name and numbers: "[lib.kind.101] parse error at line 1, column 2:
+// why". Of a single line the column is all there is to know.
+std::string ReasonOf(std::string what, bool one_line) {
+  const auto drop = [&what](std::string_view start) {
+    if (what.starts_with(start)) what.erase(0, start.size());
+  };
+  if (what.starts_with('[') && what.find("] ") != std::string::npos) {
+    what.erase(0, what.find("] ") + 2);
+  }
+  drop("parse error at ");
+  if (one_line) drop("line 1, ");
+  return unicode::Sanitize(what);
+}
+
 }  // namespace
 
 StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& name) {
@@ -16,22 +31,32 @@ StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& nam
   try {
     return nlohmann::json::parse(text);
   } catch (const std::exception& e) {
-    return InvalidArgument("{}: not valid JSON: {}", name, unicode::Sanitize(e.what()));
+    return InvalidArgument("{}: not valid JSON: {}", name,
+                           ReasonOf(e.what(), text.find('\n') == std::string_view::npos));
   }
 }
 
-StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const std::string& name) {
+StatusOr<nlohmann::json> ReadJsonFile(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return NotFound("{}: there is no such file", path);
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return NotFound("{}: there is no readable file {}", name, path);
-  const std::streamoff size = file.tellg();
-  if (size < 0) return NotFound("{}: {} is not a file", name, path);
+  const std::streamoff size = file ? std::streamoff(file.tellg()) : -1;
+  if (size < 0 || std::filesystem::is_directory(path, error)) {
+    return InvalidArgument("{}: cannot be read as a file", path);
+  }
   if (size > kFileBytesMax) {
-    return InvalidArgument("{}: {} bytes, the limit is {}", name, size, kFileBytesMax);
+    return InvalidArgument("{}: {} bytes, the limit is {}", path, size, kFileBytesMax);
   }
   std::string text(static_cast<size_t>(size), '\0');
   file.seekg(0);
-  if (!file.read(text.data(), size)) return NotFound("{}: {} cannot be read", name, path);
-  return ParseJson(text, name);
+  if (!file.read(text.data(), size)) return InvalidArgument("{}: cannot be read as a file", path);
+  return ParseJson(text, path);
+}
+
+Status RequireModelDirectory(const std::string& model_dir) {
+  std::error_code error;
+  if (std::filesystem::is_directory(model_dir, error)) return {};
+  return NotFound("there is no directory {}; give the directory of a model", model_dir);
 }
 
 Status JsonField::Error(std::string_view problem) const {

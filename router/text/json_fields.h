@@ -13,9 +13,12 @@
 namespace choir::text {
 
 // The parsed file; NotFound when it is not there, InvalidArgument with the position of a mistake.
-// `name` is what errors call it.
-StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const std::string& name);
+// Of ParseJson, `name` is what errors call the text.
+StatusOr<nlohmann::json> ReadJsonFile(const std::string& path);
 StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& name);
+
+// NotFound: "there is no directory DIR; ...".
+Status RequireModelDirectory(const std::string& model_dir);
 
 class JsonField {
  public:

@@ -37,6 +37,14 @@ def test_template_matches_the_recorded_texts_and_reports_errors_by_line():
     assert "error" in answers[-1]
 
 
+@pytest.mark.parametrize("command", ["tokenize", "detokenize"])
+def test_a_bad_line_is_named_with_its_reason(command):
+    good = json.dumps("a" if command == "tokenize" else [1])
+    error = choir(command, "--model", MODEL, "--json", stdin=f"{good}\n[1,\n", code=1).stderr
+    assert f"choir {command}: line 2: not valid JSON: column 4: syntax error" in error and "exception" not in error
+    assert "line 1: must be one JSON" in choir(command, "--model", MODEL, "--json", stdin="7\n", code=1).stderr
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_generate_gives_the_recorded_answer_on_any_number_of_ranks(tmp_path, ranks):
     chat = TEXT["chat"]
@@ -106,6 +114,9 @@ def test_a_random_model_is_the_same_for_the_same_seed_and_runs(tmp_path):
 @pytest.mark.parametrize("args,code,says", [
     (("bogus",), 2, "no command"), (("chta",), 2, "'chat'"), (("generate", "--modle", "x"), 2, "--model"),
     (("generate", "--model", "/nonexistent", "--prompt", "x"), 1, "/nonexistent"),
+    (("generate", "--model", "/tmp", "--prompt", "x"), 1, "/tmp/config.json"),
+    (("template", "--model", "/nonexistent"), 1, "no directory /nonexistent"), (("template", "--model", "/tmp"), 1, "/tmp: has no chat template"),
+    (("tokenize", "--model", "/nonexistent", "--json"), 1, "no directory /nonexistent"),
     (("up", "--model", "x", "--ranks", "0"), 2, "1..64"), (("up", "--model", "x", "--quant", "q8"), 2, "none"),
     (("logits", "--model", MODEL), 2, "--ids"), (("keys", "list", "--file", "/nonexistent"), 1, "/nonexistent"),
     (("status", "--state", "/nonexistent"), 1, "choir up"), (("chat", "--url", "http://127.0.0.1:9", "--message", "x"), 1, "CHOIR_API_KEY")])

@@ -15,6 +15,7 @@
 #include "tools/choir/generation_defaults.h"
 #include "tools/choir/offline.h"
 #include "tools/choir/offline_engines.h"
+#include "worker/model/config/model_config.h"
 
 namespace choir {
 namespace {
@@ -156,6 +157,8 @@ StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const O
 }
 
 Status Run(const GenerateOptions& options) {
+  // The directory and its config.json first: quick to check, and what most mistakes are about.
+  CHOIR_RETURN_IF_ERROR(ReadModelConfig(options.offline.model_dir).status());
   // With --ids a directory without a tokenizer will do: then there is no text.
   StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.offline.model_dir);
   const bool has_text = tokenizer.ok();

@@ -39,7 +39,7 @@ int RunTemplate(int argc, const char* const* argv) {
   const auto chat_template = ChatTemplate::Load(model);
   if (!chat_template.ok()) {
     std::fprintf(stderr, "choir template: %s\n", MessageOf(chat_template.status()).c_str());
-    return chat_template.status().code() == absl::StatusCode::kNotFound ? 2 : 1;
+    return 1;
   }
   bool failed = false;
   for (std::string line; std::getline(std::cin, line);) {

@@ -10,6 +10,7 @@
 
 #include "common/base/status.h"
 #include "common/config/options.h"
+#include "router/text/json_fields.h"
 #include "router/text/tokenizer.h"
 #include "tools/choir/commands.h"
 
@@ -18,14 +19,6 @@ namespace {
 
 using Json = nlohmann::json;
 using Convert = std::function<StatusOr<Json>(const Tokenizer&, const Json&)>;
-
-StatusOr<Json> ParseLine(const std::string& line) {
-  try {
-    return Json::parse(line);
-  } catch (const Json::exception& e) {
-    return InvalidArgument("not valid JSON: {}", e.what());
-  }
-}
 
 // Lines of stdin, of any length and with any bytes.
 class LineReader {
@@ -50,19 +43,19 @@ class LineReader {
 int ConvertLines(const char* program, const std::string& model_dir, const Convert& convert) {
   const auto tokenizer = Tokenizer::Load(model_dir);
   if (!tokenizer.ok()) {
-    std::fprintf(stderr, "%s: --model %s: %s\n", program, model_dir.c_str(),
-                 MessageOf(tokenizer.status()).c_str());
+    std::fprintf(stderr, "%s: %s\n", program, MessageOf(tokenizer.status()).c_str());
     return 1;
   }
   LineReader lines;
   std::string line;
   for (int64_t number = 1; lines.Next(&line); ++number) {
-    auto out = ParseLine(line);
-    if (out.ok()) out = convert(**tokenizer, *out);
+    const std::string name = fmt::format("line {}", number);
+    const auto in = text::ParseJson(line, name);
+    const StatusOr<Json> out = in.ok() ? convert(**tokenizer, *in) : in;
     if (!out.ok()) {
       std::fflush(stdout);
-      std::fprintf(stderr, "%s: line %lld: %s\n", program, static_cast<long long>(number),
-                   MessageOf(out.status()).c_str());
+      const Status error = in.ok() ? Annotate(out.status(), name) : in.status();
+      std::fprintf(stderr, "%s: %s\n", program, MessageOf(error).c_str());
       return 1;
     }
     // Only ASCII, because some readers of lines also break them at U+0085 or U+2028.

@@ -14,7 +14,10 @@ namespace choir::text {
 namespace {
 
 using Json = nlohmann::json;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
 
 Json Small() {
   return Json::parse(R"({
@@ -209,9 +212,28 @@ class TokenizerDir : public testing::Test {
 };
 
 TEST_F(TokenizerDir, SaysThatTokenizerJsonIsMissing) {
-  EXPECT_THAT(LoadError(), HasSubstr("tokenizer.json: there is no readable file " + dir_));
+  EXPECT_THAT(LoadError(), StartsWith(dir_ + "/tokenizer.json: there is no such file; take "));
   std::filesystem::create_directories(dir_ + "/tokenizer.json");
   EXPECT_THAT(LoadError(), HasSubstr("tokenizer.json: "));
+}
+
+TEST_F(TokenizerDir, SaysThatTheDirectoryIsMissing) {
+  EXPECT_EQ(MessageOf(Tokenizer::Load(dir_ + "/gone").status()),
+            "there is no directory " + dir_ + "/gone; give the directory of a model");
+}
+
+TEST_F(TokenizerDir, ErrorsNameDirectoryFieldAndRemedyButNoLibrary) {
+  Write("tokenizer.json", "{\"a\":\n nul}");
+  EXPECT_THAT(LoadError(),
+              AllOf(StartsWith(dir_ + "/tokenizer.json: not valid JSON: line 2, column 5: "),
+                    HasSubstr("; take the file"), Not(HasSubstr("exception"))));
+  Write("tokenizer.json", "1e999");
+  EXPECT_THAT(LoadError(), Not(HasSubstr("exception")));
+  Json wrong = Small();
+  wrong["model"]["vocab"] = 7;
+  Write("tokenizer.json", wrong.dump());
+  EXPECT_THAT(LoadError(),
+              StartsWith(dir_ + "/tokenizer.json: model.vocab: must be an object; got 7; take "));
 }
 
 TEST_F(TokenizerDir, SaysWhereATruncatedFileEnds) {

@@ -62,6 +62,18 @@ TEST_F(ModelDir, IsNotFoundWithoutATemplate) {
   EXPECT_EQ(ChatTemplate::Load(dir_).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ModelDir, SaysWhetherDirectoryTemplateOrSyntaxIsMissing) {
+  EXPECT_THAT(RenderDir(User("x")),
+              testing::StartsWith("load: " + dir_ + ": has no chat template"));
+  EXPECT_THAT(MessageOf(ChatTemplate::Load(dir_ + "/gone").status()),
+              testing::StartsWith("there is no directory " + dir_ + "/gone;"));
+  Write("tokenizer_config.json", "{\n nul}");
+  const std::string error = RenderDir(User("x"));
+  EXPECT_THAT(error,
+              testing::HasSubstr("/tokenizer_config.json: not valid JSON: line 2, column 5"));
+  EXPECT_THAT(error, testing::Not(testing::HasSubstr("exception")));
+}
+
 TEST_F(ModelDir, PicksToolUseAmongNamedTemplatesWhenToolsAreGiven) {
   Write("tokenizer_config.json",
         R"({"chat_template": [{"name": "default", "template": "plain"},
@@ -85,8 +97,9 @@ TEST_F(ModelDir, ReadsTokensAsTextAndAsObjects) {
 
 TEST_F(ModelDir, NamesTheTemplateThatDoesNotParse) {
   Write("chat_template.jinja", "a\n{% nonsense %}");
-  EXPECT_THAT(RenderDir(User("x")),
-              testing::HasSubstr("template 'default': chat template, line 2"));
+  EXPECT_THAT(
+      RenderDir(User("x")),
+      testing::HasSubstr(dir_ + "/chat_template.jinja: template 'default': chat template, line 2"));
 }
 
 TEST(ChatTemplate, DefinesToolsAndDocumentsAlways) {
