@@ -47,6 +47,8 @@ constexpr RouteRow kRoutes[] = {
     {"/models", "GET", RouteKind::kModels, true},
 };
 constexpr std::string_view kModelPrefix = "/v1/models/";
+constexpr const char* kModelRoute = "/v1/models/{id}";  // metrics' labels
+constexpr const char* kOtherRoute = "other";
 
 std::string BearerOf(const HttpHead& head) {
   std::string_view value = head.Field("authorization");
@@ -137,7 +139,10 @@ awaitable<int> StreamAnswer(HttpExchange& exchange, Upstream& upstream, const Ap
 
 GatewayService::GatewayService(asio::io_context& io, EdgeClient* edge, GatewayMetrics* metrics,
                                GatewayOptions options)
-    : io_(io), edge_(edge), metrics_(metrics), options_(options) {}
+    : io_(io), edge_(edge), metrics_(metrics), options_(options) {
+  for (const RouteRow& row : kRoutes) metrics_->AddRoute(row.path);
+  for (const char* route : {kModelRoute, kOtherRoute}) metrics_->AddRoute(route);
+}
 
 awaitable<void> GatewayService::RespondError(HttpExchange& exchange, ApiError error,
                                              Answer* answer) {
@@ -296,8 +301,9 @@ awaitable<void> GatewayService::HandleGeneration(HttpExchange& exchange, const R
 
 awaitable<void> GatewayService::Handle(HttpExchange& exchange) {
   const MonoTime start = Clock::Real().Now();
+  const GatewayMetrics::RunningRequest running(metrics_);
   const HttpHead& head = exchange.head();
-  Route route{RouteKind::kModel, false, "other"};
+  Route route{RouteKind::kModel, false, kOtherRoute};
   std::string model_id;
   const char* method = nullptr;
   for (const RouteRow& row : kRoutes) {
@@ -305,7 +311,7 @@ awaitable<void> GatewayService::Handle(HttpExchange& exchange) {
   }
   if (method == nullptr && head.path.starts_with(kModelPrefix) &&
       head.path.size() > kModelPrefix.size()) {
-    route = {RouteKind::kModel, false, "/v1/models/{id}"};
+    route = {RouteKind::kModel, false, kModelRoute};
     method = "GET";
     model_id = head.path.substr(kModelPrefix.size());
   }

@@ -3,6 +3,8 @@ import json
 import socket
 import urllib.parse
 
+from conftest import eventually
+
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
 
 
@@ -133,6 +135,21 @@ def test_request_id_is_kept_or_made(cluster):
     assert ask(cluster, post(cluster))[1]["x-request-id"]
     assert ask(cluster, post(cluster, "X-Request-Id: a b\r\n"))[0] == 400
     assert ask(cluster, post(cluster, f"X-Request-Id: {'x' * 129}\r\n"))[0] == 400
+
+
+def test_requests_are_counted_and_the_ledger_balances(cluster):
+    url = cluster.ready["metrics"]["gateway"]
+
+    def count(**labels):
+        return cluster.metric(url, "choir_http_requests_total", **labels)
+
+    assert count(route="/v1/completions", code=503) == 0  # there before the first one
+    before = count(route="/v1/chat/completions", code=200), count(route="other", code=404)
+    assert ask(cluster, post(cluster))[0] == 200
+    assert ask(cluster, get("/nothing"))[0] == 404
+    eventually(lambda: (count(route="/v1/chat/completions", code=200), count(route="other", code=404)) == (before[0] + 1, before[1] + 1),
+               what="counted answers")
+    assert cluster.metric(url, "choir_ledger_difference", ledger="requests") == 0
 
 
 def get(path, extra=""):
