@@ -43,6 +43,11 @@ TEST(ParseChatTest, NullIsAsIfAbsent) {
   EXPECT_FALSE(r.sampling.temperature);
 }
 
+TEST(ParseChatTest, ValuesThatAskForNothingAreAsIfAbsent) {
+  EXPECT_TRUE(Chat(R"("tools":[],"tool_choice":"none","response_format":{"type":"text"})").ok());
+  EXPECT_EQ(Chat(R"("tool_choice":"auto")").code, "unsupported_parameter");
+}
+
 struct BadCase {
   const char* json;
   const char* param;
