@@ -190,12 +190,13 @@ void OptionSet::AddCheck(std::function<Status()> check) {
 std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const* argv) {
   CLI::App app(summary, program);
   app.allow_extras();
+  std::vector<std::string> flags = {"--help", "--version"};
   app.set_version_flag("--version", program + " " + kVersion);
   if (!section.empty()) {
     app.add_option("--config", config_file, "YAML file; flags win over it")->type_name("FILE");
     app.add_flag("--check-config", check_config, "check the configuration and exit");
+    flags.insert(flags.end(), {"--config", "--check-config"});
   }
-  std::vector<std::string> flags = {"--help", "--version", "--config", "--check-config"};
   std::map<Option*, bool> switches;
   for (auto& option : options) {
     if (option->info.flag.empty()) continue;
@@ -205,13 +206,17 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
     if (!option->default_text.empty() && !option->is_flag)
       help += " [" + option->default_text + "]";
     if (option->is_flag) {
-      app.add_flag(option->info.flag + (option->info.flag.starts_with("--") ? "{true}" : ""),
-                   option->from_flags, help);
+      app.add_flag_function(
+          option->info.flag,
+          [&values = option->from_flags](int64_t count) {
+            values = {count > 0 ? "true" : "false"};
+          },
+          help);
     } else {
       app.add_option(option->info.flag, option->from_flags, help)
           ->expected(1)
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-          ->type_name(option->info.required ? "REQUIRED" : "VALUE");
+          ->type_name(option->info.required ? "VALUE (required)" : "VALUE");
     }
   }
   CheckFlagsHaveValues(argc, argv);

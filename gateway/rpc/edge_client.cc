@@ -35,7 +35,7 @@ class EdgeClientImpl;
 class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown> {
  public:
   using Down = std::function<void(std::shared_ptr<v1::EdgeDown>)>;
-  using Ended = std::function<void(std::string)>;
+  using Ended = std::function<void(std::string, std::shared_ptr<EdgeStream>)>;
 
   EdgeStream(const std::string& address, Down down, Ended ended)
       : down_(std::move(down)), ended_(std::move(ended)) {
@@ -51,6 +51,7 @@ class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown
   void Start(std::shared_ptr<EdgeStream> self, v1::EdgeUp hello) {
     self_ = std::move(self);
     stub_->async()->Connect(&context_, this);
+    AddHold();  // Send() writes from outside a reaction: the call may not end under it
     Send(std::move(hello));
     StartRead(&read_);
     StartCall();
@@ -58,7 +59,7 @@ class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown
 
   void Send(v1::EdgeUp message) {
     std::lock_guard lock(mu_);
-    if (ended_flag_) return;
+    if (stopped_) return;
     pending_.MergeFrom(message);
     WriteLocked();
   }
@@ -67,10 +68,10 @@ class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown
     return pending_.ByteSizeLong();
   }
   void Cancel() { context_.TryCancel(); }
-  std::future<void> done() { return done_.get_future(); }  // once; after it no callback comes
+  std::future<void> done() { return done_->get_future(); }  // once; after it no callback comes
 
   void OnReadDone(bool ok) override {
-    if (!ok) return;
+    if (!ok) return StopWriting();
     down_(std::make_shared<v1::EdgeDown>(std::move(read_)));
     read_.Clear();
     StartRead(&read_);
@@ -81,18 +82,25 @@ class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown
     if (ok) WriteLocked();
   }
   void OnDone(const grpc::Status& status) override {
-    {
-      std::lock_guard lock(mu_);
-      ended_flag_ = true;
-    }
-    ended_(status.ok() ? "the router ended the stream" : status.error_message());
-    const auto self = std::move(self_);  // the last reference may go with it
-    done_.set_value();
+    const std::string why = status.ok() ? "the router ended the stream" : status.error_message();
+    const std::shared_ptr<std::promise<void>> done = done_;
+    const Ended ended = ended_;
+    // The stream, and the channel with it, goes on the io thread: not under gRPC's own feet.
+    ended(why, std::move(self_));
+    done->set_value();
   }
 
  private:
+  // Nothing comes any more: nothing is written any more, and the call may end.
+  void StopWriting() {
+    {
+      std::lock_guard lock(mu_);
+      stopped_ = true;
+    }
+    RemoveHold();
+  }
   void WriteLocked() {
-    if (writing_ || pending_.ByteSizeLong() == 0) return;
+    if (stopped_ || writing_ || pending_.ByteSizeLong() == 0) return;
     writing_ = true;
     write_.Clear();
     write_.Swap(&pending_);
@@ -105,10 +113,10 @@ class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown
   const Down down_;
   const Ended ended_;
   std::shared_ptr<EdgeStream> self_;
-  std::promise<void> done_;
+  const std::shared_ptr<std::promise<void>> done_ = std::make_shared<std::promise<void>>();
   std::mutex mu_;  // guards what follows
   v1::EdgeUp pending_, write_;
-  bool writing_ = false, ended_flag_ = false;
+  bool writing_ = false, stopped_ = false;
 };
 
 class EdgeClientImpl final : public EdgeClient {
@@ -204,10 +212,10 @@ class EdgeClientImpl final : public EdgeClient {
               (*alive)->OnDown(*message);
           });
         },
-        [alive, &io, generation, address](std::string why) {
-          boost::asio::post(io, [alive, generation, address, why] {
-            if (*alive != nullptr && (*alive)->generation_ == generation)
-              (*alive)->OnEnded(address + ": " + why);
+        [alive, &io, generation, address](std::string why, std::shared_ptr<EdgeStream> stream) {
+          boost::asio::post(io, [alive, generation, address, why, stream = std::move(stream)] {
+            if (*alive == nullptr || (*alive)->generation_ != generation) return;
+            (*alive)->OnEnded(address + ": " + why);
           });
         });
     v1::EdgeUp hello;

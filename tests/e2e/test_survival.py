@@ -1,13 +1,14 @@
 """Processes are killed while streams run: the streams go on with the same text."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
 
 import openai
 import pytest
-from conftest import BIN, Cluster, eventually
+from conftest import BIN, CHECKPOINTS, Cluster, eventually
 
 PARAMS = {"prompt": "Tell me a long story", "max_tokens": 200, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
 
@@ -104,3 +105,61 @@ def test_a_new_key_works_at_once_and_strangers_do_not(cluster):
     eventually(accepted, 5, "the new key")
     with pytest.raises(openai.AuthenticationError):
         cluster.openai(api_key=key + "x").models.list()
+
+
+@pytest.mark.parametrize("arguments,code,says", [
+    (["--model", "/nonexistent"], 1, "/nonexistent"),
+    (["--config", "worker: {kv_byte: 1GiB}"], 2, "worker.kv_bytes"),
+    (["--config", "worker: {step_tokens: -3}"], 2, "out of range"),
+    (["--config", "router: {audit: {class: enforced}}"], 2, "audit"),
+    (["--config", "worker: {kv_byte: 1GiB}", "--check-config"], 2, "worker.kv_bytes"),
+    (["--config", "worker: {kv_bytes: 64MiB}", "--check-config"], 0, "good")])
+def test_up_that_cannot_start_says_why_and_ends(tmp_path, arguments, code, says):
+    arguments = list(arguments)
+    if "--config" in arguments:
+        at = arguments.index("--config") + 1
+        (tmp_path / "c.yaml").write_text(arguments[at] + "\n")
+        arguments[at] = tmp_path / "c.yaml"
+    if "--model" not in arguments:
+        arguments += ["--model", CHECKPOINTS / "tiny_llama"]
+    command = [BIN / "choir", "up", "--state", tmp_path / "state", "--listen", "127.0.0.1:0", *arguments]
+    out = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=30)
+    assert out.returncode == code, out.stderr
+    assert says in out.stderr
+
+
+def test_up_on_a_taken_port_or_a_broken_template_ends(cluster, tmp_path):
+    taken = cluster.url.removeprefix("http://")
+    up = [BIN / "choir", "up", "--model", CHECKPOINTS / "tiny_llama", "--state", tmp_path / "a", "--listen", taken]
+    out = subprocess.run([str(c) for c in up], capture_output=True, text=True, timeout=30)
+    assert out.returncode == 1 and taken in out.stderr
+    broken = tmp_path / "broken"
+    shutil.copytree(CHECKPOINTS / "tiny_llama", broken)
+    (broken / "chat_template.jinja").write_text("{% if %}")
+    up = [BIN / "choir", "up", "--model", broken, "--state", tmp_path / "b", "--listen", "127.0.0.1:0"]
+    out = subprocess.run([str(c) for c in up], capture_output=True, text=True, timeout=30)
+    assert out.returncode == 1 and "chat_template.jinja" in out.stderr
+
+
+def test_a_killed_up_leaves_no_process_and_status_says_so(tmp_path):
+    c = Cluster(tmp_path)
+    pids = [c.ready["pids"]["gateway"], c.ready["pids"]["router"], *c.ready["pids"]["workers"]]
+    c.process.kill()
+    c.process.wait()
+
+    def alive(pid):
+        try:
+            return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+        except FileNotFoundError:
+            return False
+
+    eventually(lambda: not any(alive(p) for p in pids), what="the children's end")
+    out = subprocess.run([BIN / "choir", "status", "--state", c.state], capture_output=True, text=True)
+    assert out.returncode == 1 and "is gone" in out.stderr
+    c.stop()
+
+
+def test_a_clean_stop_removes_the_ready_files(tmp_path):
+    c = Cluster(tmp_path)
+    assert c.stop() == 0
+    assert not c.ready_file.exists() and not (c.state / "run.json").exists()

@@ -1,5 +1,7 @@
 // `choir status`: every process of the running cluster, what it holds and why it is not ready.
+#include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "common/config/options.h"
@@ -54,22 +56,58 @@ Json Collect(const Json& run) {
   return out;
 }
 
+std::string Plain(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_object()) return value.dump();
+  std::string out;
+  for (const auto& [key, item] : value.items()) {
+    out += (out.empty() ? "" : "  ") + key + " " +
+           (item.is_object() ? "{" + Plain(item) + "}" : Plain(item));
+  }
+  return out;
+}
+
+// What a person wants of a worker, as the router sees it.
+void PrintWorkers(const Json& workers) {
+  std::printf("      %-8s %-10s %-5s %-4s %-14s %7s %7s %10s  %s\n", "worker", "state", "group",
+              "rank", "epoch", "running", "waiting", "kv tokens", "");
+  for (const Json& w : workers) {
+    std::printf("      %-8s %-10s %-5s %-4s %-14s %7s %7s %10s  %s\n",
+                Plain(w.value("worker", Json())).c_str(), Plain(w.value("state", Json())).c_str(),
+                Plain(w.value("group", Json())).c_str(), Plain(w.value("rank", Json())).c_str(),
+                Plain(w.value("epoch", Json())).c_str(), Plain(w.value("running", Json())).c_str(),
+                Plain(w.value("waiting", Json())).c_str(),
+                Plain(w.value("kv_tokens_used", Json())).c_str(),
+                Plain(w.value("reason", Json(""))).c_str());
+  }
+}
+
+std::string TimeOf(double unix_seconds) {
+  const std::time_t seconds = static_cast<std::time_t>(unix_seconds);
+  std::tm utc{};
+  char text[32];
+  gmtime_r(&seconds, &utc);
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
+
 void PrintTable(const Json& all) {
-  std::printf("%s  %s\n", all["url"].get<std::string>().c_str(),
+  std::printf("%s  %s\n", Plain(all["url"]).c_str(),
               all["ready"].get<bool>() ? "ready" : "NOT READY");
   for (const Json& p : all["processes"]) {
-    std::printf("  %-10s pid %-8s %-9s %s\n", p["part"].get<std::string>().c_str(),
-                p["pid"].dump().c_str(), p["ready"].get<bool>() ? "ready" : "not ready",
-                p.value("reason", "").c_str());
+    std::printf("  %-10s pid %-8s %-9s %s\n", Plain(p["part"]).c_str(), Plain(p["pid"]).c_str(),
+                p["ready"].get<bool>() ? "ready" : "not ready", p.value("reason", "").c_str());
     if (!p["status"].is_object()) continue;
     for (const auto& [key, value] : p["status"].items()) {
-      if (key == "part" || key == "draining" || key == "reason" || value.empty()) continue;
-      if (value.is_array() && !value.empty() && value[0].is_object()) {
-        for (const Json& row : value)
-          std::printf("      %s: %s\n", key.c_str(), row.dump().c_str());
+      static constexpr const char* kShownAbove[] = {"part", "draining", "ready", "reason"};
+      if (std::find(std::begin(kShownAbove), std::end(kShownAbove), key) != std::end(kShownAbove))
+        continue;
+      if (key == "workers" && value.is_array()) {
+        PrintWorkers(value);
+      } else if (key == "last_step" && value.is_number()) {
+        std::printf("      %-18s %s\n", key.c_str(), TimeOf(value.get<double>()).c_str());
       } else {
-        std::printf("      %s: %s\n", key.c_str(),
-                    value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+        std::printf("      %-18s %s\n", key.c_str(), Plain(value).c_str());
       }
     }
   }

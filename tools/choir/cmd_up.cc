@@ -81,17 +81,20 @@ std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
       &o.log_level,
       {.key = "log_level", .flag = "--log-level", .help = "least level that is logged"},
       {"trace", "debug", "info", "warn", "error"});
-  if (const auto code = options.Parse(argc, argv)) return code;
-  for (int i = 1; i + 1 < argc; ++i) {
-    if (std::string(argv[i]) == "--config") o.config_file = fs::absolute(argv[i + 1]).string();
-    if (std::string(argv[i]).starts_with("--config="))
-      o.config_file = fs::absolute(std::string(argv[i]).substr(9)).string();
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--config" && i + 1 < argc) o.config_file = fs::absolute(argv[i + 1]).string();
+    if (word.starts_with("--config=")) o.config_file = fs::absolute(word.substr(9)).string();
   }
-  if (o.state_dir.empty()) o.state_dir = DefaultStateDir();
-  o.state_dir = fs::absolute(o.state_dir).string();
-  o.model_dir = fs::absolute(o.model_dir).lexically_normal().string();
-  if (o.model_dir.ends_with('/')) o.model_dir.pop_back();
-  o.bin_dir = fs::read_symlink("/proc/self/exe").parent_path().string();
+  options.AddCheck([&o]() -> Status {
+    if (o.state_dir.empty()) o.state_dir = DefaultStateDir();
+    o.state_dir = fs::absolute(o.state_dir).string();
+    o.model_dir = fs::absolute(o.model_dir).lexically_normal().string();
+    if (o.model_dir.ends_with('/')) o.model_dir.pop_back();
+    o.bin_dir = fs::read_symlink("/proc/self/exe").parent_path().string();
+    return o.config_file.empty() ? absl::OkStatus() : Cluster(o).CheckConfigs();
+  });
+  if (const auto code = options.Parse(argc, argv)) return code;
   return std::nullopt;
 }
 
@@ -154,6 +157,7 @@ class Supervisor {
   ~Supervisor() { close(signal_fd_); }
 
   int Run() {
+    if (!config_.ready_file.empty()) (void)unlink(config_.ready_file.c_str());
     const MonoTime start = Clock::Real().Now();
     Status status;
     while (status.ok()) {
@@ -165,8 +169,7 @@ class Supervisor {
         Wait(published_ ? std::chrono::milliseconds(250) : std::chrono::milliseconds(20));
     }
     std::fprintf(stderr, "choir up: %s\n", MessageOf(status).c_str());
-    stops_ = 1;
-    return Stop(1);
+    return Stop(cluster_.exit_code());
   }
 
  private:
@@ -217,14 +220,15 @@ class Supervisor {
   }
 
   int Stop(int code) {
-    std::fprintf(stderr, "choir up: draining; once more ends everything at once\n");
+    if (code == 0) std::fprintf(stderr, "choir up: draining; once more ends everything at once\n");
     (void)unlink((config_.cluster.state_dir + "/run.json").c_str());
+    if (!config_.ready_file.empty()) (void)unlink(config_.ready_file.c_str());
     cluster_.BeginStop();
     const int first = stops_;
     MonoTime kill_at = code == 0 ? MonoTime::max() : Clock::Real().Now() + kKillAfter;
     while (!cluster_.PollStop()) {
       Wait(std::chrono::milliseconds(20));
-      if (stops_ > first && kill_at == MonoTime::max()) kill_at = Clock::Real().Now();
+      if (stops_ > first) kill_at = std::min(kill_at, Clock::Real().Now());
       if (Clock::Real().Now() >= kill_at) cluster_.KillAll();
     }
     return code;

@@ -36,6 +36,9 @@ void AddOfflineOptions(OptionSet* set, OfflineOptions* o) {
   set->AddChoice(&o->dtype,
                  {.flag = "--dtype", .help = "what to compute with; auto: what the files hold"},
                  {"auto", "f32", "bf16"});
+  set->AddChoice(&o->quant,
+                 {.flag = "--quant", .help = "weight quantization; none is built yet but 'none'"},
+                 {"none"});
   set->Add(&o->cpu, {.flag = "--cpu", .help = "CPU path (auto: the best), or reference"});
   set->Add(&o->ranks, {.flag = "--ranks", .help = "expert-parallel ranks, as threads"}, 1,
            kRanksMax);

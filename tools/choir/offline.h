@@ -19,12 +19,13 @@ namespace choir {
 struct OfflineOptions {
   std::string model_dir;
   std::string dtype = "auto";
+  std::string quant = "none";
   std::string cpu = "auto";  // a CPU path, or "reference"
   int64_t ranks = 1;         // expert-parallel ranks, as threads
   int64_t threads = 0;       // in all; 0: one a core
 };
 
-// --model, --dtype, --cpu, --ranks, --threads.
+// --model, --dtype, --quant, --cpu, --ranks, --threads.
 void AddOfflineOptions(OptionSet* set, OfflineOptions* options);
 
 struct OfflineModel {

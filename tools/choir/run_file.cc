@@ -1,5 +1,9 @@
 #include "tools/choir/run_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -28,6 +32,14 @@ StatusOr<nlohmann::ordered_json> ReadRunFile(const std::string& state) {
     return NotFound(
         "no cluster runs here ({} is absent); start one with 'choir up --model DIR', or give --url",
         path);
+  // choir up holds the lock while it lives; after kill -9 its files stay.
+  const std::string lock = (state.empty() ? DefaultStateDir() : state) + "/lock";
+  const int fd = open(lock.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool gone = fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) == 0;
+  if (fd >= 0) close(fd);
+  if (gone) {
+    return NotFound("the cluster of {} is gone (choir up was killed); start it again", path);
+  }
   auto json = nlohmann::ordered_json::parse(in, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return InvalidArgument("{}: is not the JSON that choir up writes", path);
   return json;

@@ -108,6 +108,14 @@ std::optional<int> Child::Reap() {
   return status;
 }
 
+int Child::Wait() {
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = -1;
+  return status;
+}
+
 void Child::Signal(int signal) const {
   if (pid_ > 0) kill(pid_, signal);
 }

@@ -29,6 +29,7 @@ class Child {
   std::optional<std::map<std::string, std::string>> ReadListening();
   // The wait status once the process has ended.
   std::optional<int> Reap();
+  int Wait();  // until it ends; its wait status
   void Signal(int signal) const;
 
  private:

@@ -1,6 +1,8 @@
 #include "tools/up/cluster.h"
 
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -139,32 +141,56 @@ Status Cluster::Poll() {
                                               : p.address;
         if (found->contains("admin")) p.admin = found->at("admin");
         p.listening = true;
-        p.restarts = std::max(p.restarts, 0);
         changed_ = true;
       }
       if (const auto status = p.child->Reap()) {
-        const bool never_ran = p.restarts == 0 && (!p.listening || now - p.started < kStartTrial) &&
-                               WIFEXITED(*status) && WEXITSTATUS(*status) != 0;
-        if (never_ran) {
-          return FailedPrecondition("{} {}; its log {} ends with:\n{}", p.name,
-                                    DescribeWaitStatus(*status), LogFile(p),
-                                    TailOf(LogFile(p), 12));
-        }
-        const bool long_lived = now - p.started > kStartTrial;
-        p.restarts = long_lived ? 1 : p.restarts + 1;
-        const auto pause =
-            std::min<Duration>(kRestartMin * (1 << std::min(p.restarts - 1, 10)), kRestartMax);
-        CHOIR_LOG(warn, "{} {}; restarting it in {:.1f} s", p.name, DescribeWaitStatus(*status),
-                  Seconds(pause));
         p.child.reset();
-        p.listening = false;
-        p.restart_at = now + pause;
+        CHOIR_RETURN_IF_ERROR(OnEnded(p, *status, now));
       }
     } else if (p.restarts > 0 && now >= p.restart_at) {
       CHOIR_RETURN_IF_ERROR(Start(p));
     }
   }
   return absl::OkStatus();
+}
+
+// An error: it never ran, and would not the next time either.
+Status Cluster::OnEnded(Process& p, int status, MonoTime now) {
+  const bool early = !p.listening || now - p.started < kStartTrial;
+  if (p.restarts == 0 && early && WIFEXITED(status) && WEXITSTATUS(status) != 0) {
+    exit_code_ = WEXITSTATUS(status) == 2 ? 2 : 1;
+    return FailedPrecondition("{} {}; its log {} ends with:\n{}", p.name,
+                              DescribeWaitStatus(status), LogFile(p), TailOf(LogFile(p), 12));
+  }
+  p.restarts = now - p.started > kStartTrial ? 1 : p.restarts + 1;
+  const Duration pause =
+      std::min<Duration>(kRestartMin * (1 << std::min(p.restarts - 1, 10)), kRestartMax);
+  CHOIR_LOG(warn, "{} {}; restarting it in {:.1f} s", p.name, DescribeWaitStatus(status),
+            Seconds(pause));
+  p.listening = false;
+  p.restart_at = now + pause;
+  return absl::OkStatus();
+}
+
+Status Cluster::CheckConfigs() const {
+  char log[] = "/tmp/choir-check-XXXXXX";
+  const int fd = mkstemp(log);
+  if (fd < 0) return Internal("no temporary file can be made");
+  close(fd);
+  Status status;
+  for (const Process& p : processes_) {
+    if (p.index != 0 || !status.ok()) continue;
+    std::vector<std::string> argv = Arguments(p);
+    argv.push_back("--check-config");
+    auto child = Child::Spawn(argv, log);
+    if (!child.ok()) {
+      status = child.status();
+    } else if (const int ended = child->Wait(); !WIFEXITED(ended) || WEXITSTATUS(ended) != 0) {
+      status = InvalidArgument("the configuration of the {}:\n{}", p.name, TailOf(log, 12));
+    }
+  }
+  unlink(log);
+  return status;
 }
 
 bool Cluster::AllListening() const {
@@ -199,7 +225,6 @@ bool Cluster::PartGone(Part part) const {
 }
 
 void Cluster::BeginStop() {
-  stopping_ = true;
   stop_stage_ = Part::kGateway;
   SignalPart(stop_stage_, SIGTERM);
 }

@@ -46,7 +46,10 @@ class Cluster {
   explicit Cluster(ClusterOptions options);
 
   Status StartNext();  // starts what can be started now; call until all are listening
-  Status Poll();       // reads pipes, reaps, restarts. An error: a child cannot ever start
+  // Asks each kind of child whether it would take its configuration; the error has its words.
+  Status CheckConfigs() const;
+  Status Poll();  // reads pipes, reaps, restarts. An error: a child cannot ever start
+  int exit_code() const { return exit_code_; }  // after Poll's error: 2 wrong configuration, else 1
   bool AllListening() const;
   bool AllReady() const;  // asks each /readyz
   std::string NotReadyReason() const;
@@ -63,6 +66,7 @@ class Cluster {
  private:
   std::vector<std::string> Arguments(const Process& p) const;
   Status Start(Process& p);
+  Status OnEnded(Process& p, int status, MonoTime now);
   const Process* Find(Part part, int64_t index) const;
   std::string LogFile(const Process& p) const;
   void SignalPart(Part part, int signal);
@@ -71,7 +75,7 @@ class Cluster {
   const ClusterOptions options_;
   std::vector<Process> processes_;
   bool changed_ = false;
-  bool stopping_ = false;
+  int exit_code_ = 1;
   Part stop_stage_ = Part::kGateway;
 };
 
