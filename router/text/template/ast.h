@@ -13,6 +13,7 @@ namespace choir::tmpl {
 
 enum class ExprKind : uint8_t {
   kConst,
+  kTooLarge,
   kName,
   kSequence,
   kDict,
@@ -49,6 +50,10 @@ struct CallArgs {
 struct ConstExpr : Expr {
   ConstExpr(int l, Value v) : Expr(ExprKind::kConst, l), value(std::move(v)) {}
   Value value;
+};
+struct TooLargeExpr : Expr {  // an integer beyond 64 bits: fails when evaluated
+  TooLargeExpr(int l, std::string d) : Expr(ExprKind::kTooLarge, l), digits(std::move(d)) {}
+  std::string digits;
 };
 struct NameExpr : Expr {
   NameExpr(int l, int s) : Expr(ExprKind::kName, l), symbol(s) {}

@@ -36,6 +36,8 @@ StatusOr<Value> Interpreter::EvalNode(const Expr& expr, const ScopePtr& scope) {
   switch (expr.kind) {
     case ExprKind::kConst:
       return As<ConstExpr>(expr).value;
+    case ExprKind::kTooLarge:
+      return InvalidArgument("integer {} does not fit in 64 bits", As<TooLargeExpr>(expr).digits);
     case ExprKind::kName:
       return Lookup(As<NameExpr>(expr).symbol, scope);
     case ExprKind::kSequence:

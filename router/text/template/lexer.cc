@@ -48,7 +48,7 @@ class Lexer {
   }
 
   void Add(TokenKind kind, std::string text) {
-    tokens_.push_back(Token{kind, line_, std::move(text), 0, 0});
+    tokens_.push_back(Token{.kind = kind, .line = line_, .text = std::move(text)});
   }
 
   void Advance(size_t to) {
@@ -277,9 +277,10 @@ class Lexer {
     std::erase(digits, '_');
     errno = 0;
     const long long value = std::strtoll(digits.c_str(), nullptr, base);
-    if (errno == ERANGE) return Fail("integer {} does not fit in 64 bits", digits);
+    const bool too_large = errno == ERANGE;
     Add(TokenKind::kInteger, digits);
     tokens_.back().integer = value;
+    tokens_.back().too_large = too_large;
     Advance(end);
     return {};
   }

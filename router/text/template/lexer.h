@@ -28,6 +28,7 @@ struct Token {
   int line = 1;
   std::string text;  // data, name, operator, or the string's value
   int64_t integer = 0;
+  bool too_large = false;  // an integer beyond 64 bits: an error only where it is evaluated
   double number = 0;
 };
 

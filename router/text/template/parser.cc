@@ -19,6 +19,12 @@ Parser::Parser(std::vector<Token> tokens)
   program_->kwargs_symbol = Symbol("kwargs");
 }
 
+ExprPtr Parser::ParseInteger() {
+  const Token& token = Take();
+  if (token.too_large) return std::make_unique<TooLargeExpr>(token.line, token.text);
+  return std::make_unique<ConstExpr>(token.line, Value::Int(token.integer));
+}
+
 StatusOr<std::unique_ptr<const Program>> Parser::Run() {
   CHOIR_RETURN_IF_ERROR(ParseBody({}, "", &program_->body));
   if (!unknown_.empty()) return unknown_.front();

@@ -200,7 +200,7 @@ StatusOr<ExprPtr> Parser::ParsePrimary() {
     case TokenKind::kName:
       return ParseNamed();
     case TokenKind::kInteger:
-      return std::make_unique<ConstExpr>(line, Value::Int(Take().integer));
+      return ParseInteger();
     case TokenKind::kFloat:
       return std::make_unique<ConstExpr>(line, Value::Float(Take().number));
     case TokenKind::kString: {
@@ -277,7 +277,7 @@ StatusOr<ExprPtr> Parser::ParseSubscript(ExprPtr node) {
       return std::make_unique<AttrExpr>(line, std::move(node), Take().text);
     }
     if (Now().kind != TokenKind::kInteger) return Unexpected("a name or a number");
-    auto index = std::make_unique<ConstExpr>(line, Value::Int(Take().integer));
+    ExprPtr index = ParseInteger();
     return std::make_unique<ItemExpr>(line, std::move(node), std::move(index));
   }
   Take();

@@ -73,6 +73,7 @@ class Parser {
   StatusOr<ExprPtr> ParseMath(int level);
   StatusOr<ExprPtr> ParseConcat();
   StatusOr<ExprPtr> ParseUnary(bool with_filter);
+  ExprPtr ParseInteger();  // REQUIRES: one is next
   StatusOr<ExprPtr> ParsePrimary();
   StatusOr<ExprPtr> ParseNamed();
   StatusOr<ExprPtr> ParseList();

@@ -10,7 +10,9 @@ namespace choir {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string Repeat(const std::string& text, int times) {
   std::string out;
@@ -26,6 +28,21 @@ std::string Outcome(const std::string& text, const TemplateLimits& limits = Temp
   if (rendered.ok()) return *rendered;
   EXPECT_EQ(rendered.status().code(), absl::StatusCode::kInvalidArgument);
   return MessageOf(rendered.status());
+}
+
+TEST(HostileTemplate, IntegersBeyond64BitsFailOnlyWhereTheyAreEvaluated) {
+  EXPECT_EQ(Outcome("{% if false %}{{ 99999999999999999999 + x.99999999999999999999 }}"
+                    "{% endif %}{{ 0xFFFFFFFFFFFFFFFFFFFF if false else 'ok' }}"),
+            "ok");
+  EXPECT_THAT(Outcome("a\n{{ -99999999999999999999 }}"),
+              AllOf(HasSubstr("line 2"), HasSubstr("integer 99999999999999999999 does not fit"),
+                    Not(HasSubstr("load: "))));
+  const std::string min = "(-9223372036854775807 - 1)";
+  EXPECT_EQ(Outcome("{{ " + min + " }}"), "-9223372036854775808");
+  for (const char* rest : {" // -1", " * -1", " - 1", "|abs"}) {
+    EXPECT_THAT(Outcome("{{ " + min + rest + " }}"), HasSubstr("does not fit in 64 bits")) << rest;
+  }
+  EXPECT_EQ(Outcome("{{ " + min + " % -1 }}"), "0");
 }
 
 TEST(HostileTemplate, MayNotNestBracketsOrBlocksWithoutEnd) {
