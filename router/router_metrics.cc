@@ -2,6 +2,9 @@
 
 #include <set>
 
+#include "router/policy/policy.h"
+#include "router/relay/relay.h"
+
 namespace choir {
 namespace {
 
@@ -45,6 +48,27 @@ RouterMetrics::RouterMetrics(Metrics* metrics, const std::string& model)
       output_tokens_(metrics->Counter("choir_output_tokens_total", "Generated tokens delivered.")) {
   reload_success.Set(1);
   for (const char* ledger : {"requests", "sequences"}) SetLedger(ledger, 0);
+  MakeKnownSeries();
+}
+
+// A series that begins with its first event hides that event from rate() and from differences, so
+// what is known beforehand begins at 0. Tenants are not known; "none" is who has no valid key.
+void RouterMetrics::MakeKnownSeries() {
+  for (const char* reason :
+       {"invalid_value", "context_length_exceeded", "invalid_api_key", "permission_denied",
+        "insufficient_balance", "model_not_found", "requests", "tokens", "concurrency",
+        "queue_full", "deadline", "draining", "not_ready", "audit", "timeout", "internal_error"}) {
+    Rejected(reason);
+  }
+  for (const RouteReason reason : {RouteReason::kOnlyOne, RouteReason::kLeastLoad}) {
+    Routed(RouteReasonName(reason));
+  }
+  for (const LossCause cause :
+       {LossCause::kWorkerLost, LossCause::kEpochEnded, LossCause::kRefused}) {
+    Retried(LossCauseName(cause));
+  }
+  std::lock_guard lock(mu_);
+  Ended("none", 401);
 }
 
 prometheus::Counter& RouterMetrics::Labelled(const std::string& name, const std::string& help,
@@ -62,13 +86,11 @@ void RouterMetrics::OnEnd(const std::string& tenant, int code, double seconds, c
     const std::string label =
         tenant.empty() ? "none" : metrics_->Capped("choir_requests_total", tenant);
     std::lock_guard lock(mu_);
-    prometheus::Counter*& counter = requests_[{label, code}];
-    if (counter == nullptr) {
-      counter = &metrics_->Counter(
-          "choir_requests_total", "Requests ended, by the HTTP code of their end.",
-          {{"model", model_}, {"tenant", label}, {"code", std::to_string(code)}});
+    // All ends of a tenant begin together, for the same reason as the known series.
+    if (!tenant.empty() && !requests_.contains({label, code})) {
+      for (const int other : {200, 400, 404, 429, 499, 500, 503, 504}) Ended(label, other);
     }
-    counter->Increment();
+    Ended(label, code).Increment();
   }
   duration_seconds_.Observe(seconds);
   prompt_tokens_.Increment(usage.prompt_tokens);
@@ -76,23 +98,36 @@ void RouterMetrics::OnEnd(const std::string& tenant, int code, double seconds, c
   output_tokens_.Increment(usage.output_tokens);
 }
 
-void RouterMetrics::OnRejected(const std::string& reason) {
-  Labelled("choir_rejected_total", "Requests refused before dispatch, by the error's code.",
-           {{"reason", reason}})
-      .Increment();
+// REQUIRES: mu_ held.
+prometheus::Counter& RouterMetrics::Ended(const std::string& tenant, int code) {
+  prometheus::Counter*& counter = requests_[{tenant, code}];
+  if (counter == nullptr) {
+    counter =
+        &metrics_->Counter("choir_requests_total", "Requests ended, by the HTTP code of their end.",
+                           {{"model", model_}, {"tenant", tenant}, {"code", std::to_string(code)}});
+  }
+  return *counter;
 }
 
-void RouterMetrics::OnRouted(const char* reason) {
-  Labelled("choir_route_total", "Sequences placed on a rank, by why it was chosen.",
-           {{"reason", reason}})
-      .Increment();
+prometheus::Counter& RouterMetrics::Rejected(const std::string& reason) {
+  return Labelled("choir_rejected_total",
+                  "Requests refused before any of their answer, by the error's code.",
+                  {{"reason", reason}});
 }
 
-void RouterMetrics::OnRetry(const char* cause) {
-  Labelled("choir_retries_total", "Sequences run again on a rank, by what befell them.",
-           {{"cause", cause}})
-      .Increment();
+prometheus::Counter& RouterMetrics::Routed(const std::string& reason) {
+  return Labelled("choir_route_total", "Sequences placed on a rank, by why it was chosen.",
+                  {{"reason", reason}});
 }
+
+prometheus::Counter& RouterMetrics::Retried(const std::string& cause) {
+  return Labelled("choir_retries_total", "Sequences run again on a rank, by what befell them.",
+                  {{"cause", cause}});
+}
+
+void RouterMetrics::OnRejected(const std::string& reason) { Rejected(reason).Increment(); }
+void RouterMetrics::OnRouted(const char* reason) { Routed(reason).Increment(); }
+void RouterMetrics::OnRetry(const char* cause) { Retried(cause).Increment(); }
 
 void RouterMetrics::SetLedger(const std::string& ledger, int64_t difference) {
   std::lock_guard lock(mu_);

@@ -19,6 +19,7 @@ class RouterMetrics {
 
   // Per request, at its end.
   void OnEnd(const std::string& tenant, int code, double seconds, const Usage& usage);
+  // Every request that got no answer because it was refused, by its error's code.
   void OnRejected(const std::string& reason);
   void OnRouted(const char* reason);
   void OnRetry(const char* cause);
@@ -41,6 +42,10 @@ class RouterMetrics {
  private:
   prometheus::Counter& Labelled(const std::string& name, const std::string& help,
                                 const MetricLabels& labels);
+  prometheus::Counter& Rejected(const std::string& reason);
+  prometheus::Counter& Routed(const std::string& reason);
+  prometheus::Counter& Retried(const std::string& cause);
+  prometheus::Counter& Ended(const std::string& tenant, int code);  // `tenant` is capped already
 
   Metrics* metrics_;
   const std::string model_;
@@ -48,6 +53,8 @@ class RouterMetrics {
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
   prometheus::Counter& output_tokens_;
+
+  void MakeKnownSeries();
 
   std::mutex mu_;  // guards the maps
   std::map<std::tuple<std::string, int>, prometheus::Counter*> requests_;

@@ -28,7 +28,9 @@ RouterCore::RouterCore(RouterSettings settings, RouterParts parts)
 RouterCore::~RouterCore() = default;
 
 std::optional<Principal> RouterCore::Authenticate(std::string_view bearer) const {
-  return parts_.identity->Authenticate(bearer);
+  std::optional<Principal> principal = parts_.identity->Authenticate(bearer);
+  if (!principal) CountRejected(InvalidKey());
+  return principal;
 }
 
 uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> client) {
@@ -302,8 +304,10 @@ void RouterCore::OnClosed(uint64_t id, const std::string& receipt) {
     ++ledger_.aborted;
   } else {
     ++ledger_.refused;
-    if (code != 499) parts_.metrics->OnRejected(request->error->code);
   }
+  // With an intent on record it may still be refused: by every rank, or because none is left.
+  const bool refused = !request->dispatched || (code == 503 && !request->first_token_seen);
+  if (refused && code != 499) parts_.metrics->OnRejected(request->error->code);
   if (code >= 500) {
     CHOIR_LOG(warn, "request {}: {} {}: {}", request->request_id, code, request->error->code,
               request->error->message);

@@ -78,7 +78,10 @@ class RouterCore : private Placer {
   // now).
   uint64_t Open(RequestInput input, std::shared_ptr<ClientStream> client);
   void Cancel(uint64_t request, const std::string& why);
+  // Counts who is refused.
   std::optional<Principal> Authenticate(std::string_view bearer) const;
+  // Any thread. A request that was refused before Open.
+  void CountRejected(const ApiError& error) const { parts_.metrics->OnRejected(error.code); }
 
   // Workers.
   WorkerIndex AddWorker(const std::string& address);

@@ -46,7 +46,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     self_ = shared_from_this();
     place_ = loop_->OpenSession();
     if (!place_) {
-      End(ToGrpcStatus(Overloaded("queue_full", "too many calls are open", 1)));
+      End(ToGrpcStatus(service_->RefuseCall()));
       return;
     }
     loop_->Post([self = shared_from_this(), input = std::move(input)]() mutable {
@@ -156,7 +156,7 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
   void Start(std::string bearer) {
     place_ = service_->loop_->OpenSession();
     if (!place_) {
-      Finish(ToGrpcStatus(Overloaded("queue_full", "too many calls are open", 1)));
+      Finish(ToGrpcStatus(service_->RefuseCall()));
       return;
     }
     // Not finished before the task ran, so this object outlives it.
@@ -186,6 +186,12 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
 InferenceService::InferenceService(InferenceLimits limits, RouterLoop* loop)
     : limits_(limits), loop_(loop) {}
 InferenceService::~InferenceService() = default;
+
+ApiError InferenceService::RefuseCall() const {
+  ApiError error = Overloaded("queue_full", "too many calls are open", 1);
+  core_->CountRejected(error);
+  return error;
+}
 
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Start(
     grpc::CallbackServerContext* context, RequestInput input, bool echo) {

@@ -37,6 +37,7 @@ class InferenceService : public v1::Inference::CallbackService {
   class ModelsCall;
   grpc::ServerWriteReactor<v1::GenerateEvent>* Start(grpc::CallbackServerContext* context,
                                                      RequestInput input, bool echo);
+  ApiError RefuseCall() const;  // any thread: there is no place for one more
 
   const InferenceLimits limits_;
   RouterLoop* const loop_;

@@ -48,6 +48,7 @@ class Process final : public RouterProcess {
   bool Idle() override;
   void Stop() override;
   std::string StatusJson() override;
+  std::string MetricsText() override;
 
  private:
   Status LoadParts();
@@ -57,7 +58,6 @@ class Process final : public RouterProcess {
   void EachRound();
   Status Live() const;
   Status Ready();
-  std::string MetricsText();
   void OnReload(const Status& status) { metrics_parts_->reload_success.Set(status.ok() ? 1 : 0); }
 
   RouterOptions options_;

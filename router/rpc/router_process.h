@@ -51,6 +51,8 @@ class RouterProcess {
   virtual void Stop() = 0;
   // The text of /statusz.
   virtual std::string StatusJson() = 0;
+  // The text of /metrics.
+  virtual std::string MetricsText() = 0;
 };
 
 }  // namespace choir

@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 
 #include <cmath>
@@ -228,6 +229,48 @@ TEST_F(InferenceTest, WithoutAReadyRankTheClientIsToldToWait) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Reason(status), "not_ready");
   EXPECT_TRUE(HasRetry(status));
+}
+
+TEST_F(InferenceTest, EveryRefusalIsCountedUnderItsReasonFromZero) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  const auto expect = [&](const std::string& reason, int count) {
+    EXPECT_THAT(router_->MetricsText(),
+                testing::HasSubstr(
+                    fmt::format("choir_rejected_total{{reason=\"{}\"}} {}\n", reason, count)));
+  };
+  for (const char* reason :
+       {"invalid_value", "context_length_exceeded", "invalid_api_key", "model_not_found",
+        "queue_full", "draining", "not_ready", "requests", "tokens", "concurrency", "audit"}) {
+    expect(reason, 0);
+  }
+  const std::string before = router_->MetricsText();
+  for (const char* series : {"choir_route_total{reason=\"only_one\"} 0\n",
+                             "choir_route_total{reason=\"least_load\"} 0\n",
+                             "choir_retries_total{cause=\"worker_lost\"} 0\n",
+                             "choir_retries_total{cause=\"epoch_ended\"} 0\n",
+                             "choir_retries_total{cause=\"refused\"} 0\n"}) {
+    EXPECT_THAT(before, testing::HasSubstr(series));
+  }
+  v1::GenerateRequest request = Prompt("x", 1);
+  request.mutable_sampling()->set_temperature(9);
+  Generate(request);
+  expect("invalid_value", 1);
+  Generate(Prompt(std::string(20'000, 'x'), 1));
+  expect("context_length_exceeded", 1);
+  Generate(Prompt("x", 1), "ck-nobody");
+  expect("invalid_api_key", 1);
+  const auto context = Context("ck-nobody");
+  v1::ListModelsResponse models;
+  inference_->ListModels(context.get(), {}, &models);
+  expect("invalid_api_key", 2);
+  request = Prompt("x", 1);
+  request.set_model("other");
+  Generate(request);
+  expect("model_not_found", 1);
+  router_->BeginDrain();
+  Generate(Prompt("x", 1));
+  expect("draining", 1);
 }
 
 TEST_F(InferenceTest, BeyondTheBoundRequestsAreRefused) {
