@@ -64,9 +64,10 @@ void ReadType(ConfigReader* reader, ConfigReader* scaling, double positions_max,
     rope->original_positions = OriginalPositions(reader, scaling, positions_max);
     ReadYarn(scaling, positions_max, rope);
   } else {
-    scaling->Fail("rope_type", fmt::format("'{}' is not supported (known: default, linear, llama3, "
-                                           "yarn); use a model with one of these",
-                                           type));
+    scaling->Fail("rope_type",
+                  fmt::format("'{}' is not supported (known: default, dynamic, linear, "
+                              "llama3, yarn); use a model with one of these",
+                              type));
   }
 }
 

@@ -91,7 +91,8 @@ TEST(ModelConfig, RefusesUnknownAndIncompleteRope) {
     });
     EXPECT_THAT(MessageOf(ReadModelConfig(dir.path()).status()), HasSubstr(field)) << rope;
   };
-  refuse({{"rope_type", "longrope"}}, "longrope");
+  refuse({{"rope_type", "longrope"}},
+         "'longrope' is not supported (known: default, dynamic, linear, llama3, yarn)");
   refuse({{"full_attention", {{"rope_type", "default"}}}}, "full_attention");
   refuse({{"rope_type", "linear"}}, "factor");
   refuse({{"rope_type", "linear"}, {"factor", 0}}, "factor");
