@@ -1,5 +1,6 @@
 #include "worker/model/weights/numerics_id.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -102,7 +103,12 @@ void WriteCache(const std::string& path, const std::string& digest) {
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
   const std::string temporary = fmt::format("{}.{}", path, getpid());
-  if (std::ofstream out(temporary); !(out << digest).flush()) {
+  // Private from the first moment, as everything in the state directory.
+  const int fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  const bool written =
+      fd >= 0 && write(fd, digest.data(), digest.size()) == static_cast<ssize_t>(digest.size());
+  if (fd >= 0) close(fd);
+  if (!written) {
     CHOIR_LOG(warn, "{}: the digest of the weights cannot be cached here", temporary);
     std::filesystem::remove(temporary, error);
     return;

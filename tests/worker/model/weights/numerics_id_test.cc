@@ -57,6 +57,9 @@ TEST(NumericsId, ACacheGivesTheSameIdAndNoticesReplacedFiles) {
   const std::string id = IdOf(dir);
   EXPECT_EQ(IdOf(dir, "auto", cache.path()), id);
   EXPECT_FALSE(std::filesystem::is_empty(cache.path()));
+  for (const auto& entry : std::filesystem::directory_iterator(cache.path())) {
+    EXPECT_EQ(entry.status().permissions(), std::filesystem::perms{0600}) << entry.path();
+  }
   EXPECT_EQ(IdOf(dir, "auto", cache.path()), id);
   FlipLastBit(dir, "model.safetensors");
   std::filesystem::last_write_time(
