@@ -143,6 +143,16 @@ void Adapt(const std::map<std::string, int64_t>& given, Json* config) {
   }
 }
 
+// Rotated columns are pairs, and a family may rotate only a part of the head.
+Status CheckHeadDim(const Json& config) {
+  if (!config.contains("head_dim")) return {};
+  const double partial = config.value("partial_rotary_factor", 1.0);
+  const int64_t head_dim = config["head_dim"];
+  const auto rotated = static_cast<int64_t>(static_cast<double>(head_dim) * partial);
+  if (rotated > 0 && rotated % 2 == 0) return {};
+  return InvalidArgument("--head-dim {}: must be a multiple of {:g}", head_dim, 2 / partial);
+}
+
 }  // namespace
 
 std::span<const ShapeOption> ShapeOptions() { return kShapeOptions; }
@@ -188,6 +198,7 @@ StatusOr<Json> MakeRandomConfig(const RandomConfigRequest& request) {
     config[option.key] = none ? Json() : Json(it->second);
   }
   Adapt(request.overrides, &config);
+  CHOIR_RETURN_IF_ERROR(CheckHeadDim(config));
   Json out = {{"architectures", Json::array({Architecture(family)})}, {"model_type", family}};
   out["torch_dtype"] = request.dtype == "f32" ? "float32" : "bfloat16";
   out.update(config);

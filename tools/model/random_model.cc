@@ -210,6 +210,12 @@ Status MakeRandomModel(const RandomModelOptions& options) {
     std::string message = MessageOf(read.status());
     const std::string where = (part / "config.json").string() + ": ";
     if (message.starts_with(where)) message.erase(0, where.size());
+    for (const ShapeOption& option : ShapeOptions()) {  // of the command, if one is to blame
+      if (message.starts_with(std::string(option.key) + ": ")) {
+        message = fmt::format("{}: {}", option.flag, message);
+        break;
+      }
+    }
     return InvalidArgument("this shape cannot be: {}", message);
   }
   const ModelConfig& config = *read;

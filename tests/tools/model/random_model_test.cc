@@ -132,6 +132,15 @@ TEST_F(RandomModelTest, RefusesWhatCannotBeByOptionName) {
   options = Small("a", "glm4_moe");
   options.config.overrides["num_experts_per_tok"] = 17;
   EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("num_experts_per_tok"));
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--top-k: num_experts_per_tok"));
+  options = Small("a", "glm4_moe");
+  options.config.overrides["head_dim"] = 22;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)),
+              HasSubstr("--head-dim 22: must be a multiple of 4"));
+  options = Small("a", "llama");
+  options.config.overrides["head_dim"] = 13;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)),
+              HasSubstr("--head-dim 13: must be a multiple of 2"));
   options = Small("a", "");
   options.config.like = "gpt-7";
   EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--like gpt-7"));
