@@ -75,7 +75,7 @@ StatusOr<std::unique_ptr<Regex>> Regex::Compile(std::string_view oniguruma_patte
   if (regex->impl_->code == nullptr) {
     unsigned char message[256] = "";
     pcre2_get_error_message(code, message, sizeof message);
-    return InvalidArgument("regular expression: {} (near byte {} of its PCRE2 form '{}')",
+    return InvalidArgument("regular expression: {} (near byte {} of its compiled form '{}')",
                            reinterpret_cast<const char*>(message), offset, pattern);
   }
   // Without JIT (a hardened kernel may forbid it) the interpreter does the same, slower.
