@@ -174,6 +174,11 @@ void FakeWorker::SetState(bool ready, bool draining) {
   changed_.notify_all();
 }
 
+void FakeWorker::RefuseSubmits() {
+  std::lock_guard lock(mu_);
+  refusing_ = true;
+}
+
 void FakeWorker::Allow(int64_t tokens) {
   std::lock_guard lock(mu_);
   allowance_ = tokens;
@@ -184,6 +189,13 @@ void FakeWorker::Take(Connection& connection, const v1::ToWorker& message) {
   v1::FromWorker answer;
   for (const v1::SubmitSequence& submit : message.submits()) {
     ++submits_;
+    if (refusing_) {
+      v1::SequenceUpdate* update = answer.mutable_step()->add_updates();
+      update->set_id(submit.id());
+      update->set_finish(v1::FINISH_REFUSED);
+      update->set_error("no room");
+      continue;
+    }
     Running& running = connection.running[submit.id()];
     running.submit = submit;
     running.generated = submit.token_ids_size() - submit.num_prompt_tokens();

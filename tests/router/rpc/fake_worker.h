@@ -42,6 +42,8 @@ class FakeWorker {
   // Ends the epoch under all sequences; with false they are not even told.
   void NewEpoch(bool tell);
   void SetState(bool ready, bool draining);
+  // From now on it takes no sequence.
+  void RefuseSubmits();
   // From now on so many tokens may still be generated, all sequences together.
   void Allow(int64_t tokens);
 
@@ -80,6 +82,7 @@ class FakeWorker {
   uint64_t incarnation_ = 1;
   bool ready_ = true;
   bool draining_ = false;
+  bool refusing_ = false;
   size_t submits_ = 0;
   size_t cancels_ = 0;
   bool killed_ = true;

@@ -273,6 +273,15 @@ TEST_F(InferenceTest, EveryRefusalIsCountedUnderItsReasonFromZero) {
   expect("draining", 1);
 }
 
+TEST_F(InferenceTest, WhatEveryRankRefusesIsCountedAsRejected) {
+  FakeWorker worker;
+  worker.RefuseSubmits();
+  StartRouter({&worker}, 1);
+  EXPECT_EQ(Reason(Generate(Prompt("x", 1)).status), "queue_full");
+  EXPECT_THAT(router_->MetricsText(),
+              testing::HasSubstr("choir_rejected_total{reason=\"queue_full\"} 1\n"));
+}
+
 TEST_F(InferenceTest, BeyondTheBoundRequestsAreRefused) {
   FakeWorker worker;
   worker.Allow(0);
