@@ -21,7 +21,7 @@ struct Config {
   std::string name = "gateway";
   std::string log_level = "info";
   Duration drain_timeout = std::chrono::seconds(600);
-  int64_t stream_bytes_max = 4 << 20;
+  uint64_t stream_bytes_max = 4 << 20;
   HttpLimits http;
   GatewayOptions service;
 };
@@ -68,10 +68,10 @@ std::optional<int> ReadConfig(int argc, char** argv, Config* c) {
       &c->service.keep_alive_interval,
       {"keep_alive_interval", "--keep-alive-interval", "between comments on a silent stream"},
       std::chrono::milliseconds(100), std::chrono::minutes(10));
-  options.Add(&c->stream_bytes_max,
-              {"stream_bytes_max", "--stream-bytes-max",
-               "unsent bytes of one stream before its slow reader is cut off"},
-              4096, int64_t{1} << 32);
+  options.AddBytes(&c->stream_bytes_max,
+                   {"stream_bytes_max", "--stream-bytes-max",
+                    "unsent bytes of one stream before its slow reader is cut off"},
+                   4096, uint64_t{1} << 32);
   options.AddDuration(
       &c->drain_timeout,
       {"drain_timeout", "--drain-timeout", "running requests get this long at SIGTERM"},

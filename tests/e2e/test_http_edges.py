@@ -1,9 +1,12 @@
 """Raw bytes against the gateway: framing, limits, keep-alive, pipelining."""
 import json
+import os
+import signal
 import socket
 import urllib.parse
 
-from conftest import eventually
+import pytest
+from conftest import Cluster, eventually
 
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
 
@@ -208,3 +211,72 @@ def test_garbage_and_tls_hellos_do_no_harm(cluster):
             s.shutdown(socket.SHUT_WR)
             s.makefile("rb").read()
     assert ask(cluster, post(cluster))[0] == 200
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory):
+    """A cluster whose gateway keeps little for a slow reader and comments on silence soon."""
+    c = Cluster(tmp_path_factory.mktemp("impatient"), config="gateway: {stream_bytes_max: 256KiB, keep_alive_interval: 100ms}\n")
+    yield c
+    assert c.stop() == 0, c.logs()
+
+
+def stream_of(cluster, **fields):
+    body = {"model": cluster.model, "prompt": "hi", "seed": 1, "stream": True, "ignore_eos": True, **fields}
+    return post(cluster, "Connection: close\r\n", body=json.dumps(body), path="/v1/completions")
+
+
+def read_to_end(s):
+    rest = []
+    try:
+        while (some := s.recv(1 << 20)):
+            rest.append(some)
+    except ConnectionResetError:
+        pass
+    return b"".join(rest)
+
+
+def test_a_reader_that_never_reads_is_cut_off_and_others_are_served(impatient):
+    gateway = impatient.ready["metrics"]["gateway"]
+    each = {"max_tokens": 240, "logprobs": 20}
+
+    def cut_off():
+        return impatient.metric(gateway, "choir_http_requests_total", route="/v1/completions", code=499)
+
+    with connect(impatient) as s:  # whoever reads gets all
+        s.sendall(stream_of(impatient, n=4, **each))
+        assert read_to_end(s).count(b"data: [DONE]") == 1
+    assert cut_off() == 0
+
+    u = urllib.parse.urlparse(impatient.url)
+    with socket.socket() as s:
+        s.settimeout(20)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.connect((u.hostname, u.port))
+        s.sendall(stream_of(impatient, n=32, **each))  # more than the kernel's buffers hold
+        eventually(lambda: impatient.metric(gateway, "choir_http_open_streams") == 1 or cut_off(), what="an open stream")
+        assert ask(impatient, post(impatient))[0] == 200  # while the other one is stuck
+        eventually(lambda: cut_off() == 1, what="the slow reader's end")
+        eventually(impatient.workers_idle, what="idle workers")
+        assert impatient.metric(gateway, "choir_ledger_difference", ledger="requests") == 0
+        rest = read_to_end(s)
+    assert b"[DONE]" not in rest
+
+
+def test_a_silent_stream_gets_comments(impatient):
+    workers = impatient.ready["pids"]["workers"]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with connect(impatient) as s:
+            s.sendall(stream_of(impatient, max_tokens=5))
+            f = s.makefile("rb")
+            while not (line := f.readline()).startswith(b": keep-alive"):
+                assert line and not line.startswith(b"data: "), line
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+            assert b"data: [DONE]" in f.read()
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    eventually(impatient.workers_idle, what="idle workers")
