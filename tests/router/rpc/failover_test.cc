@@ -140,7 +140,8 @@ TEST_F(FailoverTest, AStrangerIsRefusedByName) {
     for (const auto& worker : page["workers"]) n += worker["state"] == "refused";
     return n == 2;
   })) << StatusPage().dump(1);
-  for (const auto& worker : StatusPage()["workers"]) {
+  const nlohmann::json page = StatusPage();  // kept: a loop over a part of it does not keep it
+  for (const auto& worker : page["workers"]) {
     if (worker["state"] != "refused") continue;
     const std::string reason = worker["reason"];
     EXPECT_NE(reason.find(worker["worker"].get<std::string>()), std::string::npos) << reason;
