@@ -27,6 +27,11 @@ std::string Local(int64_t port) {
   return PortIsFree(address) ? address : "127.0.0.1:0";
 }
 
+// Before a child has started, an address with port 0 stands for one that will be known.
+std::string KnownAddress(const std::string& address) {
+  return address.ends_with(":0") ? address.substr(0, address.size() - 1) + "1" : address;
+}
+
 }  // namespace
 
 Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
@@ -84,19 +89,20 @@ std::vector<std::string> Cluster::Arguments(const Process& p) const {
            "--group", std::to_string(group), "--rank", std::to_string(rank), "--ranks",
            std::to_string(options_.ranks), "--threads", std::to_string(threads), "--cache-dir",
            options_.state_dir + "/cache"});
-      if (rank > 0) add({"--leader", Find(Part::kWorker, group * options_.ranks)->address});
+      if (rank > 0)
+        add({"--leader", KnownAddress(Find(Part::kWorker, group * options_.ranks)->address)});
       break;
     }
     case Part::kRouter:
       add({"--model", options_.model_dir, "--model-name", model_name, "--keys",
            options_.state_dir + "/keys.yaml"});
       for (const Process& w : processes_) {
-        if (w.part == Part::kWorker) add({"--worker", w.address});
+        if (w.part == Part::kWorker) add({"--worker", KnownAddress(w.address)});
       }
       break;
     case Part::kGateway:
       for (const Process& r : processes_) {
-        if (r.part == Part::kRouter) add({"--router", r.address});
+        if (r.part == Part::kRouter) add({"--router", KnownAddress(r.address)});
       }
       break;
   }
