@@ -60,6 +60,17 @@ class EngineHarness {
   }
 
   Status Submit(SequenceRequest request) { return engine_->Submit(std::move(request)); }
+  // Holds the engine once sequence `id` has `tokens` tokens, until Release. Call before Submit.
+  void HoldAt(uint64_t id, size_t tokens) {
+    std::lock_guard lock(mu_);
+    hold_id_ = id;
+    hold_tokens_ = tokens;
+  }
+  void Release() {
+    std::lock_guard lock(mu_);
+    hold_id_ = 0;
+    changed_.notify_all();
+  }
   // Until the sequence has ended.
   Answer Wait(uint64_t id) {
     return WaitFor(id, [](const Answer& a) { return a.finish != Finish::kNone; });
@@ -93,7 +104,7 @@ class EngineHarness {
   }
 
   void Take(StepOutput output) {
-    std::lock_guard lock(mu_);
+    std::unique_lock lock(mu_);
     for (SequenceUpdate& u : output.updates) {
       Answer& a = answers_[u.id.value()];
       if (a.endings > 0) ++a.updates_after_the_end;
@@ -104,10 +115,16 @@ class EngineHarness {
       if (u.finish != Finish::kNone) ++a.endings;
     }
     changed_.notify_all();
+    // The owner thread stands still here, so a test can act on a sequence that cannot end
+    // meanwhile.
+    changed_.wait(lock,
+                  [&] { return hold_id_ == 0 || answers_[hold_id_].tokens.size() < hold_tokens_; });
   }
 
   std::mutex mu_;
   std::condition_variable changed_;
+  uint64_t hold_id_ = 0;  // 0: nobody is held
+  size_t hold_tokens_ = 0;
   std::map<uint64_t, Answer> answers_;
   std::vector<std::pair<uint64_t, Status>> failures_;
   std::unique_ptr<Engine> engine_;

@@ -153,9 +153,11 @@ TEST(EngineGroupTest, TheNextEpochEndsTheOneBeforeWithoutAFailure) {
   EngineHarness& rank = group.rank(0);
   rank.engine().SetEpoch(MakeSingleCollectives(1));
   rank.Start();
+  rank.HoldAt(1, 2);
   ASSERT_TRUE(rank.Submit(MakeRequest(1, 4, 1500)).ok());
   rank.WaitForTokens(1, 2);
   rank.engine().SetEpoch(MakeSingleCollectives(2));
+  rank.Release();
   EXPECT_EQ(rank.Wait(1).finish, Finish::kLost);
   const auto next = MakeRequest(2, 4, 5);
   ASSERT_TRUE(rank.Submit(next).ok());
@@ -167,9 +169,11 @@ TEST(EngineGroupTest, ARankThatStopsEndsTheEpochOfItsPeersAtOnce) {
   Group group(2);
   group.Start();
   group.SetEpoch(1);
+  group.rank(0).HoldAt(1, 3);
   ASSERT_TRUE(group.rank(0).Submit(MakeRequest(1, 4, 1500)).ok());
   group.rank(0).WaitForTokens(1, 3);
   group.rank(1).Stop();
+  group.rank(0).Release();
   EXPECT_EQ(group.rank(0).Wait(1).finish, Finish::kLost);
   const auto [generation, status] = group.rank(0).WaitForFailure();
   EXPECT_NE(MessageOf(status).find("rank 1 stops"), std::string::npos) << status;

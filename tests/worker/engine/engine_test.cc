@@ -275,11 +275,14 @@ TEST(EngineTest, RefusesAtTheEdgeOfItsQueue) {
 
 TEST(EngineTest, StopEndsEverything) {
   EngineHarness harness(SmallOptions());
+  harness.HoldAt(1, 3);
   harness.StartAlone();
   for (uint64_t id = 1; id <= 12; ++id) {
     ASSERT_TRUE(harness.Submit(MakeRequest(id, 10, 1000)).ok());
   }
   harness.WaitForTokens(1, 3);
+  harness.engine().Stop();
+  harness.Release();
   harness.Stop();
   for (uint64_t id = 1; id <= 12; ++id) {
     EXPECT_EQ(harness.Now(id).finish, Finish::kCancelled);
