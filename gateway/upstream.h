@@ -41,7 +41,6 @@ class Upstream final : public EdgeListener {
   bool client_gone() const { return client_gone_; }
 
  private:
-  bool HasNews() const { return news_; }
   void Notify();
 
   boost::asio::steady_timer wake_;

@@ -69,17 +69,6 @@ StatusOr<Json> RestClient::Get(const std::string& path) const {
   return json;
 }
 
-StatusOr<Json> RestClient::Post(const std::string& path, const std::string& body) const {
-  std::string text;
-  long code = 0;
-  CHOIR_RETURN_IF_ERROR(Perform(
-      path, &body, [&](const char* d, size_t n) { return text.append(d, n), true; }, &code));
-  if (code != 200) return ErrorOf(code, text);
-  Json json = Json::parse(text, nullptr, false);
-  if (json.is_discarded()) return Internal("{}{}: the answer is not JSON", url_, path);
-  return json;
-}
-
 Status RestClient::Stream(const std::string& path, const std::string& body,
                           const std::function<bool(const Json&)>& event) const {
   std::string buffer, rest;  // rest: what was no event (an error body)

@@ -16,7 +16,6 @@ class RestClient {
 
   // An error answer becomes a status with the server's message.
   StatusOr<nlohmann::ordered_json> Get(const std::string& path) const;
-  StatusOr<nlohmann::ordered_json> Post(const std::string& path, const std::string& body) const;
   // Server-sent events until [DONE]; `event` returns false to cancel.
   Status Stream(const std::string& path, const std::string& body,
                 const std::function<bool(const nlohmann::ordered_json&)>& event) const;

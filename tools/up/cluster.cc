@@ -204,8 +204,6 @@ bool Cluster::AllListening() const {
                      [](const Process& p) { return p.listening; });
 }
 
-bool Cluster::AllReady() const { return NotReadyReason().empty(); }
-
 std::string Cluster::NotReadyReason() const {
   for (const Process& p : processes_) {
     if (!p.listening) return p.name + " is starting";

@@ -51,8 +51,7 @@ class Cluster {
   Status Poll();  // reads pipes, reaps, restarts. An error: a child cannot ever start
   int exit_code() const { return exit_code_; }  // after Poll's error: 2 wrong configuration, else 1
   bool AllListening() const;
-  bool AllReady() const;  // asks each /readyz
-  std::string NotReadyReason() const;
+  std::string NotReadyReason() const;  // asks each /readyz; empty: all are ready
   bool TakeChanged();  // a process was (re)started since the last call: rewrite the ready file
 
   void BeginStop();  // asks the gateway, then the routers, then the workers to drain
