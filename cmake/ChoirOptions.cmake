@@ -1,5 +1,6 @@
 # How everything is compiled. Nothing here knows a source file.
 option(CHOIR_TESTS "build the tests" ON)
+option(CHOIR_FUZZ "build the libFuzzer targets (clang)" OFF)
 set(CHOIR_SANITIZE "" CACHE STRING "sanitizers, as for -fsanitize= (empty: none)")
 
 if(NOT CMAKE_BUILD_TYPE)
@@ -16,6 +17,10 @@ set(CMAKE_CXX_FLAGS_DEV "-O1 -g1")
 
 # Exact results are a feature: the compiler may not fuse or reorder floating-point operations.
 add_compile_options(-Wall -Wextra -Wno-missing-field-initializers -Wno-maybe-uninitialized -Wno-restrict -Werror=return-type -Werror=unused-result -ffp-contract=off)
+
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  add_compile_options(-Wno-unknown-warning-option -Wno-unused-command-line-argument)
+endif()
 
 if(CHOIR_SANITIZE)
   add_compile_options(-fsanitize=${CHOIR_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
