@@ -5,6 +5,16 @@
 #include "common/base/check.h"
 
 namespace choir {
+namespace {
+
+// EVP_sha256() is looked up in the library's provider at each use.
+const EVP_MD* Algorithm() {
+  static EVP_MD* const algorithm = EVP_MD_fetch(nullptr, "SHA256", nullptr);
+  CHOIR_CHECK(algorithm != nullptr);
+  return algorithm;
+}
+
+}  // namespace
 
 struct Sha256::Impl {
   EVP_MD_CTX* ctx = EVP_MD_CTX_new();
@@ -12,7 +22,7 @@ struct Sha256::Impl {
 };
 
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) {
-  CHOIR_CHECK(EVP_DigestInit_ex(impl_->ctx, EVP_sha256(), nullptr) == 1);
+  CHOIR_CHECK(EVP_DigestInit_ex(impl_->ctx, Algorithm(), nullptr) == 1);
 }
 Sha256::~Sha256() = default;
 

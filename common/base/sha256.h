@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +13,15 @@
 namespace choir {
 
 using Sha256Digest = std::array<uint8_t, 32>;
+
+// For tables: of a digest, any part will do.
+struct Sha256DigestHash {
+  size_t operator()(const Sha256Digest& digest) const {
+    size_t hash = 0;
+    std::memcpy(&hash, digest.data(), sizeof hash);
+    return hash;
+  }
+};
 
 class Sha256 {
  public:

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -28,6 +29,13 @@ StatusOr<std::string> ReadSmallFile(const std::string& path, uint64_t bytes_max)
   return text;
 }
 
+FileStamp StampOf(const std::string& path) {
+  struct stat st = {};
+  if (stat(path.c_str(), &st) != 0) return {};
+  return {st.st_ino, st.st_size, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec,
+          st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec};
+}
+
 FileWatch::FileWatch(std::string path, std::function<Status(const std::string&)> read)
     : path_(std::move(path)), read_(std::move(read)) {}
 
@@ -41,13 +49,8 @@ FileWatch::~FileWatch() {
 }
 
 Status FileWatch::Poll() {
-  struct stat st = {};
-  Stamp now;
-  if (stat(path_.c_str(), &st) == 0) {
-    now = {st.st_ino, st.st_size, st.st_mtim.tv_sec * 1'000'000'000 + st.st_mtim.tv_nsec,
-           st.st_ctim.tv_sec * 1'000'000'000 + st.st_ctim.tv_nsec};
-    if (now == last_) return result_;
-  }
+  const FileStamp now = StampOf(path_);
+  if (now.size >= 0 && now == last_) return result_;
   auto text = ReadSmallFile(path_);
   const Status before = result_;
   result_ = text.ok() ? read_(*text) : text.status();
@@ -55,6 +58,7 @@ Status FileWatch::Poll() {
   if (!result_.ok() && result_ != before) {
     CHOIR_LOG(error, "{}; what was read before stays in force", MessageOf(result_));
   }
+  if (on_result_) on_result_(result_);
   return result_;
 }
 

@@ -84,6 +84,7 @@ struct OptionSet::Impl {
   }
 
   std::optional<int> ParseCommandLine(int argc, const char* const* argv);
+  void Fill();
   void CheckFlagsHaveValues(int argc, const char* const* argv);
   void ReadFile();
   void ReadNode(const YAML::Node& node, const std::string& prefix);
@@ -98,6 +99,7 @@ OptionSet::OptionSet(std::string program, std::string summary, std::string secti
   impl_->section = std::move(section);
 }
 OptionSet::~OptionSet() = default;
+const std::string& OptionSet::config_file() const { return impl_->config_file; }
 
 void OptionSet::Add(std::string* value, OptionInfo info) {
   impl_->AddOption(std::move(info), *value, "", [value](const std::string& text) {
@@ -342,35 +344,46 @@ void OptionSet::Impl::ReadFile() {
   }
 }
 
-std::optional<int> OptionSet::Parse(int argc, const char* const* argv) {
-  Impl& impl = *impl_;
-  if (const auto code = impl.ParseCommandLine(argc, argv)) return code;
-  if (!impl.config_file.empty()) impl.ReadFile();
-  for (auto& option : impl.options) {
+// From the file and the flags, in this order; then what only all together can tell.
+void OptionSet::Impl::Fill() {
+  if (!config_file.empty()) ReadFile();
+  for (auto& option : options) {
     if (option->from_flags.empty()) continue;
     if (option->repeated) {
       option->clear();
-      for (const std::string& text : option->from_flags) impl.Set(*option, option->info.flag, text);
+      for (const std::string& text : option->from_flags) Set(*option, option->info.flag, text);
     } else {
-      impl.Set(*option, option->info.flag, option->from_flags.back());
+      Set(*option, option->info.flag, option->from_flags.back());
     }
   }
-  for (const auto& option : impl.options) {
+  for (const auto& option : options) {
     if (option->info.required && !option->given) {
       const bool both = !option->info.flag.empty() && !option->info.key.empty();
-      impl.Error(fmt::format("{} is required: {}",
-                             option->info.flag.empty() ? option->info.key : option->info.flag,
-                             option->info.help) +
-                 (both && !impl.section.empty()
-                      ? fmt::format(" (or {}.{} in --config)", impl.section, option->info.key)
-                      : ""));
+      Error(fmt::format("{} is required: {}",
+                        option->info.flag.empty() ? option->info.key : option->info.flag,
+                        option->info.help) +
+            (both && !section.empty()
+                 ? fmt::format(" (or {}.{} in --config)", section, option->info.key)
+                 : ""));
     }
   }
-  if (impl.errors.empty()) {
-    for (const auto& check : impl.checks) {
-      if (const Status s = check(); !s.ok()) impl.Error(MessageOf(s));
-    }
+  if (!errors.empty()) return;
+  for (const auto& check : checks) {
+    if (const Status s = check(); !s.ok()) Error(MessageOf(s));
   }
+}
+
+Status OptionSet::ParseQuietly(int argc, const char* const* argv) {
+  if (impl_->ParseCommandLine(argc, argv)) return InvalidArgument("nothing to parse");
+  if (impl_->errors.empty()) impl_->Fill();
+  if (impl_->errors.empty()) return absl::OkStatus();
+  return InvalidArgument("{}", fmt::join(impl_->errors, "; "));
+}
+
+std::optional<int> OptionSet::Parse(int argc, const char* const* argv) {
+  Impl& impl = *impl_;
+  if (const auto code = impl.ParseCommandLine(argc, argv)) return code;
+  impl.Fill();
   for (const std::string& e : impl.errors)
     std::fprintf(stderr, "%s: %s\n", impl.program.c_str(), e.c_str());
   if (!impl.errors.empty()) return 2;

@@ -59,6 +59,10 @@ class OptionSet {
   // nullopt: go on. Otherwise the exit code: 0 after --help, --version and a good --check-config, 2
   // after an error (already printed to stderr).
   std::optional<int> Parse(int argc, const char* const* argv);
+  // For a program that runs already and reads its file again: all errors, and nothing is printed.
+  Status ParseQuietly(int argc, const char* const* argv);
+  // Of --config; empty: none was given.
+  const std::string& config_file() const;
 
  private:
   struct Impl;

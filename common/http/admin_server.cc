@@ -10,6 +10,7 @@
 #include <thread>
 #include <utility>
 
+#include "common/base/log.h"
 #include "common/http/listen.h"
 
 namespace choir {
@@ -24,6 +25,7 @@ constexpr size_t kHeaderBytesMax = 16 << 10;
 struct Answer {
   const char* status = "200 OK";
   const char* type = "text/plain; charset=utf-8";
+  const char* allow = "";  // methods, of a 405
   std::string body;
 };
 
@@ -31,6 +33,18 @@ Answer HealthAnswer(const std::function<Status()>& check) {
   if (const Status s = check(); !s.ok())
     return {.status = "503 Service Unavailable", .body = MessageOf(s) + "\n"};
   return {.body = "ok\n"};
+}
+
+// The query is "?level=NAME".
+Answer PutLogLevel(const std::string& query) {
+  constexpr std::string_view kLevel = "?level=";
+  const std::string before = LogLevel();
+  const Status set = query.starts_with(kLevel)
+                         ? SetLogLevel(query.substr(kLevel.size()))
+                         : InvalidArgument("PUT /loglevel?level=NAME is understood");
+  if (!set.ok()) return {.status = "400 Bad Request", .body = MessageOf(set) + "\n"};
+  CHOIR_LOG(warn, "log level {} instead of {} from now on", LogLevel(), before);
+  return {.body = LogLevel() + "\n"};
 }
 
 // One request, one answer, then the connection is closed: scrapers and probes need no more.
@@ -55,26 +69,33 @@ class Connection : public std::enable_shared_from_this<Connection> {
   }
 
  private:
-  Answer Handle(const std::string& method, const std::string& path) {
-    if (method != "GET" && method != "HEAD")
-      return {.status = "405 Method Not Allowed", .body = "GET only\n"};
+  Answer Handle(const std::string& method, const std::string& target) {
+    const std::string path = target.substr(0, target.find('?'));
+    if (method == "PUT" && path == "/loglevel") return PutLogLevel(target.substr(path.size()));
+    if (method != "GET" && method != "HEAD") {
+      const bool log_level = path == "/loglevel";
+      return {.status = "405 Method Not Allowed",
+              .allow = log_level ? "GET, HEAD, PUT" : "GET, HEAD",
+              .body = log_level ? "GET or PUT\n" : "GET only\n"};
+    }
     if (path == "/metrics")
       return {.type = "text/plain; version=0.0.4; charset=utf-8", .body = handlers_->metrics()};
     if (path == "/livez") return HealthAnswer(handlers_->live);
     if (path == "/readyz") return HealthAnswer(handlers_->ready);
     if (path == "/statusz") return {.type = "application/json", .body = handlers_->status() + "\n"};
-    return {.status = "404 Not Found", .body = "/metrics /livez /readyz /statusz\n"};
+    if (path == "/loglevel") return {.body = LogLevel() + "\n"};
+    return {.status = "404 Not Found", .body = "/metrics /livez /readyz /statusz /loglevel\n"};
   }
 
   void Reply() {
     std::istream in(&buffer_);
     std::string method, target;
     in >> method >> target;
-    const Answer answer = Handle(method, target.substr(0, target.find('?')));
-    const bool allow = std::string_view(answer.status).starts_with("405");
+    const Answer answer = Handle(method, target);
+    const std::string allow = *answer.allow == 0 ? "" : fmt::format("Allow: {}\r\n", answer.allow);
     text_ = fmt::format(
         "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n{}Connection: close\r\n\r\n",
-        answer.status, answer.type, answer.body.size(), allow ? "Allow: GET, HEAD\r\n" : "");
+        answer.status, answer.type, answer.body.size(), allow);
     if (method != "HEAD") text_ += answer.body;
     asio::async_write(socket_, asio::buffer(text_),
                       [self = shared_from_this()](boost::system::error_code error, size_t) {

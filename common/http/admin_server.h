@@ -1,4 +1,5 @@
-// The admin port of every part: /metrics, /livez, /readyz (with reasons), /statusz (JSON). Plain
+// The admin port of every part: /metrics, /livez, /readyz (with reasons), /statusz (JSON), and
+// /loglevel, which PUT /loglevel?level=debug changes. Plain
 // HTTP/1.1 on its own thread. The handlers may be called from that thread at any time between Start
 // and Stop and must be quick. Port 0 picks a free one.
 #pragma once

@@ -1,4 +1,5 @@
-// Element types and bf16 conversion. Header-only and free of abseil: kernels include it.
+// Element types and bf16 conversion (smaller floats: small_floats.h). Header-only and free of
+// abseil: kernels include it.
 #pragma once
 
 #include <bit>
@@ -7,8 +8,10 @@
 
 namespace choir {
 
-enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kF8E4M3 };
+// kF4E2M1: two elements in a byte, the first in the low nibble.
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64, kU8, kF8E4M3, kF4E2M1 };
 
+// Bytes of one element; 0 for kF4E2M1, of which only BytesOf knows.
 constexpr size_t SizeOf(DType t) {
   switch (t) {
     case DType::kF32:
@@ -22,8 +25,15 @@ constexpr size_t SizeOf(DType t) {
     case DType::kU8:
     case DType::kF8E4M3:
       return 1;
+    case DType::kF4E2M1:
+      return 0;
   }
   return 0;
+}
+
+// Bytes of `count` elements; an even count of kF4E2M1.
+constexpr int64_t BytesOf(DType t, int64_t count) {
+  return t == DType::kF4E2M1 ? count / 2 : count * static_cast<int64_t>(SizeOf(t));
 }
 
 constexpr const char* NameOf(DType t) {
@@ -42,6 +52,8 @@ constexpr const char* NameOf(DType t) {
       return "u8";
     case DType::kF8E4M3:
       return "f8_e4m3";
+    case DType::kF4E2M1:
+      return "f4_e2m1";
   }
   return "?";
 }

@@ -35,7 +35,7 @@ class TensorView {
     for (int i = 0; i < rank_; ++i) n *= dim(i);
     return n;
   }
-  size_t num_bytes() const { return static_cast<size_t>(num_elements()) * SizeOf(dtype_); }
+  size_t num_bytes() const { return static_cast<size_t>(BytesOf(dtype_, num_elements())); }
 
   void* raw() const { return data_; }
   template <typename T>
@@ -51,7 +51,7 @@ class TensorView {
     CHOIR_DCHECK(rank_ >= 1 && begin >= 0 && begin + count <= dim(0));
     TensorView v = *this;
     const int64_t row = dim(0) == 0 ? 0 : num_elements() / dim(0);
-    v.data_ = static_cast<char*>(data_) + static_cast<size_t>(begin * row) * SizeOf(dtype_);
+    v.data_ = static_cast<char*>(data_) + BytesOf(dtype_, begin * row);
     v.dims_[0] = count;
     return v;
   }

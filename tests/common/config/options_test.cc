@@ -4,8 +4,9 @@
 #include <yaml-cpp/yaml.h>
 
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
+
+#include "tests/support/temp_dir.h"
 
 namespace choir {
 namespace {
@@ -59,13 +60,12 @@ class OptionsTest : public ::testing::Test {
   }
 
   std::string File(const std::string& text) {
-    const auto path =
-        std::filesystem::path(::testing::TempDir()) /
-        (std::string(::testing::UnitTest::GetInstance()->current_test_info()->name()) + ".yaml");
+    const std::string path = dir_.path() + "/config.yaml";
     std::ofstream(path) << text;
-    return path.string();
+    return path;
   }
 
+  const TempDir dir_;
   Config c;
   std::string err, out;
 };

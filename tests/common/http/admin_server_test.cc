@@ -7,6 +7,7 @@
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
 
+#include "common/base/log.h"
 #include "common/metrics/metrics.h"
 
 namespace choir {
@@ -53,6 +54,26 @@ TEST_F(AdminServerTest, ServesMetricsHealthAndStatus) {
   EXPECT_TRUE(Get(server->address(), "/readyz?verbose").starts_with("HTTP/1.1 200"));
   EXPECT_NE(Get(server->address(), "/statusz").find("{\"a\":1}"), std::string::npos);
   EXPECT_TRUE(Get(server->address(), "/nothing").starts_with("HTTP/1.1 404"));
+}
+
+TEST_F(AdminServerTest, TheLogLevelIsShownAndChangedByPutOnly) {
+  const std::string before = LogLevel();
+  const auto put = [this](const std::string& target) {
+    return Ask(server->address(), "PUT " + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
+  };
+  EXPECT_TRUE(put("/loglevel?level=debug").starts_with("HTTP/1.1 200"));
+  EXPECT_TRUE(Get(server->address(), "/loglevel").ends_with("debug\n"));
+  const std::string wrong = put("/loglevel?level=loud");
+  EXPECT_TRUE(wrong.starts_with("HTTP/1.1 400"));
+  EXPECT_NE(wrong.find("trace, debug, info"), std::string::npos);
+  EXPECT_TRUE(put("/loglevel").starts_with("HTTP/1.1 400"));
+  EXPECT_TRUE(Get(server->address(), "/loglevel?level=off").ends_with("debug\n"));
+  const std::string posted =
+      Ask(server->address(), "POST /loglevel?level=off HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_TRUE(posted.starts_with("HTTP/1.1 405"));
+  EXPECT_NE(posted.find("Allow: GET, HEAD, PUT\r\n"), std::string::npos);
+  EXPECT_TRUE(put("/metrics").starts_with("HTTP/1.1 405"));
+  EXPECT_TRUE(SetLogLevel(before).ok());
 }
 
 TEST_F(AdminServerTest, NotReadySaysWhy) {

@@ -1,0 +1,51 @@
+#include "common/http/failed_start.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "common/base/log.h"
+#include "common/http/admin_server.h"
+
+namespace choir {
+namespace {
+
+// SIGTERM or SIGINT came within `time`.
+bool EndIsWanted(Duration time) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  const MonoTime until = Clock::Real().Now() + time;
+  for (Duration left = time; left > Duration(0); left = until - Clock::Real().Now()) {
+    const timespec wait = {static_cast<time_t>(left.count() / 1'000'000'000),
+                           static_cast<long>(left.count() % 1'000'000'000)};
+    if (sigtimedwait(&signals, nullptr, &wait) > 0) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv) {
+  if (retry_after == Duration(0)) return 1;
+  auto server = AdminServer::Start(
+      admin, {.metrics = [] { return std::string(); },
+              .live = [] { return absl::OkStatus(); },
+              .ready = [why] { return Unavailable("cannot start: {}", MessageOf(why)); },
+              .status = [] { return std::string(R"({"ready":false,"started":false})"); }});
+  if (!server.ok()) {
+    CHOIR_LOG(error, "{}", MessageOf(server.status()));
+    return 1;
+  }
+  CHOIR_LOG(warn, "tries again in {:.0f} s", Seconds(retry_after));
+  if (EndIsWanted(retry_after)) return 0;
+  server->reset();  // its port is wanted again
+  std::fflush(nullptr);
+  execv("/proc/self/exe", argv);
+  CHOIR_LOG(error, "the program cannot be started again");
+  return 1;
+}
+
+}  // namespace choir

@@ -1,0 +1,18 @@
+// What a process does that could not start, where a restart would only repeat it, as in a pod: it
+// stays for a while, alive but not ready, tells the reason at its admin port, and tries again from
+// the beginning. For mains, on their one thread.
+#pragma once
+
+#include <string>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+
+namespace choir {
+
+// Serves `admin` (/readyz: 503 with `why`; /livez: 200) for `retry_after`, then starts the program
+// of this process again with `argv`; comes back only with an exit code: 0 after SIGTERM or SIGINT,
+// which all threads must block, 1 when nothing else can be done. A `retry_after` of 0 is 1 at once.
+int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv);
+
+}  // namespace choir
