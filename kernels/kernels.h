@@ -41,7 +41,6 @@ class KernelSet {
   virtual void RmsNorm(const RmsNormArgs&, const Stream&) const = 0;
   virtual void Rope(const RopeArgs&, const Stream&) const = 0;
   virtual void SwiGlu(const SwiGluArgs&, const Stream&) const = 0;
-  virtual void Add(const AddArgs&, const Stream&) const = 0;
   virtual void StoreKv(const StoreKvArgs&, const Stream&) const = 0;
   virtual void PagedAttention(const PagedAttentionArgs&, const Stream&) const = 0;
   virtual void MlaAttention(const MlaAttentionArgs&, const Stream&) const = 0;

@@ -210,11 +210,15 @@ class Worker {
   float* sums_ = nullptr;    // [queries, v.width]
 };
 
+// Keys that the rows of a task over this sequence see together, at most.
+int64_t KeysMax(const Plan& plan, const AttentionSequence& sequence) {
+  const int64_t keys = sequence.first_position + sequence.row_count;
+  return plan.window > 0 ? std::min(keys, plan.window + kTaskRows) : keys;
+}
+
 // Queries of a task over this sequence that fit `floats` of scratch.
 int64_t QueriesFitting(const Plan& plan, const AttentionSequence& sequence, int64_t floats) {
-  int64_t keys = sequence.first_position + sequence.row_count;
-  if (plan.window > 0) keys = std::min(keys, plan.window + kTaskRows);
-  const int64_t query = RoundUp(keys, 16) + plan.k.width + plan.v.width;
+  const int64_t query = RoundUp(KeysMax(plan, sequence), 16) + plan.k.width + plan.v.width;
   const int64_t queries = (floats - 48) / query;  // each of three arrays is rounded up to 64 bytes
   CHOIR_CHECK(queries >= 1);
   return std::min(queries, kTaskRows);
@@ -246,7 +250,7 @@ void Attention(const Micro& micro, const Plan& plan, const Stream& stream) {
   int64_t work = 0;
   for (const AttentionSequence& s : plan.sequences) {
     queries += s.row_count * plan.heads;
-    work += s.row_count * plan.heads * (s.first_position + s.row_count);
+    work += s.row_count * plan.heads * KeysMax(plan, s);
   }
   const int64_t wanted = std::min(CeilDiv(queries, threads), kTaskRows);
   std::vector<Task> tasks;

@@ -1,5 +1,5 @@
-// AVX2 with FMA: 16 registers of eight floats. Compiled with -mavx2 -mfma; see micro.h for the
-// rules.
+// AVX2 with FMA and F16C: 16 registers of eight floats. Compiled with those flags; see micro.h for
+// the rules.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -21,6 +21,33 @@ struct V {
   static F Load(const uint16_t* p) {
     const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+  }
+  static F Load(const Half* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  // As f16 over 2^8: the sign stays on top, exponent and mantissa move to theirs. All their bits
+  // set mean NaN: a carry into the exponent's top bit finds it, and that bit makes it f16's.
+  static F LoadF8(const uint8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    const __m128i wide = _mm_slli_epi16(_mm_cvtepi8_epi16(bytes), 7);
+    const __m128i half = _mm_and_si128(wide, _mm_set1_epi16(static_cast<int16_t>(0xbfff)));
+    const __m128i carry = _mm_add_epi16(half, _mm_set1_epi16(0x80));
+    const __m128i value = _mm_or_si128(half, _mm_and_si128(carry, _mm_set1_epi16(0x4000)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(value), Set1(256.0f));
+  }
+  static F LoadF8Tail(const uint8_t* p, int64_t n) {
+    uint8_t padded[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) padded[i] = p[i];
+    return LoadF8(padded);
+  }
+  static F LoadF4(const uint8_t* p) {
+    int32_t bytes = 0;
+    __builtin_memcpy(&bytes, p, sizeof bytes);
+    const __m256i pairs = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(bytes));
+    const __m256i codes = _mm256_or_si256(pairs, _mm256_slli_epi64(pairs, 28));  // in bits 0..3
+    const F sizes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+    const F sign = _mm256_castsi256_ps(_mm256_slli_epi32(codes, 28));
+    return _mm256_or_ps(_mm256_permutevar8x32_ps(sizes, codes), _mm256_and_ps(sign, Set1(-0.0f)));
   }
   template <class T>
   static F LoadTail(const T* p, int64_t n) {

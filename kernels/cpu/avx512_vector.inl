@@ -20,6 +20,43 @@ struct V {
   static F LoadTail(const uint16_t* p, int64_t n) {
     return Widen(_mm256_maskz_loadu_epi16(Mask(n), p));
   }
+  static F Load(const Half* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static F LoadTail(const Half* p, int64_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(Mask(n), p));
+  }
+  // As f16 over 2^8: the sign stays on top, exponent and mantissa move to theirs. All their bits
+  // set mean NaN: a carry into the exponent's top bit finds it, and that bit makes it f16's.
+  static constexpr int kOrAnd = 0xf8;  // a | (b & c)
+  static __m512i F8ToF16(__m256i bytes) {
+    const __m512i wide = _mm512_slli_epi16(_mm512_cvtepi8_epi16(bytes), 7);
+    const __m512i half = _mm512_and_si512(wide, _mm512_set1_epi16(static_cast<int16_t>(0xbfff)));
+    const __m512i carry = _mm512_add_epi16(half, _mm512_set1_epi16(0x80));
+    return _mm512_ternarylogic_epi64(half, carry, _mm512_set1_epi16(0x4000), kOrAnd);
+  }
+  static F WidenF8(__m128i bytes) {
+    const __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(bytes), 7);
+    const __m256i half = _mm256_and_si256(wide, _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
+    const __m256i carry = _mm256_add_epi16(half, _mm256_set1_epi16(0x80));
+    const __m256i value = _mm256_ternarylogic_epi64(half, carry, _mm256_set1_epi16(0x4000), kOrAnd);
+    return _mm512_mul_ps(_mm512_cvtph_ps(value), Set1(256.0f));
+  }
+  static F LoadF8(const uint8_t* p) {
+    return WidenF8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static F LoadF8Tail(const uint8_t* p, int64_t n) {
+    return WidenF8(_mm_maskz_loadu_epi8(Mask(n), p));
+  }
+  static F LoadF4(const uint8_t* p) {
+    const __m512i pairs =
+        _mm512_cvtepu8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    // Both codes of a byte in the low bits of their lanes; the permutation looks at four bits only.
+    const __m512i codes = _mm512_or_si512(pairs, _mm512_slli_epi64(pairs, 28));
+    const F values = _mm512_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f, -0.0f, -0.5f,
+                                    -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f);
+    return _mm512_permutexvar_ps(codes, values);
+  }
   static __m256i Narrow(F v) {
     const __m512i u = _mm512_castps_si512(v);
     const __m512i high = _mm512_srli_epi32(u, 16);

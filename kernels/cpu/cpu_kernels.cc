@@ -17,7 +17,8 @@ std::vector<const cpu::Micro*> SupportedPaths() {
                       __builtin_cpu_supports("fma");
   if (avx512 && __builtin_cpu_supports("avx512bf16")) paths.push_back(&cpu::Avx512Bf16Micro());
   if (avx512) paths.push_back(&cpu::Avx512Micro());
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
     paths.push_back(&cpu::Avx2Micro());
   }
 #endif
@@ -56,7 +57,9 @@ size_t CpuKernels::WorkspaceBytes(const KernelLimits& limits, int num_threads) c
   // Attention: per thread and query row, scores, the query and the result.
   const int64_t attention_row = (limits.positions_max + 64 + 2 * limits.columns_max) * 4;
   const int64_t attention = num_threads * (kAttentionRows * attention_row + 4096);
-  return static_cast<size_t>(std::max({experts, heads, attention}) + 4096);
+  // Linear and ExpertFfn besides: per thread, four unpacked rows of w.
+  const int64_t unpacked = num_threads * UnpackedBytes(limits.columns_max);
+  return static_cast<size_t>(std::max({experts, heads, attention}) + unpacked + 4096);
 }
 
 }  // namespace cpu

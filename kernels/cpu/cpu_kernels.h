@@ -22,7 +22,6 @@ class CpuKernels final : public KernelSet {
   void RmsNorm(const RmsNormArgs&, const Stream&) const override;
   void Rope(const RopeArgs&, const Stream&) const override;
   void SwiGlu(const SwiGluArgs&, const Stream&) const override;
-  void Add(const AddArgs&, const Stream&) const override;
   void StoreKv(const StoreKvArgs&, const Stream&) const override;
   void PagedAttention(const PagedAttentionArgs&, const Stream&) const override;
   void MlaAttention(const MlaAttentionArgs&, const Stream&) const override;

@@ -1,6 +1,7 @@
 // Ops that only move or touch each element once. Plain loops suffice where memory is the limit.
 #include <cstring>
 
+#include "common/tensor/small_floats.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/work.h"
 
@@ -17,6 +18,9 @@ void CpuKernels::Embedding(const EmbeddingArgs& a, const Stream& stream) const {
       if (a.table.dtype() == DType::kBF16) {
         const bf16* row = a.table.b16() + id * width;
         for (int64_t i = 0; i < width; ++i) y[i] = ToF32(row[i]);
+      } else if (a.table.dtype() == DType::kF16) {
+        const uint16_t* row = a.table.data<uint16_t>() + id * width;
+        for (int64_t i = 0; i < width; ++i) y[i] = F16ToF32(row[i]);
       } else {
         std::memcpy(y, a.table.f32() + id * width, static_cast<size_t>(width) * sizeof(float));
       }
@@ -73,18 +77,6 @@ void CpuKernels::SwiGlu(const SwiGluArgs& a, const Stream& stream) const {
     const int64_t at = begin * kBlock;
     micro_.swiglu(a.gate.f32() + at, a.up.f32() + at, a.y.f32() + at,
                   std::min(end * kBlock, count) - at);
-  });
-}
-
-void CpuKernels::Add(const AddArgs& a, const Stream& stream) const {
-  constexpr int64_t kBlock = 1024;
-  const int64_t count = a.y.num_elements();
-  CHOIR_CHECK(a.x.num_elements() == count);
-  ForRanges(stream, CeilDiv(count, kBlock), kBlock / 8, [&](int64_t begin, int64_t end) {
-    const float* x = a.x.f32();
-    float* y = a.y.f32();
-    const int64_t last = std::min(end * kBlock, count);
-    for (int64_t i = begin * kBlock; i < last; ++i) y[i] += x[i];
   });
 }
 

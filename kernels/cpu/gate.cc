@@ -9,10 +9,8 @@
 namespace choir::cpu {
 namespace {
 
-constexpr int64_t kExpertsMax = 1024;
-
-using Row = std::array<float, kExpertsMax>;
-using Marks = std::array<bool, kExpertsMax>;
+using Row = std::array<float, kGateExpertsMax>;
+using Marks = std::array<bool, kGateExpertsMax>;
 
 // Marks the `count` greatest values; ties take the lower index. Any values, NaN too, mark `count`.
 void MarkGreatest(const float* values, int64_t size, int64_t count, Marks& marked) {
@@ -99,7 +97,7 @@ void GateToken(const Micro& micro, const GateTopKArgs& a, int64_t token) {
 void CpuKernels::GateTopK(const GateTopKArgs& a, const Stream& stream) const {
   const int64_t experts = a.logits.dim(1);
   const int64_t top_k = a.expert_ids.dim(1);
-  CHOIR_CHECK(experts <= kExpertsMax && top_k > 0 && top_k <= experts);
+  CHOIR_CHECK(experts <= kGateExpertsMax && top_k > 0 && top_k <= experts);
   CHOIR_CHECK(a.num_groups > 0 && experts % a.num_groups == 0);
   CHOIR_CHECK(a.groups_kept > 0 && a.groups_kept <= a.num_groups);
   CHOIR_CHECK(a.bias.empty() || a.bias.dtype() == DType::kF32);

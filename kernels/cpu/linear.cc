@@ -16,7 +16,7 @@ struct LinearPlan {
 // too few rows for that are the rows of x divided as well, since each block of them reads w again.
 LinearPlan PlanLinear(const LinearArgs& a, int64_t rows, int threads) {
   const int64_t outputs = a.w.dim(0);
-  const int64_t row_bytes = a.w.dim(1) * static_cast<int64_t>(SizeOf(a.w.dtype()));
+  const int64_t row_bytes = BytesOf(a.w.dtype(), a.w.dim(1));
   const int64_t fitting = kPanelBytes / row_bytes / 4 * 4;
   const int64_t even = RoundUp(CeilDiv(outputs, 4 * threads), 4);
   LinearPlan plan;
@@ -28,16 +28,6 @@ LinearPlan PlanLinear(const LinearArgs& a, int64_t rows, int threads) {
   return plan;
 }
 
-void AddBias(const TensorView& bias, int64_t begin, int64_t count, float* y) {
-  if (bias.dtype() == DType::kBF16) {
-    const bf16* b = bias.b16() + begin;
-    for (int64_t n = 0; n < count; ++n) y[n] += ToF32(b[n]);
-  } else {
-    const float* b = bias.f32() + begin;
-    for (int64_t n = 0; n < count; ++n) y[n] += b[n];
-  }
-}
-
 // Rows of x as the product takes them.
 struct Operand {
   const void* data = nullptr;
@@ -47,34 +37,28 @@ struct Operand {
 };
 
 void LinearRows(const Micro& micro, const LinearArgs& a, const Operand& x, float* y,
-                const Stream& stream) {
+                float* unpacked, const Stream& stream) {
+  const Matrix w(a.w, a.w_scale);
   const int64_t rows = x.rows;
-  const int64_t outputs = a.w.dim(0);
-  const int64_t width = a.w.dim(1);
-  const bool w_bf16 = a.w.dtype() == DType::kBF16;
-  const int64_t w_size = static_cast<int64_t>(SizeOf(a.w.dtype()));
   const int64_t x_size = static_cast<int64_t>(SizeOf(x.dtype));
-  const auto dot = micro.dot[x.dtype == DType::kBF16][w_bf16];
+  const auto dot = micro.dot[x.dtype == DType::kBF16][w.format];
   const LinearPlan plan = PlanLinear(a, rows, TeamSize(stream));
-  const int64_t ns = ForecastNs(outputs * width * w_size, rows * outputs * width);
-  ForTasks(stream, plan.panels * plan.row_blocks, ns, [&](int64_t task, int) {
+  const int64_t ns = ForecastNs(w.rows * w.row_bytes(), rows * w.rows * w.width);
+  ForTasks(stream, plan.panels * plan.row_blocks, ns, [&](int64_t task, int thread) {
     const int64_t output = task / plan.row_blocks * plan.panel;
     const int64_t row = task % plan.row_blocks * plan.row_block;
-    const DotTile tile{
+    DotTile tile{
         .x = static_cast<const char*>(x.data) + row * x.stride * x_size,
         .x_stride = x.stride,
         .rows = std::min(plan.row_block, rows - row),
-        .w = static_cast<const char*>(a.w.raw()) + output * width * w_size,
-        .w_stride = width,
-        .outputs = std::min(plan.panel, outputs - output),
-        .width = width,
-        .y = y + row * outputs + output,
-        .y_stride = outputs,
+        .y = y + row * w.rows + output,
+        .y_stride = w.rows,
         .accumulate = a.accumulate,
         .prefetch = true,
     };
+    w.Give(output, std::min(plan.panel, w.rows - output), &tile);
+    if (w.packed()) tile.unpacked = unpacked + thread * UnpackedBytes(w.width) / 4;
     dot(tile);
-    if (a.bias.empty()) return;
     for (int64_t r = 0; r < tile.rows; ++r) {
       AddBias(a.bias, output, tile.outputs, tile.y + r * tile.y_stride);
     }
@@ -88,23 +72,27 @@ void CpuKernels::Linear(const LinearArgs& a, const Stream& stream) const {
   const int64_t outputs = a.w.dim(0);
   const int64_t width = a.w.dim(1);
   CHOIR_CHECK(a.x.dtype() == DType::kF32 && a.y.dtype() == DType::kF32);
-  CHOIR_CHECK(a.w.dtype() == DType::kF32 || a.w.dtype() == DType::kBF16);
   CHOIR_CHECK(a.x.dim(1) == width && a.y.dim(0) == rows && a.y.dim(1) == outputs && width > 0);
+  if (rows == 0) return;
+  Scratch scratch(stream);
+  float* unpacked = nullptr;
+  if (FormatOf(a.w.dtype()) >= kPlainFormats) {
+    unpacked = scratch.Take<float>(TeamSize(stream) * UnpackedBytes(width) / 4);
+  }
   if (a.compute == Compute::kF32) {
-    if (rows > 0) LinearRows(micro_, a, {a.x.raw(), DType::kF32, width, rows}, a.y.f32(), stream);
+    LinearRows(micro_, a, {a.x.raw(), DType::kF32, width, rows}, a.y.f32(), unpacked, stream);
     return;
   }
-  Scratch scratch(stream);
   const int64_t stride = Bf16Stride(width);
   const int64_t fitting = static_cast<int64_t>(scratch.left()) / (2 * stride);
-  CHOIR_CHECK(rows == 0 || fitting > 0);
+  CHOIR_CHECK(fitting > 0);
   const int64_t chunk = std::max<int64_t>(1, std::min({rows, kRoundedRows, fitting}));
   bf16* rounded = scratch.Take<bf16>(chunk * stride);
   for (int64_t row = 0; row < rows; row += chunk) {
     const int64_t count = std::min(chunk, rows - row);
     RoundRows(micro_, a.x.f32() + row * width, width, count, rounded, stream);
     LinearRows(micro_, a, {rounded, DType::kBF16, stride, count}, a.y.f32() + row * outputs,
-               stream);
+               unpacked, stream);
   }
 }
 
@@ -116,7 +104,8 @@ void CpuKernels::HeadProject(const HeadProjectArgs& a, const Stream& stream) con
   CHOIR_CHECK(a.y.dim(0) == tokens && a.y.dim(1) == heads);
   const int64_t head_stride = a.x_head_stride != 0 ? a.x_head_stride : from;
   const int64_t token_stride = a.x_token_stride != 0 ? a.x_token_stride : heads * from;
-  const bool w_bf16 = a.w.dtype() == DType::kBF16;
+  const Format format = FormatOf(a.w.dtype());
+  CHOIR_CHECK(format < kPlainFormats);
   const bool round = a.compute == Compute::kBF16;
   const int64_t w_size = static_cast<int64_t>(SizeOf(a.w.dtype()));
   Scratch scratch(stream);
@@ -145,7 +134,7 @@ void CpuKernels::HeadProject(const HeadProjectArgs& a, const Stream& stream) con
     float* y = a.y.f32() + (token * heads + head) * to;
     const int64_t y_stride = heads * to;
     if (a.transpose) {
-      micro_.dot[round][w_bf16]({.x = round ? static_cast<const void*>(rounded) : x,
+      micro_.dot[round][format]({.x = round ? static_cast<const void*>(rounded) : x,
                                  .x_stride = x_stride,
                                  .rows = count,
                                  .w = w,
@@ -160,7 +149,7 @@ void CpuKernels::HeadProject(const HeadProjectArgs& a, const Stream& stream) con
     for (int64_t t = 0; t < count; ++t) std::fill_n(y + t * y_stride, to, 0.0f);
     constexpr int64_t kStep = 16;  // rows of w a pass: its columns come back to them while in L1
     for (int64_t i = 0; i < from; i += kStep) {
-      micro_.weighted[w_bf16]({.p = x + i,
+      micro_.weighted[format]({.p = x + i,
                                .p_stride = x_stride,
                                .rows = count,
                                .v = w + i * to * w_size,

@@ -1,28 +1,17 @@
 // The generic source of all paths. Included once by each path's .cc, inside its anonymous
 // namespace, after `struct V` (the vector of the path) is defined there. V gives: F (a vector of
-// kLanes floats), kDotRows and kWeightedRows (register tiles), Load/LoadTail from f32 and bf16,
-// Store/StoreTail to both, arithmetic, Reduce4 and Exp2 (2^n of whole n).
+// kLanes floats), kDotRows and kWeightedRows (register tiles), Load/LoadTail from f32, bf16 and
+// f16, LoadF8/LoadF8Tail and LoadF4 (without scales), Store/StoreTail to f32 and bf16, arithmetic,
+// Reduce4 and Exp2 (2^n of whole n).
 
-// How a dot product takes its operands: widened to f32, one FMA a step.
-template <class X, class W>
-struct Widened {
-  using XType = X;
-  using WType = W;
-  using Operand = V::F;
-  static constexpr int64_t kStep = V::kLanes;
-  static Operand Load(const X* p) { return V::Load(p); }
-  static Operand LoadW(const W* p) { return V::Load(p); }
-  static Operand LoadTail(const X* p, int64_t n) { return V::LoadTail(p, n); }
-  static Operand LoadWTail(const W* p, int64_t n) { return V::LoadTail(p, n); }
-  static V::F MulAdd(Operand x, Operand w, V::F sum) { return V::MulAdd(x, w, sum); }
-};
+#include "kernels/cpu/micro_weights.inl"
 
 constexpr int kDotOutputs = 4;
 constexpr int64_t kDotRowBytes = 384 * 1024;  // of x that stay in the L2 cache while w passes by
 
 // Cache lines of w that a step of a block of four rows reads.
 template <class P>
-constexpr int64_t kStepBytes = P::kStep* kDotOutputs* int64_t{sizeof(typename P::WType)};
+constexpr int64_t kStepBytes = P::kStep* kDotOutputs* P::kBits / 8;
 template <class P>
 constexpr int kStepLines = static_cast<int>((kStepBytes<P> + 63) / 64);
 
@@ -37,12 +26,11 @@ constexpr int64_t kAheadBytes = 12 * 1024;
 template <class P, int R, int kAhead>
 void DotBlock(const DotTile& t, int64_t row, int64_t output, const char* ahead) {
   using X = typename P::XType;
-  using W = typename P::WType;
   const X* x = static_cast<const X*>(t.x) + row * t.x_stride;
-  const W* w[kDotOutputs];
+  typename P::Row w[kDotOutputs];
   const int64_t valid = t.outputs - output < kDotOutputs ? t.outputs - output : kDotOutputs;
   for (int n = 0; n < kDotOutputs; ++n) {
-    w[n] = static_cast<const W*>(t.w) + (output + (n < valid ? n : valid - 1)) * t.w_stride;
+    w[n] = P::RowAt(t, output + (n < valid ? n : valid - 1));
   }
   typename V::F sum[R][kDotOutputs];
 #pragma GCC unroll 8
@@ -57,7 +45,7 @@ void DotBlock(const DotTile& t, int64_t row, int64_t output, const char* ahead) 
     ahead += kAhead * 64;
     typename P::Operand wv[kDotOutputs];
 #pragma GCC unroll 4
-    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadW(w[n] + k);
+    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadW(w[n], k);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename P::Operand xv = P::Load(x + r * t.x_stride + k);
@@ -68,7 +56,7 @@ void DotBlock(const DotTile& t, int64_t row, int64_t output, const char* ahead) 
   if (k < t.width) {
     typename P::Operand wv[kDotOutputs];
 #pragma GCC unroll 4
-    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadWTail(w[n] + k, t.width - k);
+    for (int n = 0; n < kDotOutputs; ++n) wv[n] = P::LoadWTail(w[n], k, t.width - k);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename P::Operand xv = P::LoadTail(x + r * t.x_stride + k, t.width - k);
@@ -138,13 +126,29 @@ void DotRows(const DotTile& t, int64_t row, int64_t count, int64_t output, TileP
   }
 }
 
+// All tiles of four rows of w whose reading is dear: read once, into t.unpacked.
+template <class P>
+void DotUnpacked(const DotTile& t, int64_t begin, int64_t count, int64_t output, TilePlace place) {
+  DotTile u = t;
+  u.outputs = t.outputs - output < kDotOutputs ? t.outputs - output : kDotOutputs;
+  UnpackRows<P>(t, output, u.outputs, place.ahead);
+  u.w = t.unpacked;
+  u.w_stride = UnpackedStride(t.width);
+  u.y += output;
+  for (int64_t i = 0; i < place.count; ++i) {
+    const int64_t first = count * i / place.count;
+    const int64_t last = count * (i + 1) / place.count;
+    DotRows<typename P::Unpacked>(u, begin + first, last - first, 0, {i, place.count, nullptr});
+  }
+}
+
 // Rows of x in blocks that stay in L2; for each, w once, four rows at a time, which stay in L1.
 template <class P>
 void Dot(const DotTile& t) {
   const int64_t row_bytes = t.width * static_cast<int64_t>(sizeof(typename P::XType)) + 1;
   const int64_t fit = kDotRowBytes / row_bytes / V::kDotRows * V::kDotRows;
   const int64_t block = fit > 4 * V::kDotRows ? fit : 4 * V::kDotRows;
-  const int64_t w_bytes = t.w_stride * static_cast<int64_t>(sizeof(typename P::WType));
+  const int64_t w_bytes = t.w_stride * P::kBits / 8;
   const int64_t distance = (kAheadBytes / (kDotOutputs * w_bytes + 1) + 1) * kDotOutputs * w_bytes;
   for (int64_t begin = 0; begin < t.rows; begin += block) {
     const int64_t count = t.rows - begin < block ? t.rows - begin : block;
@@ -152,6 +156,12 @@ void Dot(const DotTile& t) {
     const int64_t tiles = (count + V::kDotRows - 1) / V::kDotRows;  // of nearly equal height
     for (int64_t output = 0; output < t.outputs; output += kDotOutputs) {
       const char* ahead = static_cast<const char*>(t.w) + output * w_bytes + distance;
+      if constexpr (P::kPacked) {
+        if (tiles > 1) {
+          DotUnpacked<P>(t, begin, count, output, {0, tiles, prefetch ? ahead : nullptr});
+          continue;
+        }
+      }
       for (int64_t i = 0; i < tiles; ++i) {
         const int64_t first = count * i / tiles;
         const int64_t last = count * (i + 1) / tiles;
@@ -299,6 +309,16 @@ void SwiGluRow(const float* gate, const float* up, Y* y, int64_t count) {
   });
 }
 
+void ClampedGlu(const ClampedGluRow& a) {
+  const typename V::F top = V::Set1(a.limit);
+  ForVectors(a.count, [&](int64_t i, int64_t n) {
+    const typename V::F g = V::Min(top, V::LoadTail(a.gate + i, n));
+    const typename V::F u = V::Max(V::Set1(-a.limit), V::Min(top, V::LoadTail(a.up + i, n)));
+    const typename V::F swish = V::Mul(g, SigmoidOf(V::Mul(V::Set1(a.alpha), g)));
+    V::StoreTail(a.y + i, V::Mul(V::Add(u, V::Set1(1.0f)), swish), n);
+  });
+}
+
 void SigmoidRow(float* x, int64_t count) {
   ForVectors(count, [&](int64_t i, int64_t n) {
     V::StoreTail(x + i, SigmoidOf(V::LoadTail(x + i, n)), n);
@@ -338,15 +358,21 @@ float SoftmaxRow(float* s, int64_t count, float scale, const float* sink) {
 }
 
 constexpr Micro MicroOf(const char* name) {
+  using Bf16 = uint16_t;
   return Micro{
       .name = name,
-      .dot = {{Dot<Widened<float, float>>, Dot<Widened<float, uint16_t>>},
-              {Dot<Widened<uint16_t, float>>, Dot<Widened<uint16_t, uint16_t>>}},
-      .weighted = {Weighted<float>, Weighted<uint16_t>},
+      .dot = {{Dot<Widened<float, PlainWeights<float>>>, Dot<Widened<float, PlainWeights<Bf16>>>,
+               Dot<Widened<float, PlainWeights<Half>>>, Dot<Widened<float, F8Weights>>,
+               Dot<Widened<float, F4Weights>>},
+              {Dot<Widened<Bf16, PlainWeights<float>>>, Dot<Widened<Bf16, PlainWeights<Bf16>>>,
+               Dot<Widened<Bf16, PlainWeights<Half>>>, Dot<Widened<Bf16, F8Weights>>,
+               Dot<Widened<Bf16, F4Weights>>}},
+      .weighted = {Weighted<float>, Weighted<Bf16>, Weighted<Half>},
       .rms = Rms,
       .round_bf16 = RoundRow,
       .swiglu = SwiGluRow<float>,
-      .swiglu_bf16 = SwiGluRow<uint16_t>,
+      .swiglu_bf16 = SwiGluRow<Bf16>,
+      .clamped_glu = ClampedGlu,
       .sigmoid = SigmoidRow,
       .softmax = SoftmaxRow,
   };

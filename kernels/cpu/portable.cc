@@ -6,6 +6,21 @@
 namespace choir::cpu {
 namespace {
 
+struct F8Table {
+  constexpr F8Table() {
+    for (uint32_t b = 0; b < 256; ++b) {
+      // 2^120: from E4M3's exponents to f32's, right for subnormal ones too.
+      const float scaled = __builtin_bit_cast(float, (b & 0x7fu) << 20) * 1.329227995784916e36f;
+      const float size = (b & 0x7fu) == 0x7fu ? __builtin_nanf("") : scaled;
+      value[b] = b < 128 ? size : -size;
+    }
+  }
+  float value[256] = {};
+};
+constexpr F8Table kF8;
+constexpr float kF4[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                           -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
 struct V {
   using F = float __attribute__((vector_size(16)));
   using I = int32_t __attribute__((vector_size(16)));
@@ -26,6 +41,29 @@ struct V {
     H h;
     __builtin_memcpy(&h, p, sizeof h);
     return reinterpret_cast<F>(__builtin_convertvector(h, U) << 16);
+  }
+  static F Load(const Half* p) {
+    H h;
+    __builtin_memcpy(&h, p, sizeof h);
+    const U u = __builtin_convertvector(h, U);
+    const U magnitude = (u & 0x7fffu) << 13;
+    // 2^112: from f16's exponents to f32's, right for subnormal ones too.
+    const F finite = reinterpret_cast<F>(magnitude) * 5.192296858534828e33f;
+    const U special = reinterpret_cast<U>((u & 0x7c00u) == 0x7c00u);
+    const U bits = (reinterpret_cast<U>(finite) & ~special) |
+                   ((magnitude | 0x7f800000u) & special) | ((u & 0x8000u) << 16);
+    return reinterpret_cast<F>(bits);
+  }
+  static F LoadF8(const uint8_t* p) {
+    return F{kF8.value[p[0]], kF8.value[p[1]], kF8.value[p[2]], kF8.value[p[3]]};
+  }
+  static F LoadF8Tail(const uint8_t* p, int64_t n) {
+    F v{};
+    for (int64_t i = 0; i < n; ++i) v[i] = kF8.value[p[i]];
+    return v;
+  }
+  static F LoadF4(const uint8_t* p) {
+    return F{kF4[p[0] & 15], kF4[p[0] >> 4], kF4[p[1] & 15], kF4[p[1] >> 4]};
   }
   template <class T>
   static F LoadTail(const T* p, int64_t n) {

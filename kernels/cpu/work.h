@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "common/base/check.h"
-#include "common/tensor/dtype.h"
+#include "common/tensor/tensor_view.h"
 #include "kernels/cpu/micro.h"
 #include "kernels/stream.h"
 
@@ -32,6 +32,64 @@ inline int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
 // number of cache lines. Rows a power of two apart would share one set of the L1 cache and evict
 // each other.
 inline int64_t Bf16Stride(int64_t width) { return (CeilDiv(width, 32) | 1) * 32; }
+
+// Four rows of w, of f32.
+constexpr int64_t UnpackedBytes(int64_t width) { return 4 * UnpackedStride(width) * 4; }
+
+constexpr Format FormatOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return kFormatF32;
+    case DType::kBF16:
+      return kFormatBF16;
+    case DType::kF16:
+      return kFormatF16;
+    case DType::kF8E4M3:
+      return kFormatF8;
+    case DType::kF4E2M1:
+      return kFormatF4;
+    default:
+      return kFormats;
+  }
+}
+
+// A matrix [rows, width] of weights with its scales, checked; gives its rows to tiles.
+struct Matrix {
+  Matrix(const TensorView& w, const TensorView& scales)
+      : format(FormatOf(w.dtype())), rows(w.dim(0)), width(w.dim(1)), view(w), scale(scales) {
+    CHOIR_CHECK(format != kFormats);
+    if (format == kFormatF8) {
+      CHOIR_CHECK(scales.dtype() == DType::kF32 && scales.dim(0) == CeilDiv(rows, 128) &&
+                  scales.dim(1) == CeilDiv(width, 128));
+    } else if (format == kFormatF4) {
+      CHOIR_CHECK(scales.dtype() == DType::kU8 && scales.dim(0) == rows &&
+                  scales.dim(1) * 32 == width);
+    } else {
+      CHOIR_CHECK(scales.empty());
+    }
+  }
+
+  bool packed() const { return format >= kPlainFormats; }
+  int64_t row_bytes() const { return BytesOf(view.dtype(), width); }
+  const char* Row(int64_t row) const {
+    return static_cast<const char*>(view.raw()) + row * row_bytes();
+  }
+  void Give(int64_t begin, int64_t count, DotTile* tile) const {
+    tile->w = Row(begin);
+    tile->w_stride = width;
+    tile->outputs = count;
+    tile->width = width;
+    if (!packed()) return;
+    tile->scale = scale.raw();
+    tile->scale_stride = scale.dim(1);
+    tile->w_row = begin;
+  }
+
+  Format format;
+  int64_t rows;
+  int64_t width;
+  TensorView view, scale;
+};
 
 // A rough forecast: bytes at 16 per ns, multiply-adds at 64 per ns.
 inline int64_t ForecastNs(int64_t bytes, int64_t multiply_adds) {
@@ -78,6 +136,18 @@ inline void RoundRows(const Micro& micro, const float* x, int64_t width, int64_t
       micro.round_bf16(x + r * width, rounded + r * stride, width);
     }
   });
+}
+
+// y[0, count) += bias[begin, begin + count), f32 or bf16; an empty bias adds nothing.
+inline void AddBias(const TensorView& bias, int64_t begin, int64_t count, float* y) {
+  if (bias.empty()) return;
+  if (bias.dtype() == DType::kBF16) {
+    const bf16* b = bias.b16() + begin;
+    for (int64_t n = 0; n < count; ++n) y[n] += ToF32(b[n]);
+  } else {
+    const float* b = bias.f32() + begin;
+    for (int64_t n = 0; n < count; ++n) y[n] += b[n];
+  }
 }
 
 // Hands out the stream's workspace, 64-byte aligned. One op uses it at a time.

@@ -9,7 +9,7 @@ namespace choir {
 
 struct EmbeddingArgs {
   TensorView ids;    // [T] i32, each in [0, V)
-  TensorView table;  // [V, H] f32 or bf16
+  TensorView table;  // [V, H] f32, bf16 or f16
   TensorView y;      // [T, H] f32
   int64_t Flops() const { return 0; }
   int64_t Bytes() const { return static_cast<int64_t>(2 * y.num_bytes()); }
@@ -49,13 +49,6 @@ struct SwiGluArgs {
   TensorView gate, up;  // [T, F] f32
   TensorView y;         // [T, F] f32; may be gate
   int64_t Flops() const { return 5 * y.num_elements(); }
-  int64_t Bytes() const { return static_cast<int64_t>(3 * y.num_bytes()); }
-};
-
-// y += x.
-struct AddArgs {
-  TensorView x, y;  // same shape, f32
-  int64_t Flops() const { return y.num_elements(); }
   int64_t Bytes() const { return static_cast<int64_t>(3 * y.num_bytes()); }
 };
 

@@ -7,14 +7,23 @@
 
 namespace choir {
 
-// How products are formed. kF32: x as it is, bf16 weights widened (exact), FP32 FMA. kBF16: x
-// rounded to bf16 first, FP32 accumulation. Either way the order of the sum over K is fixed per
-// output element: bits do not depend on T, on the other rows, or on the number of threads.
+// How products are formed. kF32: x as it is, weights widened and scaled in FP32, FP32 FMA. kBF16: x
+// rounded to bf16 first, FP32 accumulation; a kernel set may round scaled weights to bf16 too,
+// where its instructions want that. Either way the order of the sum over K is fixed per output
+// element: bits do not depend on T, on the other rows, or on the number of threads.
 enum class Compute : uint8_t { kF32, kBF16 };
 
+// Columns and rows of a block that shares a scale: f8_e4m3, as DeepSeek-V3 publishes it (arXiv
+// 2412.19437, 3.3); f4_e2m1 as MXFP4 of the OCP Microscaling Formats v1.0.
+inline constexpr int64_t kF8Block = 128;
+inline constexpr int64_t kF4Block = 32;
+
 struct LinearArgs {
-  TensorView x;     // [T, K] f32
-  TensorView w;     // [N, K] f32 or bf16
+  TensorView x;  // [T, K] f32
+  TensorView w;  // [N, K] f32, bf16, f16, f8_e4m3 or f4_e2m1
+  // f8: [ceil(N/128), ceil(K/128)] f32, a factor for each block; f4: [N, K/32] u8, 2^(s - 127) for
+  // 32 columns, which K is a multiple of; else empty.
+  TensorView w_scale;
   TensorView bias;  // [N] f32 or bf16, or empty
   TensorView y;     // [T, N] f32
   Compute compute = Compute::kF32;
@@ -22,7 +31,8 @@ struct LinearArgs {
 
   int64_t Flops() const { return 2 * x.dim(0) * w.dim(0) * w.dim(1); }
   int64_t Bytes() const {
-    return static_cast<int64_t>(x.num_bytes() + w.num_bytes() + y.num_bytes());
+    const size_t scale_bytes = w_scale.empty() ? 0 : w_scale.num_bytes();
+    return static_cast<int64_t>(x.num_bytes() + w.num_bytes() + scale_bytes + y.num_bytes());
   }
 };
 
@@ -31,7 +41,7 @@ struct HeadProjectArgs {
   TensorView x;                // [T, heads, A] f32, rows of x_token_stride, heads of x_head_stride
   int64_t x_token_stride = 0;  // elements; 0: heads * A
   int64_t x_head_stride = 0;   // elements; 0: A
-  TensorView w;               // first head's matrix: [A, B] (or [B, A] with transpose), f32 or bf16
+  TensorView w;  // first head's matrix: [A, B] (or [B, A] with transpose); f32, bf16 or f16
   int64_t w_head_stride = 0;  // elements from one head's matrix to the next
   bool transpose = false;
   TensorView y;  // [T, heads, B] f32

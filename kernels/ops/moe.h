@@ -12,11 +12,14 @@ namespace choir {
 enum class GateScore : uint8_t { kSigmoid, kSoftmax, kSoftmaxOfChosen };
 enum class GroupScore : uint8_t { kSumOfBestTwo, kBest };
 
+// A model with more is refused when its config is read.
+inline constexpr int64_t kGateExpertsMax = 4096;
+
 // Exactly anchors' families.md "Gates": choice by score + bias inside the kept groups, weights from
 // the score without the bias. Ties take the lower index. Chosen experts are written in ascending id
 // order, which is also the order in which Combine sums.
 struct GateTopKArgs {
-  TensorView logits;  // [T, E] f32
+  TensorView logits;  // [T, E] f32; E at most kGateExpertsMax
   TensorView bias;    // [E] f32, or empty: added for the choice only
   GateScore score = GateScore::kSoftmax;
   int32_t num_groups = 1;
@@ -31,28 +34,46 @@ struct GateTopKArgs {
   int64_t Bytes() const { return static_cast<int64_t>(logits.num_bytes()); }
 };
 
-struct ExpertWeights {
-  TensorView gate, up;  // [F, H] f32 or bf16
-  TensorView down;      // [H, F]
+// The activation between an expert's matrices.
+struct Glu {
+  enum class Kind : uint8_t {
+    kSilu,     // silu(gate) · up
+    kClamped,  // (u + 1) · g · sigmoid(alpha · g); g = min(gate, limit), u = up within ±limit
+  } kind = Kind::kSilu;
+  float limit = 0.0f, alpha = 0.0f;  // of kClamped
 };
 
-// y[r] = down_e(silu(gate_e(x[r])) · up_e(x[r])) for the rows r of expert e:
+// Dtypes and scales as LinearArgs::w, the same for all experts of a call.
+struct ExpertWeights {
+  TensorView gate, up;  // [F, H]; or fused: gate [2F, H] with gate and up in turn, up empty
+  TensorView down;      // [H, F]
+  TensorView gate_scale, up_scale, down_scale;
+  TensorView gate_bias;  // [2F] f32 or bf16, in turn; only fused, or empty
+  TensorView down_bias;  // [H] f32 or bf16, or empty
+};
+
+// y[r] = down_e(glu(gate_e(x[r]), up_e(x[r]))) for the rows r of expert e:
 // offsets[e] <= r < offsets[e+1]. Each expert's weights are read once for all its rows.
 struct ExpertFfnArgs {
   TensorView x;                            // [R, H] f32 or bf16 (bf16 only with Compute::kBF16)
   std::span<const int32_t> offsets;        // [E_local + 1], ascending, last == R
   std::span<const ExpertWeights> experts;  // [E_local]
   TensorView y;                            // [R, H] f32
-  TensorView scratch;                      // [R, F] f32: gate · up
+  TensorView scratch;                      // [R, F] f32: what glu gave
   Compute compute = Compute::kF32;
+  Glu glu;
+  // Matrices lie as [in, out]: gate [H, 2F] fused, down [F, H]; f32, bf16 or f16.
+  bool input_major = false;
 
   int64_t Flops() const { return 6 * x.dim(0) * scratch.dim(1) * x.dim(1); }
   int64_t Bytes() const {
     int64_t bytes = static_cast<int64_t>(x.num_bytes() + y.num_bytes());
     for (size_t e = 0; e < experts.size(); ++e) {
-      if (offsets[e + 1] > offsets[e]) {
-        bytes += static_cast<int64_t>(experts[e].gate.num_bytes() + experts[e].up.num_bytes() +
-                                      experts[e].down.num_bytes());
+      if (offsets[e + 1] == offsets[e]) continue;
+      const ExpertWeights& w = experts[e];
+      for (const TensorView* t :
+           {&w.gate, &w.up, &w.down, &w.gate_scale, &w.up_scale, &w.down_scale}) {
+        if (!t->empty()) bytes += static_cast<int64_t>(t->num_bytes());
       }
     }
     return bytes;

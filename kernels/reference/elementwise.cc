@@ -65,9 +65,5 @@ void ReferenceKernels::SwiGlu(const SwiGluArgs& a, const Stream&) const {
   }
 }
 
-void ReferenceKernels::Add(const AddArgs& a, const Stream&) const {
-  for (int64_t i = 0; i < a.y.num_elements(); ++i) a.y.f32()[i] += a.x.f32()[i];
-}
-
 }  // namespace reference
 }  // namespace choir

@@ -13,7 +13,7 @@ void ReferenceKernels::Linear(const LinearArgs& a, const Stream&) const {
       double sum = a.accumulate ? y : 0.0;
       if (!a.bias.empty()) sum += At(a.bias, n);
       for (int64_t k = 0; k < width; ++k) {
-        sum += Operand(At(a.x, t * width + k), a.compute) * At(a.w, n * width + k);
+        sum += Operand(At(a.x, t * width + k), a.compute) * WeightAt(a.w, a.w_scale, n, k);
       }
       y = static_cast<float>(sum);
     }

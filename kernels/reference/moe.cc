@@ -51,6 +51,32 @@ std::vector<bool> GroupsKept(const std::vector<double>& choice, const GateTopKAr
   return kept;
 }
 
+double ApplyGlu(const Glu& glu, double gate, double up) {
+  if (glu.kind == Glu::Kind::kSilu) return Silu(gate) * up;
+  const double limit = glu.limit;
+  gate = std::min(gate, limit);
+  up = std::clamp(up, -limit, limit);
+  return (up + 1) * gate / (1 + std::exp(-glu.alpha * gate));
+}
+
+// Σ_i x[i] · w[output, i] + bias, whichever way the matrix lies.
+struct ExpertProduct {
+  const TensorView& w;
+  const TensorView& scale;
+  const TensorView& bias;
+  bool input_major;
+
+  template <class X>
+  double At(const X& x, int64_t output) const {
+    double sum = bias.empty() ? 0.0 : reference::At(bias, output);
+    const int64_t width = w.dim(input_major ? 0 : 1);
+    for (int64_t i = 0; i < width; ++i) {
+      sum += x(i) * (input_major ? WeightAt(w, scale, i, output) : WeightAt(w, scale, output, i));
+    }
+    return sum;
+  }
+};
+
 }  // namespace
 
 void ReferenceKernels::GateTopK(const GateTopKArgs& a, const Stream&) const {
@@ -95,23 +121,22 @@ void ReferenceKernels::ExpertFfn(const ExpertFfnArgs& a, const Stream&) const {
   CHOIR_CHECK(a.offsets.size() == a.experts.size() + 1 && a.offsets.back() == a.x.dim(0));
   for (size_t e = 0; e < a.experts.size(); ++e) {
     const ExpertWeights& w = a.experts[e];
+    const bool fused = w.up.empty();
+    const TensorView none;
+    const ExpertProduct gate{w.gate, w.gate_scale, w.gate_bias, a.input_major};
+    const ExpertProduct up{fused ? w.gate : w.up, fused ? w.gate_scale : w.up_scale,
+                           fused ? w.gate_bias : none, a.input_major};
+    const ExpertProduct down{w.down, w.down_scale, w.down_bias, a.input_major};
     for (int64_t r = a.offsets[e]; r < a.offsets[e + 1]; ++r) {
+      const auto x = [&](int64_t i) { return Operand(At(a.x, r * hidden + i), a.compute); };
       for (int64_t f = 0; f < inner; ++f) {
-        double gate = 0.0;
-        double up = 0.0;
-        for (int64_t i = 0; i < hidden; ++i) {
-          const double x = Operand(At(a.x, r * hidden + i), a.compute);
-          gate += x * At(w.gate, f * hidden + i);
-          up += x * At(w.up, f * hidden + i);
-        }
-        a.scratch.f32()[r * inner + f] = static_cast<float>(Silu(gate) * up);
+        const double g = gate.At(x, fused ? 2 * f : f);
+        const double u = up.At(x, fused ? 2 * f + 1 : f);
+        a.scratch.f32()[r * inner + f] = static_cast<float>(ApplyGlu(a.glu, g, u));
       }
+      const auto h = [&](int64_t f) { return Operand(a.scratch.f32()[r * inner + f], a.compute); };
       for (int64_t i = 0; i < hidden; ++i) {
-        double sum = 0.0;
-        for (int64_t f = 0; f < inner; ++f) {
-          sum += Operand(a.scratch.f32()[r * inner + f], a.compute) * At(w.down, i * inner + f);
-        }
-        a.y.f32()[r * hidden + i] = static_cast<float>(sum);
+        a.y.f32()[r * hidden + i] = static_cast<float>(down.At(h, i));
       }
     }
   }

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "common/tensor/small_floats.h"
 #include "kernels/kernels.h"
 
 namespace choir::reference {
@@ -19,7 +20,6 @@ class ReferenceKernels final : public KernelSet {
   void RmsNorm(const RmsNormArgs&, const Stream&) const override;
   void Rope(const RopeArgs&, const Stream&) const override;
   void SwiGlu(const SwiGluArgs&, const Stream&) const override;
-  void Add(const AddArgs&, const Stream&) const override;
   void StoreKv(const StoreKvArgs&, const Stream&) const override;
   void PagedAttention(const PagedAttentionArgs&, const Stream&) const override;
   void MlaAttention(const MlaAttentionArgs&, const Stream&) const override;
@@ -28,10 +28,27 @@ class ReferenceKernels final : public KernelSet {
   void Combine(const CombineArgs&, const Stream&) const override;
 };
 
-// Element i of an f32 or bf16 tensor.
+// Element i of an f32, bf16 or f16 tensor.
 inline double At(const TensorView& t, int64_t i) {
-  return t.dtype() == DType::kBF16 ? static_cast<double>(ToF32(t.b16()[i]))
-                                   : static_cast<double>(t.f32()[i]);
+  if (t.dtype() == DType::kBF16) return static_cast<double>(ToF32(t.b16()[i]));
+  if (t.dtype() == DType::kF16) return static_cast<double>(F16ToF32(t.data<uint16_t>()[i]));
+  return static_cast<double>(t.f32()[i]);
+}
+
+// Element (row, column) of a matrix, times its block's scale where the format has them.
+inline double WeightAt(const TensorView& w, const TensorView& scale, int64_t row, int64_t column) {
+  const int64_t i = row * w.dim(1) + column;
+  if (w.dtype() == DType::kF8E4M3) {
+    const int64_t block = row / kF8Block * scale.dim(1) + column / kF8Block;
+    return static_cast<double>(F8ToF32(w.data<uint8_t>()[i])) * scale.f32()[block];
+  }
+  if (w.dtype() == DType::kF4E2M1) {
+    const int byte = static_cast<const uint8_t*>(w.raw())[i / 2];
+    const auto code = static_cast<uint8_t>(i % 2 == 0 ? byte & 15 : byte >> 4);
+    const uint8_t s = scale.data<uint8_t>()[row * scale.dim(1) + column / kF4Block];
+    return static_cast<double>(F4ToF32(code)) * ExponentToF32(s);
+  }
+  return At(w, i);
 }
 
 // x as the product sees it.

@@ -137,12 +137,34 @@ TEST_P(AttentionContract, PagedHasTheSameBitsForEveryChunkingAndBatch) {
   });
 }
 
-TEST_P(AttentionContract, PagedIgnoresWhatLiesBehindTheLastPosition) {
+// With equal scores the result is the mean of the values seen.
+TEST_P(AttentionContract, AWindowHoldsTheTokenItselfAndThoseJustBefore) {
+  constexpr int64_t kLength = 40;
+  const Tensor q(DType::kF32, {kLength, 1, 2}), k(DType::kF32, {5, 8, 2});
+  const Tensor v(DType::kF32, {5, 8, 1}), out(DType::kF32, {kLength, 1, 1});
+  std::iota(v.f32(), v.f32() + kLength, 0.0f);
+  const std::vector<int32_t> table = {0, 1, 2, 3, 4};
+  const AttentionSequence sequence{0, kLength, 0, table.data()};
+  PagedAttentionArgs args{
+      .q = q, .k = {k}, .v = {v}, .out = out, .sequences = {&sequence, 1}, .kv_heads = 1};
+  for (const int64_t window :
+       {int64_t{1}, int64_t{2}, int64_t{7}, int64_t{16}, kLength, int64_t{0}}) {
+    args.window = window;
+    kernels_->PagedAttention(args, StreamOf(3));
+    for (int64_t i = 0; i < kLength; ++i) {
+      const int64_t first = window == 0 ? 0 : std::max<int64_t>(0, i - window + 1);
+      ASSERT_NEAR(out.f32()[i], static_cast<double>(first + i) / 2, 1e-4) << window << " " << i;
+    }
+  }
+}
+
+TEST_P(AttentionContract, PagedReadsOnlyTheKeysItsTokenSees) {
   ForSeeds(10, [&](Random& random) {
     const Gqa c = MakeGqa(random);
     const Tensor clean = c.Out();
     kernels_->PagedAttention(c.Args(clean), Any(random));
-    // The first token of each sequence's rows, computed while all later positions hold NaN.
+    // The first token of each sequence's rows, computed while all positions behind it, and those
+    // before its window, hold NaN.
     const int64_t row = c.kv_heads * c.group * c.v_dim;
     for (const AttentionSequence& s : c.sequences.batch) {
       Gqa poisoned = c;
@@ -153,7 +175,9 @@ TEST_P(AttentionContract, PagedIgnoresWhatLiesBehindTheLastPosition) {
       for (Tensor* pool : {&poisoned.k, &poisoned.v}) {
         const int64_t width = pool->view().dim(2);
         const int64_t bytes = width * static_cast<int64_t>(SizeOf(pool->view().dtype()));
-        for (int64_t j = s.first_position + 1; j < blocks * tokens; ++j) {
+        for (int64_t j = 0; j < blocks * tokens; ++j) {
+          const int64_t back = s.first_position - j;
+          if (back >= 0 && (c.window == 0 || back < c.window)) continue;
           const int64_t at = s.block_table[j / tokens] * tokens + j % tokens;
           std::memset(static_cast<char*>(pool->view().raw()) + at * bytes, 0xff,
                       static_cast<size_t>(bytes));

@@ -29,7 +29,8 @@ TEST_P(ElementwiseContract, EmbeddingCopiesRowsExactly) {
   ForSeeds(10, [&](Random& random) {
     const int64_t rows = random.Int(0, 70);
     const int64_t width = random.Int(1, 200);
-    const Tensor table = random.Values(random.WeightType(), {random.Int(1, 50), width});
+    const DType dtype = random.Int(0, 2) == 0 ? DType::kF16 : random.WeightType();
+    const Tensor table = random.Values(dtype, {random.Int(1, 50), width});
     const Tensor ids = Indices(random, rows, table.view().dim(0));
     const Tensor got(DType::kF32, {rows, width});
     const Tensor want(DType::kF32, {rows, width});
@@ -135,19 +136,6 @@ TEST_P(ElementwiseContract, SwiGluKeepsNotANumberVisible) {
   EXPECT_TRUE(std::isnan(gate.f32()[0]));
   EXPECT_FALSE(std::isnan(gate.f32()[1]));
   EXPECT_TRUE(std::isnan(gate.f32()[2]));
-}
-
-TEST_P(ElementwiseContract, AddIsExact) {
-  ForSeeds(5, [&](Random& random) {
-    const int64_t rows = random.Int(0, 70);
-    const Tensor x = random.Values(DType::kF32, {rows, 333});
-    const Tensor y = random.Values(DType::kF32, {rows, 333});
-    const Tensor got = y.Clone();
-    const Tensor want = y.Clone();
-    kernels_->Add({.x = x, .y = got}, Any(random));
-    oracle_->Add({.x = x, .y = want}, {});
-    ExpectSameBits(got.f32(), want.f32(), rows * 333, "sum");
-  });
 }
 
 TEST_P(ElementwiseContract, StoreKvRoundsIntoItsColumnsAndNowhereElse) {

@@ -1,3 +1,5 @@
+#include <functional>
+
 #include "tests/contract/kernels/kernels_test.h"
 
 namespace choir {
@@ -6,24 +8,32 @@ namespace {
 class LinearContract : public KernelsTest {};
 
 struct LinearCase {
-  Tensor x, w, bias, y;
+  Tensor x, bias, y;
+  Weights w;
   Compute compute = Compute::kF32;
   bool accumulate = false;
 
   LinearArgs Args(const Tensor& out) const {
-    LinearArgs args{
-        .x = x, .w = w, .bias = {}, .y = out, .compute = compute, .accumulate = accumulate};
+    LinearArgs args{.x = x,
+                    .w = w.w,
+                    .w_scale = w.scales(),
+                    .bias = {},
+                    .y = out,
+                    .compute = compute,
+                    .accumulate = accumulate};
     if (bias.view().rank() != 0) args.bias = bias;
     return args;
   }
 };
 
 LinearCase MakeLinear(Random& random, int64_t rows) {
-  const int64_t outputs = random.Int(1, 70);
-  const int64_t width = random.Coin() ? random.Int(1, 320) : 32 * random.Int(1, 10);
   LinearCase c;
+  const DType dtype = random.AnyFormat();
+  const int64_t outputs = random.Int(1, dtype == DType::kF8E4M3 ? 300 : 70);
+  const bool any_width = random.Coin() && dtype != DType::kF4E2M1;
+  const int64_t width = any_width ? random.Int(1, 320) : 32 * random.Int(1, 10);
   c.x = random.Values(DType::kF32, {rows, width});
-  c.w = random.Values(random.WeightType(), {outputs, width});
+  c.w = random.Matrix(dtype, outputs, width);
   if (random.Coin()) c.bias = random.Values(random.WeightType(), {outputs});
   c.y = random.Values(DType::kF32, {rows, outputs});
   c.compute = random.AnyCompute();
@@ -32,29 +42,31 @@ LinearCase MakeLinear(Random& random, int64_t rows) {
 }
 
 TEST_P(LinearContract, AgreesWithTheReference) {
-  ForSeeds(40, [&](Random& random) {
+  ForSeeds(80, [&](Random& random) {
     const LinearCase c = MakeLinear(random, random.Int(0, 70));
     const Tensor got = c.y.Clone();
     const Tensor want = c.y.Clone();
     kernels_->Linear(c.Args(got), Any(random));
     oracle_->Linear(c.Args(want), {});
-    const int64_t outputs = c.w.view().dim(0);
-    const int64_t width = c.w.view().dim(1);
+    const int64_t outputs = c.w.rows();
+    const int64_t width = c.w.width();
     for (int64_t i = 0; i < got.view().num_elements(); ++i) {
       double sum = std::abs(want.f32()[i]) + std::abs(c.y.f32()[i]) + 1.0;
       for (int64_t k = 0; k < width; ++k) {
-        sum += std::abs(c.x.at(i / outputs * width + k) * c.w.at(i % outputs * width + k));
+        sum += std::abs(c.x.at(i / outputs * width + k) * c.w.at(i % outputs, k));
       }
-      ASSERT_NEAR(got.f32()[i], want.f32()[i], DotBound(width, sum)) << "element " << i;
+      const DType dtype = c.w.w.view().dtype();
+      const double bound = DotBound(width, sum) + ScaledBound(GetParam(), dtype, c.compute, sum);
+      ASSERT_NEAR(got.f32()[i], want.f32()[i], bound) << "element " << i;
     }
   });
 }
 
 TEST_P(LinearContract, RowHasTheSameBitsAloneAndInAnyBatch) {
-  ForSeeds(12, [&](Random& random) {
+  ForSeeds(30, [&](Random& random) {
     const int64_t rows = random.Int(2, 70);
     const LinearCase c = MakeLinear(random, rows);
-    const int64_t outputs = c.w.view().dim(0);
+    const int64_t outputs = c.w.rows();
     const Tensor whole = c.y.Clone();
     kernels_->Linear(c.Args(whole), Any(random));
     for (int64_t begin = 0; begin < rows;) {  // cut in random batches
@@ -71,19 +83,26 @@ TEST_P(LinearContract, RowHasTheSameBitsAloneAndInAnyBatch) {
 }
 
 TEST_P(LinearContract, OutputHasTheSameBitsAtAnyPlaceAmongTheWeights) {
-  ForSeeds(12, [&](Random& random) {
+  ForSeeds(30, [&](Random& random) {
     const int64_t rows = random.Int(1, 20);
     LinearCase c = MakeLinear(random, rows);
     c.bias = {};
     c.accumulate = false;
-    const int64_t outputs = c.w.view().dim(0);
+    const int64_t outputs = c.w.rows();
     const Tensor whole = c.y.Clone();
     kernels_->Linear(c.Args(whole), Any(random));
-    const int64_t begin = random.Int(0, outputs - 1);
+    int64_t begin = random.Int(0, outputs - 1);
+    const bool blocks = c.w.w.view().dtype() == DType::kF8E4M3;
+    if (blocks) begin = begin / 128 * 128;
     const int64_t count = random.Int(1, outputs - begin);
     const Tensor part(DType::kF32, {rows, count});
     LinearArgs args = c.Args(part);
     args.w = args.w.Rows(begin, count);
+    if (blocks) {
+      args.w_scale = args.w_scale.Rows(begin / 128, (count + 127) / 128);
+    } else if (c.w.scaled()) {
+      args.w_scale = args.w_scale.Rows(begin, count);
+    }
     kernels_->Linear(args, Any(random));
     for (int64_t r = 0; r < rows; ++r) {
       ExpectSameBits(part.f32() + r * count, whole.f32() + r * outputs + begin, count, "outputs");
@@ -99,7 +118,7 @@ TEST_P(LinearContract, RoundsLongBatchesInPartsWithTheSameBits) {
   const Tensor x = random.Values(DType::kF32, {rows, width});
   const Tensor w = random.Values(DType::kBF16, {outputs, width});
   const Tensor whole(DType::kF32, {rows, outputs});
-  LinearArgs args{.x = x, .w = w, .bias = {}, .y = whole, .compute = Compute::kBF16};
+  LinearArgs args{.x = x, .w = w, .w_scale = {}, .bias = {}, .y = whole, .compute = Compute::kBF16};
   kernels_->Linear(args, StreamOf(2));
   const Tensor one(DType::kF32, {1, outputs});
   for (const int64_t row : {0, 511, 512, 599}) {
@@ -108,6 +127,114 @@ TEST_P(LinearContract, RoundsLongBatchesInPartsWithTheSameBits) {
     kernels_->Linear(args, StreamOf(1));
     ExpectSameBits(one.f32(), whole.f32() + row * outputs, outputs, "row");
   }
+}
+
+// Each row of w holds one code, in column `code % width`, which x picks out: every code of the
+// format must come out as its value, in tiles of one row and of many.
+void ExpectEveryCode(const KernelSet& kernels, const Stream& stream, DType dtype, int64_t codes,
+                     const std::function<void(std::byte* w, int64_t code)>& put,
+                     const std::function<float(int64_t)>& value) {
+  constexpr int64_t kWidth = 64;
+  const Tensor w(dtype, {codes, kWidth});
+  for (int64_t code = 0; code < codes; ++code) {
+    put(static_cast<std::byte*>(w.view().raw()) + BytesOf(dtype, code * kWidth), code);
+  }
+  Tensor scale;
+  if (dtype == DType::kF8E4M3) {
+    scale = Tensor(DType::kF32, {(codes + 127) / 128, 1});
+    std::fill_n(scale.f32(), scale.view().num_elements(), 1.0f);
+  } else if (dtype == DType::kF4E2M1) {
+    scale = Tensor(DType::kU8, {codes, kWidth / 32});
+    std::fill_n(scale.view().data<uint8_t>(), scale.view().num_elements(), 127);
+  }
+  for (const int64_t rows : {1, 20}) {
+    const Tensor x(DType::kF32, {rows, kWidth});
+    for (int64_t i = 0; i < rows * kWidth; ++i) x.f32()[i] = 1.0f;
+    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+      const Tensor y(DType::kF32, {rows, codes});
+      kernels.Linear({.x = x,
+                      .w = w,
+                      .w_scale = scale.view().rank() != 0 ? scale.view() : TensorView(),
+                      .bias = {},
+                      .y = y,
+                      .compute = compute},
+                     stream);
+      for (int64_t i = 0; i < rows * codes; ++i) {
+        const float want = value(i % codes);
+        if (std::isnan(want)) {
+          ASSERT_TRUE(std::isnan(y.f32()[i])) << "code " << i % codes;
+        } else {
+          ASSERT_EQ(y.f32()[i], want) << "code " << i % codes;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LinearContract, ReadsEveryCodeOfTheSmallFormats) {
+  ExpectEveryCode(
+      *kernels_, StreamOf(2), DType::kF16, 1 << 16,
+      [](std::byte* w, int64_t code) {
+        const auto bits = static_cast<uint16_t>(code);
+        std::memcpy(w + code % 64 * 2, &bits, 2);
+      },
+      [](int64_t code) { return F16ToF32(static_cast<uint16_t>(code)); });
+  ExpectEveryCode(
+      *kernels_, StreamOf(2), DType::kF8E4M3, 256,
+      [](std::byte* w, int64_t code) { w[code % 64] = static_cast<std::byte>(code); },
+      [](int64_t code) { return F8ToF32(static_cast<uint8_t>(code)); });
+  ExpectEveryCode(
+      *kernels_, StreamOf(2), DType::kF4E2M1, 64,  // each code at four places
+      [](std::byte* w, int64_t code) {
+        w[code / 2] = static_cast<std::byte>(code % 16 << (code % 2 * 4));
+      },
+      [](int64_t code) { return F4ToF32(static_cast<uint8_t>(code % 16)); });
+}
+
+// Each scale from the smallest to the largest that a block may have.
+TEST_P(LinearContract, ScalesF4ByEveryExponent) {
+  constexpr int64_t kScales = 253;
+  const Tensor w(DType::kF4E2M1, {kScales, 32});
+  const Tensor scale(DType::kU8, {kScales, 1});
+  for (int64_t s = 0; s < kScales; ++s) {
+    auto* row = static_cast<uint8_t*>(w.view().raw()) + s * 16;
+    row[0] = 0xf1;   // 0.5, -6
+    row[15] = 0x70;  // 0, 6
+    scale.view().data<uint8_t>()[s] = static_cast<uint8_t>(s);
+  }
+  for (const int64_t rows : {1, 20}) {
+    const Tensor x(DType::kF32, {rows, 32});
+    for (int64_t i = 0; i < rows * 32; ++i) x.f32()[i] = i % 32 == 31 ? 0.25f : 1.0f;
+    for (const Compute compute : {Compute::kF32, Compute::kBF16}) {
+      const Tensor y(DType::kF32, {rows, kScales});
+      kernels_->Linear({.x = x, .w = w, .w_scale = scale, .bias = {}, .y = y, .compute = compute},
+                       StreamOf(1));
+      for (int64_t i = 0; i < rows * kScales; ++i) {
+        const int s = static_cast<int>(i % kScales);
+        const double want = (0.5 - 6 + 1.5) * std::ldexp(1.0, s - 127);
+        // Below the smallest normal number a product may be 0.
+        ASSERT_NEAR(y.f32()[i], want, 4 * std::ldexp(1.0, -126)) << "exponent " << s;
+      }
+    }
+  }
+}
+
+// DeepSeek-R1's projections are wider than any tile, and 2112 rows end inside a block.
+TEST_P(LinearContract, ScalesEachBlockOfALargeMatrix) {
+  if (GetParam() == "reference") GTEST_SKIP() << "the oracle itself";
+  Random random(5);
+  const Weights w = random.Matrix(DType::kF8E4M3, 400, 2000);
+  for (int64_t i = 0; i < w.scale.view().num_elements(); ++i) {
+    w.scale.f32()[i] = std::ldexp(1.0f, static_cast<int>(i % 11) - 5) / 448;
+  }
+  const Tensor x = random.Values(DType::kF32, {9, 2000});
+  const Tensor got(DType::kF32, {9, 400});
+  const Tensor want(DType::kF32, {9, 400});
+  LinearArgs args{.x = x, .w = w.w, .w_scale = w.scale, .bias = {}, .y = got};
+  kernels_->Linear(args, StreamOf(3));
+  args.y = want;
+  oracle_->Linear(args, {});
+  for (int64_t i = 0; i < 9 * 400; ++i) ASSERT_NEAR(got.f32()[i], want.f32()[i], 1e-2) << i;
 }
 
 struct HeadCase {
@@ -125,7 +252,8 @@ HeadCase MakeHeadProject(Random& random) {
   const int64_t gap = random.Int(0, 9);  // q's rope columns beside its nope columns
   const int64_t w_gap = random.Int(0, 300);
   c.x = random.Values(DType::kF32, {c.tokens, c.heads, c.from + gap});
-  c.w = random.Values(random.WeightType(), {c.heads * (c.from * c.to + w_gap)});
+  const DType dtype = random.Int(0, 2) == 0 ? DType::kF16 : random.WeightType();
+  c.w = random.Values(dtype, {c.heads * (c.from * c.to + w_gap)});
   c.y = Tensor(DType::kF32, {c.tokens, c.heads, c.to});
   c.args.transpose = random.Coin();
   c.args.compute = random.AnyCompute();
@@ -170,7 +298,8 @@ TEST_P(LinearContract, HeadProjectOfATokenHasTheSameBitsAlone) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, LinearContract, testing::ValuesIn(AllKernelSets()), NameOfParam);
+INSTANTIATE_TEST_SUITE_P(Kernels, LinearContract, testing::ValuesIn(ProductKernelSets()),
+                         NameOfParam);
 
 }  // namespace
 }  // namespace choir

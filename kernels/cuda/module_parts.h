@@ -1,0 +1,17 @@
+// What the files of the module give to module.cc.
+#pragma once
+
+#include "kernels/cuda/device_table.h"
+#include "kernels/cuda/kernel_table.h"
+#include "kernels/cuda/nccl_table.h"
+
+namespace choir::cuda {
+
+void FillDevice(DeviceTable* table);
+void FillNccl(NcclTable* table);
+void FillTensorProducts(KernelTable* table);
+void FillSimpleRows(KernelTable* table);
+void FillSimpleProducts(KernelTable* table);
+void FillSimpleChoices(KernelTable* table);
+
+}  // namespace choir::cuda

@@ -1,0 +1,38 @@
+// NCCL as plain functions, for worker/comm/nccl_collectives.h: communicators that never block. The
+// library is opened when it is first needed; `const char*` results are null for success, else why
+// not (static text). Free of CUDA, NCCL and abseil.
+//
+// Thread: one owner thread a communicator.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace choir::cuda {
+
+enum class NcclState : int32_t { kReady, kWorking, kFailed };
+
+inline constexpr size_t kNcclIdBytes = 128;
+struct NcclId {
+  std::byte bytes[kNcclIdBytes] = {};
+};
+
+struct NcclTable {
+  const char* (*open)(int32_t* version) = nullptr;  // 22809 is 2.28.9; again is harmless
+  const char* (*make_id)(NcclId*) = nullptr;        // at one rank
+  // Begins to connect; the handle is ready when poll says so. `*comm` is set on success only.
+  const char* (*connect)(const NcclId&, int32_t rank, int32_t size, void** comm) = nullptr;
+  NcclState (*poll)(void* comm, const char** why) = nullptr;
+
+  // send and recv between begin_group and end_group go together; then poll until kReady, and wait
+  // for the stream.
+  const char* (*begin_group)() = nullptr;
+  const char* (*end_group)() = nullptr;
+  const char* (*send)(void* comm, const void* from, size_t bytes, int32_t peer,
+                      void* stream) = nullptr;
+  const char* (*recv)(void* comm, void* to, size_t bytes, int32_t peer, void* stream) = nullptr;
+
+  void (*abort)(void* comm) = nullptr;  // ends what runs, without the others; frees the handle
+};
+
+}  // namespace choir::cuda

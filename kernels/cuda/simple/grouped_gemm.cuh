@@ -1,0 +1,161 @@
+// grouped_gemm: y[r,:] = x[r,:] · w[expert of r]ᵀ in bf16 or block-scaled f8; quantize_f8;
+// dequantize. Shapes   kernels/ops/grouped_gemm.h: x [R,K] sorted by expert, w [E*N,K], y [R,N].
+// Bound    flops 2·R·N·K, bytes ≈ E_active·N·K·size. Rows per expert at which arithmetic becomes
+// the
+//          wall on an H100: about 295 (bf16, 989 TF / 3.35 TB/s). This rung uses FP32 FMA and is
+//          far from both: it is what the tensor-core one is compared with.
+// Plan     tiles of 16 rows of one expert by 32 outputs (tile.cuh). f8: each 128 columns of K are
+//          summed by themselves and added with x_scale · w_scale by one FMA.
+// Oracle   kernels/reference/gpu_ops.cc, tests/contract/kernels/gpu_ops_test.cc.
+#pragma once
+
+#include <vector>
+
+#include "kernels/cuda/block_sums.cuh"
+#include "kernels/cuda/simple/experts.cuh"
+#include "kernels/ops/grouped_gemm.h"
+
+namespace choir::cuda {
+
+struct GroupedGemmKernel {
+  const void* x;
+  const float* x_scale;
+  Matrix w;
+  void* y;
+  DType y_dtype;
+  const ExpertTile* tiles;
+  int64_t outputs;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const ExpertTile t = tiles[block.y()];
+    const int64_t n0 = block.x() * kTileOutputs;
+    float sums[kThreadSums] = {};
+    if (w.dtype == DType::kF8E4M3) {
+      for (int64_t k0 = 0; k0 < w.width; k0 += kF8Side) AddF8Block(block, t, n0, k0, sums);
+    } else {
+      AddBF16(block, t, n0, sums);
+    }
+    const auto shape = MakeTile(t.rows, outputs - n0, 0, 0, 0);
+    StoreTile(block, shape, sums, [&](int r, int n, float sum) {
+      Put(y, y_dtype, (t.row_begin + r) * outputs + n0 + n, sum);
+    });
+  }
+
+  template <class Block>
+  CHOIR_DEVICE void AddBF16(Block& block, const ExpertTile& t, int64_t n0,
+                            float (&sums)[kThreadSums]) const {
+    const int64_t width = w.width;
+    const bf16* rows = static_cast<const bf16*>(x) + t.row_begin * width;
+    const bf16* from = static_cast<const bf16*>(w.data) + (t.expert * outputs + n0) * width;
+    const auto tile = MakeTile(
+        t.rows, outputs - n0, width, [&](int r, int64_t k) { return ToF32(rows[r * width + k]); },
+        [&](int n, int64_t k) { return ToF32(from[n * width + k]); });
+    TileProduct(block, tile, sums);
+  }
+
+  template <class Block>
+  CHOIR_DEVICE void AddF8Block(Block& block, const ExpertTile& t, int64_t n0, int64_t k0,
+                               float (&sums)[kThreadSums]) const {
+    const int64_t width = w.width;
+    const uint8_t* rows = static_cast<const uint8_t*>(x) + t.row_begin * width + k0;
+    const uint8_t* from =
+        static_cast<const uint8_t*>(w.data) + (t.expert * outputs + n0) * width + k0;
+    const int64_t left = width - k0;
+    float part[kThreadSums];
+    const auto tile = MakeTile(
+        t.rows, outputs - n0, left < kF8Side ? left : kF8Side,
+        [&](int r, int64_t k) { return F8ToF32(rows[r * width + k]); },
+        [&](int n, int64_t k) { return F8ToF32(from[n * width + k]); });
+    TileProduct(block, tile, part);
+    const int64_t column = k0 / kF8Side;
+    const int64_t n = n0 + TileOutput(block.thread());
+    if (n >= outputs) return;  // all barriers are behind
+    const int64_t blocks_down = CeilDiv(outputs, kF8Side);
+    const float w_scale = static_cast<const float*>(
+        w.scale)[(t.expert * blocks_down + n / kF8Side) * w.scale_width + column];
+    for (int i = 0; i < kThreadSums; ++i) {
+      const int r = TileRow(block.thread(), i);
+      if (r >= t.rows) continue;
+      const float scale = x_scale[(t.row_begin + r) * w.scale_width + column] * w_scale;
+      sums[i] = Fma(part[i], scale, sums[i]);
+    }
+  }
+};
+
+// A block a row, 128 threads: a thread a column of each block of 128.
+struct QuantizeF8Kernel {
+  Elements x;
+  uint8_t* y;
+  float* y_scale;
+  int64_t width;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    auto* scratch = reinterpret_cast<float*>(block.shared());
+    const int64_t blocks = CeilDiv(width, kF8Side);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t k = b * kF8Side + block.thread();
+      const int64_t at = block.x() * width + k;
+      const float value = k < width ? At(x, at) : 0.0f;
+      const float size = BlockMax(block, value < 0 ? -value : value, scratch);
+      const float scale = Max(size, 1e-4f) / 448.0f;
+      if (k < width) y[at] = ToF8(value / scale);
+      if (block.thread() == 0) y_scale[block.x() * blocks + b] = scale;
+    }
+  }
+};
+
+struct DequantizeKernel {
+  Matrix w;
+  void* y;
+  DType dtype;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    for (int64_t k = block.thread(); k < w.width; k += block.threads()) {
+      Put(y, dtype, block.x() * w.width + k, At(w, block.x(), k));
+    }
+  }
+};
+
+template <class Runner>
+void GroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
+  const int64_t outputs = a.y.dim(1);
+  CHOIR_CHECK(a.x.dtype() == a.w.dtype() && a.x.dim(1) == a.w.dim(1));
+  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * outputs && a.offsets.back() == a.x.dim(0));
+  CHOIR_CHECK(a.x.dtype() == DType::kBF16 || !(a.x_scale.empty() || a.w_scale.empty()));
+  Upload<Runner> upload(run);
+  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kTileRows);
+  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+    run({.x = CeilDiv(outputs, kTileOutputs),
+         .y = n,
+         .threads = kTileThreads,
+         .shared_bytes = kTileShared},
+        GroupedGemmKernel{.x = a.x.raw(),
+                          .x_scale = a.x_scale.empty() ? nullptr : a.x_scale.f32(),
+                          .w = MatrixOf(a.w, a.w_scale),
+                          .y = a.y.raw(),
+                          .y_dtype = a.y.dtype(),
+                          .tiles = part,
+                          .outputs = outputs});
+  });
+}
+
+template <class Runner>
+void QuantizeF8(const QuantizeF8Args& a, const Runner& run) {
+  CHOIR_CHECK(a.y.dim(0) == a.x.dim(0) && a.y.dim(1) == a.x.dim(1));
+  CHOIR_CHECK(a.y_scale.dim(1) == CeilDiv(a.x.dim(1), kF8Side));
+  run({.x = a.x.dim(0), .threads = kF8Side, .shared_bytes = kWarp * sizeof(float)},
+      QuantizeF8Kernel{
+          {a.x.raw(), a.x.dtype()}, a.y.template data<uint8_t>(), a.y_scale.f32(), a.x.dim(1)});
+}
+
+template <class Runner>
+void Dequantize(const DequantizeArgs& a, const Runner& run) {
+  CHOIR_CHECK(a.y.dim(0) == a.w.dim(0) && a.y.dim(1) == a.w.dim(1));
+  run({.x = a.w.dim(0), .threads = 128},
+      DequantizeKernel{MatrixOf(a.w, a.w_scale), a.y.raw(), a.y.dtype()});
+}
+
+}  // namespace choir::cuda

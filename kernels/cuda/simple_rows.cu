@@ -1,0 +1,11 @@
+// The simple kernels of simple_table.cuh's FillRows, for the GPU. Shapes, bounds and plans stand
+// beside each kernel under simple/.
+#include "kernels/cuda/gpu_block.cuh"
+#include "kernels/cuda/module_parts.h"
+#include "kernels/cuda/simple/simple_table.cuh"
+
+namespace choir::cuda {
+
+void FillSimpleRows(KernelTable* table) { FillRows<GpuRunner>(table); }
+
+}  // namespace choir::cuda

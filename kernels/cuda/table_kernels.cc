@@ -1,0 +1,60 @@
+#include "kernels/cuda/table_kernels.h"
+
+#include <algorithm>
+
+namespace choir {
+namespace {
+
+using cuda::KernelTable;
+
+cuda::KernelStream Of(const Stream& s) { return {.native = s.native, .workspace = s.workspace}; }
+
+class TableKernels final : public KernelSet {
+ public:
+  explicit TableKernels(const KernelTable& table) : t_(table) {}
+
+  std::string Name() const override { return t_.name; }
+
+  // Only what goes to the device ahead of a kernel (upload.cuh): a slot a row; a sequence and its
+  // block table; matrices of the most experts a layer may have, and one tile.
+  size_t WorkspaceBytes(const KernelLimits& limits, int) const override {
+    constexpr int64_t kAlign = 256;
+    constexpr int64_t kExpertBytes = 192;
+    const int64_t slots = limits.rows_max * 64;  // the widest: a row's sampling parameters
+    const int64_t tables = limits.positions_max * 4;
+    const int64_t experts = kGateExpertsMax * kExpertBytes + limits.rows_max * 16;
+    return static_cast<size_t>(std::max({slots, tables, experts}) + 8 * kAlign);
+  }
+
+  void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
+  void Linear(const LinearArgs& a, const Stream& s) const override { t_.linear(a, Of(s)); }
+  void HeadProject(const HeadProjectArgs& a, const Stream& s) const override {
+    t_.head_project(a, Of(s));
+  }
+  void RmsNorm(const RmsNormArgs& a, const Stream& s) const override { t_.rms_norm(a, Of(s)); }
+  void Rope(const RopeArgs& a, const Stream& s) const override { t_.rope(a, Of(s)); }
+  void SwiGlu(const SwiGluArgs& a, const Stream& s) const override { t_.swi_glu(a, Of(s)); }
+  void StoreKv(const StoreKvArgs& a, const Stream& s) const override { t_.store_kv(a, Of(s)); }
+  void PagedAttention(const PagedAttentionArgs& a, const Stream& s) const override {
+    t_.paged_attention(a, Of(s));
+  }
+  void MlaAttention(const MlaAttentionArgs& a, const Stream& s) const override {
+    t_.mla_attention(a, Of(s));
+  }
+  void GateTopK(const GateTopKArgs& a, const Stream& s) const override { t_.gate_top_k(a, Of(s)); }
+  void ExpertFfn(const ExpertFfnArgs& a, const Stream& s) const override {
+    t_.expert_ffn(a, Of(s));
+  }
+  void Combine(const CombineArgs& a, const Stream& s) const override { t_.combine(a, Of(s)); }
+
+ private:
+  const KernelTable& t_;
+};
+
+}  // namespace
+
+std::unique_ptr<KernelSet> MakeTableKernels(const cuda::KernelTable& table) {
+  return std::make_unique<TableKernels>(table);
+}
+
+}  // namespace choir

@@ -1,0 +1,15 @@
+// A table of GPU ops as a KernelSet. Only forwards: free of CUDA, so it is in every binary.
+#pragma once
+
+#include <memory>
+
+#include "kernels/cuda/kernel_table.h"
+#include "kernels/kernels.h"
+
+namespace choir {
+
+// `table` outlives the set. Of an op's Stream it uses `native` and `workspace`, which is device
+// memory.
+std::unique_ptr<KernelSet> MakeTableKernels(const cuda::KernelTable& table);
+
+}  // namespace choir

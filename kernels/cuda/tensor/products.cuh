@@ -1,0 +1,312 @@
+// linear, grouped_gemm and expert_ffn on tensor cores, for weights of 16, 8 and 4 bits.
+// Shapes   as in kernels/ops; Compute::kBF16 with weights in bf16, f8 (128x128 scales) or f4.
+// Anything
+//          else goes the simple way.
+// Bound    flops 2·R·N·K against tensor cores, bytes ≈ N·K·size of w for few rows: weights are read
+//          in their own format once per 64 rows, so a decode step is bound by memory.
+// Plan     a block a tile of 64 rows (of one expert) by 64 outputs (mma_tile.cuh); values become
+// bf16
+//          on their way into shared memory, which is exact for f8 and f4; f8's scales are applied
+//          in FP32 to the sum of each 128 columns. expert_ffn: 32 gates and their 32 ups share a
+//          tile, so glu happens in registers. No pipelining yet: the fast rung (TMA, WGMMA) is not
+//          written.
+// Oracle   the simple kernels and kernels/reference, under tests/contract/kernels.
+#pragma once
+
+#include "kernels/cuda/simple/experts.cuh"
+#include "kernels/cuda/simple/grouped_gemm.cuh"
+#include "kernels/cuda/simple/linear.cuh"
+#include "kernels/cuda/tensor/load8.cuh"
+#include "kernels/cuda/tensor/mma_tile.cuh"
+
+namespace choir::cuda {
+
+inline bool HasMmaForm(DType weights, Compute compute) {
+  return compute == Compute::kBF16 &&
+         (weights == DType::kBF16 || weights == DType::kF8E4M3 || weights == DType::kF4E2M1);
+}
+
+// One matrix of weights, rows of x that may have scales of their own.
+struct PlainSource {
+  Rows8 x, w;
+  const float* x_scale;   // [R, ceil(K / 128)], or null
+  int64_t row0, output0;  // of the tile; output0 counts from the expert's first
+  int64_t w_row0;         // of the expert in w
+  int64_t w_scale_row0;   // of the expert in w's scales
+  int rows_here, outputs_here;
+
+  CHOIR_DEVICE int rows() const { return rows_here; }
+  CHOIR_DEVICE int outputs() const { return outputs_here; }
+  CHOIR_DEVICE int64_t width() const { return w.m.width; }
+  CHOIR_DEVICE void X(int r, int64_t k, bf16 (&out)[8]) const { x.Get(row0 + r, k, out); }
+  CHOIR_DEVICE void W(int n, int64_t k, bf16 (&out)[8]) const {
+    w.Get(w_row0 + output0 + n, k, out);
+  }
+  CHOIR_DEVICE bool scaled() const { return w.m.dtype == DType::kF8E4M3; }
+  CHOIR_DEVICE float Scale(int r, int, int64_t block) const {
+    const int64_t row = w_scale_row0 + output0 / kF8Side;  // 64 outputs lie in one block
+    const float scale = static_cast<const float*>(w.m.scale)[row * w.m.scale_width + block];
+    if (x_scale == nullptr || r >= rows_here) return scale;
+    return x_scale[(row0 + r) * w.m.scale_width + block] * scale;
+  }
+};
+
+CHOIR_DEVICE int Least(int64_t left, int most) {
+  return static_cast<int>(left < most ? left : most);
+}
+
+struct MmaLinearKernel {
+  Rows8 x, w;
+  Elements bias;
+  float* y;
+  int64_t rows, outputs;
+  bool accumulate;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const int64_t row0 = block.y() * kMmaRows;
+    const int64_t output0 = block.x() * kMmaOutputs;
+    const PlainSource source{x,
+                             w,
+                             nullptr,
+                             row0,
+                             output0,
+                             0,
+                             0,
+                             Least(rows - row0, kMmaRows),
+                             Least(outputs - output0, kMmaOutputs)};
+    MmaSums sums;
+    MmaProduct(block, source, sums);
+    StoreMma(block, source, sums, [&](int r, int n, float sum) {
+      float* to = y + (row0 + r) * outputs + output0 + n;
+      if (bias.data != nullptr) sum += At(bias, output0 + n);
+      *to = accumulate ? *to + sum : sum;
+    });
+  }
+};
+
+struct MmaGroupedKernel {
+  Rows8 x, w;
+  const float* x_scale;
+  void* y;
+  DType y_dtype;
+  const ExpertTile* tiles;
+  int64_t outputs;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const ExpertTile t = tiles[block.y()];
+    const int64_t output0 = block.x() * kMmaOutputs;
+    const PlainSource source{x,
+                             w,
+                             x_scale,
+                             t.row_begin,
+                             output0,
+                             t.expert * outputs,
+                             t.expert * CeilDiv(outputs, kF8Side),
+                             t.rows,
+                             Least(outputs - output0, kMmaOutputs)};
+    MmaSums sums;
+    MmaProduct(block, source, sums);
+    StoreMma(block, source, sums, [&](int r, int n, float sum) {
+      Put(y, y_dtype, (t.row_begin + r) * outputs + output0 + n, sum);
+    });
+  }
+};
+
+// 32 gates and the 32 ups that belong to them.
+struct GateUpSource {
+  static constexpr int kPairs = kMmaOutputs / 2;
+  Rows8 x, gate, up;  // fused: gate and up are the same matrix
+  bool fused;
+  int64_t row0, f0, inner;
+  int rows_here;
+
+  CHOIR_DEVICE int rows() const { return rows_here; }
+  CHOIR_DEVICE int outputs() const { return kMmaOutputs; }
+  CHOIR_DEVICE int64_t width() const { return gate.m.width; }
+  CHOIR_DEVICE void X(int r, int64_t k, bf16 (&out)[8]) const { x.Get(row0 + r, k, out); }
+  CHOIR_DEVICE void W(int n, int64_t k, bf16 (&out)[8]) const {
+    const int64_t f = f0 + n % kPairs;
+    if (f < inner) (n < kPairs ? gate : up).Get(RowOf(f, n < kPairs), k, out);
+  }
+  CHOIR_DEVICE int64_t RowOf(int64_t f, bool is_gate) const {
+    return fused ? 2 * f + (is_gate ? 0 : 1) : f;
+  }
+  CHOIR_DEVICE bool scaled() const { return gate.m.dtype == DType::kF8E4M3; }
+  CHOIR_DEVICE float Scale(int, int fragment, int64_t block) const {
+    const bool is_gate = fragment < kMmaFragments / 2;
+    const Matrix& m = is_gate ? gate.m : up.m;
+    const int64_t row = RowOf(f0, is_gate) / kF8Side;  // 32 of a matrix, or 64 fused, share one
+    return static_cast<const float*>(m.scale)[row * m.scale_width + block];
+  }
+};
+
+struct MmaGateUpKernel {
+  Rows8 x;
+  const ExpertTile* tiles;
+  const ExpertMatrices* experts;
+  float* scratch;
+  int64_t inner;
+  Glu glu;
+  bool aligned;  // all experts' matrices
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const ExpertTile t = tiles[block.y()];
+    const ExpertMatrices& e = experts[t.expert];
+    const bool fused = e.up.data == nullptr;
+    const int64_t f0 = block.x() * GateUpSource::kPairs;
+    const GateUpSource source{
+        x,     {e.gate, aligned}, {fused ? e.gate : e.up, aligned}, fused, t.row_begin, f0, inner,
+        t.rows};
+    MmaSums sums;
+    MmaProduct(block, source, sums);
+    CHOIR_UNROLL
+    for (int f = 0; f < kMmaFragments / 2; ++f) {
+      CHOIR_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int r = MmaRow(block.thread(), i);
+        const int64_t column = f0 + MmaOutput(block.thread(), f, i);
+        if (r >= t.rows || column >= inner) continue;
+        float gate = sums.at[f][i];
+        float up = sums.at[f + kMmaFragments / 2][i];
+        if (e.gate_bias.data != nullptr) {
+          gate += At(e.gate_bias, 2 * column);
+          up += At(e.gate_bias, 2 * column + 1);
+        }
+        scratch[(t.row_begin + r) * inner + column] = ApplyGlu(glu, gate, up);
+      }
+    }
+  }
+};
+
+struct MmaDownKernel {
+  Rows8 scratch;
+  const ExpertTile* tiles;
+  const ExpertMatrices* experts;
+  float* y;
+  int64_t hidden;
+  bool aligned;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const ExpertTile t = tiles[block.y()];
+    const ExpertMatrices& e = experts[t.expert];
+    const int64_t h0 = block.x() * kMmaOutputs;
+    const PlainSource source{scratch,
+                             {e.down, aligned},
+                             nullptr,
+                             t.row_begin,
+                             h0,
+                             0,
+                             0,
+                             t.rows,
+                             Least(hidden - h0, kMmaOutputs)};
+    MmaSums sums;
+    MmaProduct(block, source, sums);
+    StoreMma(block, source, sums, [&](int r, int n, float sum) {
+      if (e.down_bias.data != nullptr) sum += At(e.down_bias, h0 + n);
+      y[(t.row_begin + r) * hidden + h0 + n] = sum;
+    });
+  }
+};
+
+inline Rows8 Rows8Of(const TensorView& t, int64_t width) {
+  return Rows8Of(Matrix{t.raw(), nullptr, t.dtype(), width, 0});
+}
+
+template <class Runner>
+void MmaLinear(const LinearArgs& a, const Runner& run) {
+  if (!HasMmaForm(a.w.dtype(), a.compute)) return Linear(a, run);
+  const int64_t rows = a.x.dim(0);
+  const int64_t outputs = a.w.dim(0);
+  CHOIR_CHECK(a.x.dim(1) == a.w.dim(1) && a.y.dim(0) == rows && a.y.dim(1) == outputs);
+  run({.x = CeilDiv(outputs, kMmaOutputs),
+       .y = CeilDiv(rows, kMmaRows),
+       .threads = kMmaThreads,
+       .shared_bytes = kMmaShared},
+      MmaLinearKernel{.x = Rows8Of(a.x, a.x.dim(1)),
+                      .w = Rows8Of(MatrixOf(a.w, a.w_scale)),
+                      .bias = {a.bias.raw(), a.bias.dtype()},
+                      .y = a.y.f32(),
+                      .rows = rows,
+                      .outputs = outputs,
+                      .accumulate = a.accumulate});
+}
+
+template <class Runner>
+void MmaGroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
+  const int64_t outputs = a.y.dim(1);
+  CHOIR_CHECK(a.x.dtype() == a.w.dtype() && a.x.dim(1) == a.w.dim(1));
+  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * outputs && a.offsets.back() == a.x.dim(0));
+  CHOIR_CHECK(a.x.dtype() == DType::kBF16 || !(a.x_scale.empty() || a.w_scale.empty()));
+  Upload<Runner> upload(run);
+  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kMmaRows);
+  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+    run({.x = CeilDiv(outputs, kMmaOutputs),
+         .y = n,
+         .threads = kMmaThreads,
+         .shared_bytes = kMmaShared},
+        MmaGroupedKernel{.x = Rows8Of(a.x, a.x.dim(1)),
+                         .w = Rows8Of(MatrixOf(a.w, a.w_scale)),
+                         .x_scale = a.x_scale.empty() ? nullptr : a.x_scale.f32(),
+                         .y = a.y.raw(),
+                         .y_dtype = a.y.dtype(),
+                         .tiles = part,
+                         .outputs = outputs});
+  });
+}
+
+inline bool AllAligned(std::span<const ExpertMatrices> experts) {
+  for (const ExpertMatrices& e : experts) {
+    if (!Rows8Of(e.gate).aligned || !Rows8Of(e.down).aligned) return false;
+    if (e.up.data != nullptr && !Rows8Of(e.up).aligned) return false;
+  }
+  return true;
+}
+
+template <class Runner>
+void MmaExpertFfn(const ExpertFfnArgs& a, const Runner& run) {
+  if (a.experts.empty() || a.input_major || !HasMmaForm(a.experts[0].gate.dtype(), a.compute))
+    return ExpertFfn(a, run);
+  const int64_t hidden = a.x.dim(1);
+  const int64_t inner = a.scratch.dim(1);
+  CHOIR_CHECK(a.offsets.size() == a.experts.size() + 1 && a.offsets.back() == a.x.dim(0));
+  Upload<Runner> upload(run);
+  const std::vector<ExpertMatrices> matrices = MatricesOf(a.experts);
+  const bool aligned = AllAligned(matrices);
+  const ExpertMatrices* experts = upload(std::span<const ExpertMatrices>(matrices));
+  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kMmaRows);
+  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+    Grid grid{.x = CeilDiv(inner, GateUpSource::kPairs),
+              .y = n,
+              .threads = kMmaThreads,
+              .shared_bytes = kMmaShared};
+    run(grid, MmaGateUpKernel{.x = Rows8Of(a.x, hidden),
+                              .tiles = part,
+                              .experts = experts,
+                              .scratch = a.scratch.f32(),
+                              .inner = inner,
+                              .glu = a.glu,
+                              .aligned = aligned});
+    grid.x = CeilDiv(hidden, kMmaOutputs);
+    run(grid, MmaDownKernel{.scratch = Rows8Of(a.scratch, inner),
+                            .tiles = part,
+                            .experts = experts,
+                            .y = a.y.f32(),
+                            .hidden = hidden,
+                            .aligned = aligned});
+  });
+}
+
+// Replaces the products of a table of simple kernels.
+template <class Runner>
+void FillTensor(KernelTable* t) {
+  using S = const KernelStream&;
+  t->linear = [](const LinearArgs& a, S s) { MmaLinear(a, Runner(s)); };
+  t->grouped_gemm = [](const GroupedGemmArgs& a, S s) { MmaGroupedGemm(a, Runner(s)); };
+  t->expert_ffn = [](const ExpertFfnArgs& a, S s) { MmaExpertFfn(a, Runner(s)); };
+}
+
+}  // namespace choir::cuda

@@ -1,0 +1,122 @@
+// The emulation itself: it must run what is right, and see what is wrong.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "common/tensor/dtype.h"
+#include "tests/support/gpu_emulation/emulated_block.h"
+
+namespace choir {
+namespace {
+
+using emulation::BlockScheduler;
+using emulation::EmulatedBlock;
+using emulation::Order;
+
+constexpr Order kOrders[] = {Order::kForward, Order::kBackward, Order::kShuffled};
+
+int* SharedInts(EmulatedBlock& block) { return reinterpret_cast<int*>(block.shared()); }
+
+TEST(GpuEmulation, EveryThreadOfEveryBlockRunsOnce) {
+  for (const Order order : kOrders) {
+    std::vector<int> seen(3 * 2 * 64);
+    BlockScheduler(order).Run({.x = 3, .y = 2, .threads = 64}, [&](EmulatedBlock& block) {
+      ++seen[static_cast<size_t>((block.y() * 3 + block.x()) * 64 + block.thread())];
+    });
+    EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+  }
+}
+
+TEST(GpuEmulation, BarriersShowWhatOtherThreadsWrote) {
+  for (const Order order : kOrders) {
+    std::vector<int> got(96);
+    BlockScheduler(order).Run({.threads = 96, .shared_bytes = 96 * 4}, [&](EmulatedBlock& block) {
+      SharedInts(block)[block.thread()] = block.thread();
+      block.Sync();
+      got[static_cast<size_t>(block.thread())] = SharedInts(block)[95 - block.thread()];
+    });
+    for (int i = 0; i < 96; ++i) EXPECT_EQ(got[static_cast<size_t>(i)], 95 - i);
+  }
+}
+
+TEST(GpuEmulation, AMissingBarrierShowsInSomeOrder) {
+  int wrong = 0;
+  for (const Order order : kOrders) {
+    std::vector<int> got(64);
+    BlockScheduler(order).Run({.threads = 64, .shared_bytes = 64 * 4}, [&](EmulatedBlock& block) {
+      SharedInts(block)[block.thread()] = block.thread();
+      got[static_cast<size_t>(block.thread())] = SharedInts(block)[63 - block.thread()];
+    });
+    for (int i = 0; i < 64; ++i) wrong += got[static_cast<size_t>(i)] != 63 - i;
+  }
+  EXPECT_GT(wrong, 0);
+}
+
+TEST(GpuEmulation, LanesExchangeWithinTheirWarpOnly) {
+  std::vector<int> got(64);
+  std::vector<uint32_t> odd(64);
+  BlockScheduler(Order::kShuffled).Run({.threads = 64}, [&](EmulatedBlock& block) {
+    const auto i = static_cast<size_t>(block.thread());
+    got[i] = block.ShuffleXor(block.thread(), 5);
+    odd[i] = block.Ballot(block.warp() == 1 && block.lane() % 2 == 1);
+  });
+  for (int i = 0; i < 64; ++i) {
+    EXPECT_EQ(got[static_cast<size_t>(i)], i ^ 5);
+    EXPECT_EQ(odd[static_cast<size_t>(i)], i < 32 ? 0u : 0xaaaaaaaau);
+  }
+}
+
+// Fragments as PTX has them, written down here a second time, by element: of a, pair (row, k) lies
+// in the thread and register that the table of m16n8k16 says.
+TEST(GpuEmulation, MmaMultipliesByTheFragmentsOfThePtxIsa) {
+  float a[16][16], b[16][8], got[16][8];
+  for (int i = 0; i < 256; ++i) a[i / 16][i % 16] = static_cast<float>(i % 13 - 6);
+  for (int i = 0; i < 128; ++i) b[i / 8][i % 8] = static_cast<float>(i % 7 - 3);
+  const auto pair = [](float low, float high) {
+    return static_cast<uint32_t>(ToBF16(low)) | static_cast<uint32_t>(ToBF16(high)) << 16;
+  };
+  BlockScheduler(Order::kShuffled).Run({.threads = 32}, [&](EmulatedBlock& block) {
+    const int g = block.lane() / 4, t = block.lane() % 4;
+    const uint32_t a_parts[4] = {
+        pair(a[g][2 * t], a[g][2 * t + 1]), pair(a[g + 8][2 * t], a[g + 8][2 * t + 1]),
+        pair(a[g][2 * t + 8], a[g][2 * t + 9]), pair(a[g + 8][2 * t + 8], a[g + 8][2 * t + 9])};
+    const uint32_t b_parts[2] = {pair(b[2 * t][g], b[2 * t + 1][g]),
+                                 pair(b[2 * t + 8][g], b[2 * t + 9][g])};
+    float d[4] = {1, 1, 1, 1};
+    block.Mma(d, a_parts, b_parts);
+    for (int i = 0; i < 4; ++i) got[g + i / 2 * 8][2 * t + i % 2] = d[i];
+  });
+  for (int i = 0; i < 128; ++i) {
+    float want = 1;
+    for (int k = 0; k < 16; ++k) want += a[i / 8][k] * b[k][i % 8];
+    EXPECT_EQ(got[i / 8][i % 8], want) << i;
+  }
+}
+
+TEST(GpuEmulationDeathTest, ABarrierThatNotAllReachIsAnError) {
+  EXPECT_DEATH(BlockScheduler(Order::kForward)
+                   .Run({.threads = 64},
+                        [](EmulatedBlock& block) {
+                          if (block.thread() != 40) block.Sync();
+                        }),
+               "kDone");
+}
+
+TEST(GpuEmulationDeathTest, AWarpOperationThatNotAllLanesReachIsAnError) {
+  EXPECT_DEATH(BlockScheduler(Order::kForward)
+                   .Run({.threads = 32},
+                        [](EmulatedBlock& block) {
+                          if (block.lane() < 16) block.Ballot(true);
+                        }),
+               "kDone");
+}
+
+TEST(GpuEmulationDeathTest, MoreSharedMemoryThanAnyCardHasIsAnError) {
+  EXPECT_DEATH(BlockScheduler(Order::kForward)
+                   .Run({.threads = 32, .shared_bytes = 100 * 1024}, [](EmulatedBlock&) {}),
+               "kSharedMax");
+}
+
+}  // namespace
+}  // namespace choir
