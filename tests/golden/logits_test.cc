@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <tuple>
 
+#include "kernels/cuda/table_kernels.h"
 #include "tests/golden/golden.h"
+#include "tests/support/gpu_emulation/gpu_tables.h"
 #include "tests/support/local_group.h"
 
 namespace choir {
@@ -12,11 +14,13 @@ namespace {
 
 constexpr float kTolerance = 1e-4f;  // of the largest logit
 
-// A checkpoint and a kernel set: "reference" or a CPU path.
+// A checkpoint and a kernel set: "reference", a CPU path, or the simple GPU kernels in the
+// emulation.
 using Param = std::tuple<std::string, std::string>;
 
 std::unique_ptr<KernelSet> KernelsOf(const std::string& name) {
   if (name == "reference") return MakeReferenceKernels();
+  if (name == "gpu_emulated") return MakeTableKernels(GpuTable(name));
   auto kernels = MakeCpuKernels(name);
   EXPECT_TRUE(kernels.ok()) << kernels.status();
   return std::move(kernels).value();
@@ -26,6 +30,18 @@ std::vector<std::string> KernelNames() {
   std::vector<std::string> names = CpuPaths();
   names.push_back("reference");
   return names;
+}
+
+std::vector<std::string> KernelNamesAndEmulation() {
+  std::vector<std::string> names = KernelNames();
+  names.push_back("gpu_emulated");
+  return names;
+}
+
+std::string NameOf(const testing::TestParamInfo<Param>& info) {
+  std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
 }
 
 class GoldenLogits : public testing::TestWithParam<Param> {
@@ -51,7 +67,9 @@ TEST_P(GoldenLogits, AreThoseOfTransformers) {
   });
 }
 
-TEST_P(GoldenLogits, GiveTheSameGreedyTokens) {
+class GoldenTokens : public GoldenLogits {};  // many steps: too long for the emulation
+
+TEST_P(GoldenTokens, AreThoseOfTransformers) {
   const auto vocab = static_cast<int64_t>(checkpoint_.vocab);
   RunGroup(loaded_, *kernels_, 1, {.positions_max = 256}, [&](int, ModelRunner& runner) {
     for (const golden::Prompt& prompt : checkpoint_.prompts) {
@@ -73,13 +91,12 @@ TEST_P(GoldenLogits, GiveTheSameGreedyTokens) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenLogits,
                          testing::Combine(testing::ValuesIn(golden::Names()),
+                                          testing::ValuesIn(KernelNamesAndEmulation())),
+                         NameOf);
+INSTANTIATE_TEST_SUITE_P(All, GoldenTokens,
+                         testing::Combine(testing::ValuesIn(golden::Names()),
                                           testing::ValuesIn(KernelNames())),
-                         [](const auto& info) {
-                           std::string name =
-                               std::get<0>(info.param) + "_" + std::get<1>(info.param);
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         NameOf);
 
 }  // namespace
 }  // namespace choir

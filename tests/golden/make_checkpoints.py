@@ -2,17 +2,21 @@
 """Writes checkpoints/NAME/: a tiny random checkpoint in the published layout, and expected.json with
 what transformers computes from it in float32 with eager attention. README.md says what is in it."""
 import argparse
+import json
 import os
 import re
 import shutil
 import sys
+import tempfile
 
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from families import CHECKPOINTS
+from quantize import plain
 from text_files import quiet_tokens, write_text_files
 from weights import write_checkpoint, write_json
 
@@ -30,7 +34,7 @@ class RouterTap:
     def __init__(self, model):
         self.layers, self.gap = {}, np.inf
         for i, layer in enumerate(model.model.layers):
-            gate = getattr(layer.mlp, "gate", None)
+            gate = getattr(layer.mlp, "gate", getattr(layer.mlp, "router", None))
             if gate is not None:
                 gate.register_forward_hook(lambda g, _, out, i=i: self.record(i, g, out))
 
@@ -45,7 +49,7 @@ def route_gap(gate, logits):
     bias = getattr(gate, "e_score_correction_bias", None)
     choice = logits.softmax(-1) if bias is None else logits.sigmoid() + bias
     gap = np.inf
-    grouped = bias is not None or gate.topk_method != "greedy"
+    grouped = bias is not None or getattr(gate, "topk_method", "greedy") != "greedy"
     if grouped and gate.topk_group < gate.num_group:
         by_group = choice.view(len(choice), gate.num_group, -1)
         score = by_group.topk(1 if bias is None else 2, -1)[0].sum(-1)
@@ -58,6 +62,21 @@ def route_gap(gate, logits):
 
 
 def load(path):
+    with open(os.path.join(path, "config.json"), encoding="utf-8") as f:
+        config = json.load(f)
+    if "quantization_config" not in config:
+        return load_plain(path)
+    # transformers needs a GPU for these formats (and takes partial blocks of FP8 for others than they
+    # are): it gets the float32 weights that the file's bytes stand for.
+    del config["quantization_config"]
+    with tempfile.TemporaryDirectory() as directory:
+        write_json(os.path.join(directory, "config.json"), config)
+        save_file(plain(load_file(os.path.join(path, "model.safetensors"))),
+                  os.path.join(directory, "model.safetensors"), {"format": "pt"})
+        return load_plain(directory)
+
+
+def load_plain(path):
     model, info = AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager",
         output_loading_info=True)

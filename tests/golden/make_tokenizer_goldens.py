@@ -12,6 +12,7 @@ import json
 import os
 import random
 
+from real_vocabularies import KIMI, QWEN35, TEKKEN
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tokenizer")
@@ -52,6 +53,11 @@ TEXTS = [
     "_a_b__c", "don't-stop_me now...", "a\u0301\u0302\u0303\u0304b", "ffi ﬃ ß ẞ SS", "①②③ ⒶⒷ 🅰 〇 々",
     "١٢٣٤٥٦ ۱۲۳ ๑๒๓", "€£¥ $100 100% §5 ©", "a‿b⁀c＿d", "\r", "\r\n\r\n", "a\rb", "  \n  x", "x\n  \n  y",
 ]
+
+# Characters of Unicode 15 and later, which the parts of the package know to different degrees.
+LATER = ["a\U0001fae8b \U0001fa77! \U0001f6dc?", "x\u0897\u0ece\U00010efd \U00031350\U0002ebf0中 \U00011f04\U00011f50\U0001e4f1",
+         "\U00010d50\U00010d70\ua7cb \U00010d40\U00011bf012 \u1b4e\U00011f43.\u1b7f", "e\u08d3\u0301\u0323 e\u0301\u08d3\u0323 \u1dfa\u0301 \u32ff",
+         "\U00011938\U00011935\U00011930 \U00016d63\U00016d67 \U0001e030\U0001e08f \u2ffc\u31ef \U0001cc00"]
 
 
 def noise(count):
@@ -248,7 +254,8 @@ for i, pattern in enumerate([
         r"[[:punct:]]", r"[[:space:][:digit:]]+", r"[a-z&&[^aeiou]]+", r"[\p{L}&&[^\p{Han}]]+", r"[a-c[x-z]]+", r"\p{N}{1,3}+",
         r"(ab){2}?", r"b{,2}", r"a{2,3}?", r"[^\s\p{L}]+", r"\s+(?!\S)", r"(?<=a)b|(?<!a)c", r"(?>a+)b", r"\u4e2d|\x{6587}|\x41",
         r"[\u0041-\u005A]+", r"\R", r"(?<n>a)b", r"[^\r\n]+", r"[\]\-^]", r"\t|\n|\v|\f", r"\.\*\+\?", r"x*?", r"\S+", r"[\S]+", r"[^\S\n]+",
-        r"\p{Alpha}+", r"\p{Lower}|\p{Upper}", r"[\w-]+", r"\p{Any}", r"a++|b*+"]):
+        r"\p{Alpha}+", r"\p{Lower}|\p{Upper}", r"[\w-]+", r"\p{Any}", r"a++|b*+",
+        KIMI, TEKKEN, QWEN35, r"\d{1,3}(?=(?:\d{3})*\b)", r"[^\r\n\p{L}\p{N}]?+\p{L}+|[^\s\p{L}\p{N}]++[\r\n]*|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"]):
     WORDS[f"regex {i}"] = split(pattern)
 
 
@@ -303,7 +310,7 @@ def dump(path, rows):
 
 
 def main():
-    texts = TEXTS + noise(60)
+    texts = TEXTS + noise(60) + LATER
     for name, spec, config in families():
         os.makedirs(os.path.join(OUT, name), exist_ok=True)
         dump(f"{name}/tokenizer.json", [spec])
@@ -326,7 +333,7 @@ def main():
         cases = [[x, ids, t.decode(ids, skip_special_tokens=False) if ids else ""] for x in COMPONENT_TEXTS for ids in [t.encode(x).ids]]
         rows.append(dict(name=name, tokenizer=spec, cases=cases))
     dump("components.jsonl", rows)
-    dump("words.jsonl", [dict(name=name, pre_tokenizer=spec, cases=[[x, words_of(spec, x)] for x in texts[8:130:2]])
+    dump("words.jsonl", [dict(name=name, pre_tokenizer=spec, cases=[[x, words_of(spec, x)] for x in texts[8:130:2] + LATER])
                          for name, spec in WORDS.items()])
 
 

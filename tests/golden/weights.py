@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from quantize import quantize
+
 
 def _norm(rng, n):
     return 1.0 + 0.2 * rng.standard_normal(n)
@@ -15,28 +17,32 @@ def _linear(rng, out, width, gain=1.0):
     return gain * rng.standard_normal((out, width)) / np.sqrt(width)
 
 
-def _mlp(rng, prefix, hidden, width, bias=False):
+def _mlp(rng, prefix, hidden, width, bias=False, names=("gate_proj", "up_proj", "down_proj")):
     tensors = {}
-    for name, rows, cols in (("gate", width, hidden), ("up", width, hidden),
-                             ("down", hidden, width)):
+    for name, rows, cols in zip(names, (width, width, hidden), (hidden, hidden, width)):
         # A SwiGLU of unit inputs has a small output: lift it, so that the layer matters.
-        tensors[f"{prefix}.{name}_proj.weight"] = _linear(rng, rows, cols, 1.5)
+        tensors[f"{prefix}.{name}.weight"] = _linear(rng, rows, cols, 1.5)
         if bias:
-            tensors[f"{prefix}.{name}_proj.bias"] = 0.3 * rng.standard_normal(rows)
+            tensors[f"{prefix}.{name}.bias"] = 0.3 * rng.standard_normal(rows)
     return tensors
 
 
 def _gqa(rng, p, c):
-    d, heads, kv = c["head_dim"], c["num_attention_heads"], c["num_key_value_heads"]
-    bias_on = {"llama": "qkvo", "glm4_moe": "qkv"}[c["model_type"]] if c["attention_bias"] else ""
+    family, heads, kv = c["model_type"], c["num_attention_heads"], c["num_key_value_heads"]
+    d = c.get("head_dim", c["hidden_size"] // heads)
+    bias_on = ""
+    if c.get("attention_bias", family in ("qwen2", "gpt_oss")):
+        bias_on = "qkv" if family in ("glm4_moe", "qwen2") else "qkvo"
     tensors = {}
     for n, rows, cols in (("q", heads * d, c["hidden_size"]), ("k", kv * d, c["hidden_size"]),
                           ("v", kv * d, c["hidden_size"]), ("o", c["hidden_size"], heads * d)):
         tensors[f"{p}.{n}_proj.weight"] = _linear(rng, rows, cols, 1.3)
         if n in bias_on:
             tensors[f"{p}.{n}_proj.bias"] = 0.5 * rng.standard_normal(rows)
-    if c.get("use_qk_norm"):
+    if c.get("use_qk_norm", family.startswith("qwen3")):
         tensors[f"{p}.q_norm.weight"], tensors[f"{p}.k_norm.weight"] = _norm(rng, d), _norm(rng, d)
+    if family == "gpt_oss":
+        tensors[f"{p}.sinks"] = 1.5 * rng.standard_normal(heads)
     return tensors
 
 
@@ -62,14 +68,40 @@ def _mla(rng, p, c):
 
 
 def _moe(rng, p, c):
-    h, width, experts = c["hidden_size"], c["moe_intermediate_size"], c["n_routed_experts"]
+    h, experts = c["hidden_size"], expert_count(c)
+    mixtral = c["model_type"] == "mixtral"
+    width = c["intermediate_size" if mixtral else "moe_intermediate_size"]
+    names = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
     tensors = {f"{p}.gate.weight": _linear(rng, experts, h, 1.2)}
-    if c["model_type"] != "deepseek_v2":
+    if c["model_type"] in ("deepseek_v3", "glm4_moe"):
         tensors[f"{p}.gate.e_score_correction_bias"] = 0.15 * rng.standard_normal(experts)
     for e in range(experts):
-        tensors.update(_mlp(rng, f"{p}.experts.{e}", h, width))
-    tensors.update(_mlp(rng, f"{p}.shared_experts", h, width * c["n_shared_experts"]))
+        tensors.update(_mlp(rng, f"{p}.experts.{e}", h, width, names=names))
+    if "n_shared_experts" in c:
+        tensors.update(_mlp(rng, f"{p}.shared_experts", h, width * c["n_shared_experts"]))
     return tensors
+
+
+def _stacked_moe(rng, p, c):
+    """gpt_oss: all experts in one tensor, [in, out], gate and up in turn. Wide enough to be clamped."""
+    h, width, experts = c["hidden_size"], c["intermediate_size"], expert_count(c)
+    return {f"{p}.router.weight": _linear(rng, experts, h, 1.2),
+            f"{p}.router.bias": 0.3 * rng.standard_normal(experts),
+            f"{p}.experts.gate_up_proj": 2.0 * rng.standard_normal((experts, h, 2 * width)) / np.sqrt(h),
+            f"{p}.experts.gate_up_proj_bias": 0.5 * rng.standard_normal((experts, 2 * width)),
+            f"{p}.experts.down_proj": 1.5 * rng.standard_normal((experts, width, h)) / np.sqrt(width),
+            f"{p}.experts.down_proj_bias": 0.3 * rng.standard_normal((experts, h))}
+
+
+def expert_count(c):
+    return next((c[k] for k in ("n_routed_experts", "num_experts", "num_local_experts") if k in c), 0)
+
+
+def is_moe(c, layer):
+    if c["model_type"] == "qwen3_moe":
+        return ((layer + 1) % c["decoder_sparse_step"] == 0
+                and layer not in c["mlp_only_layers"])
+    return expert_count(c) > 0 and layer >= c.get("first_k_dense_replace", 0)
 
 
 def _layer(rng, i, c):
@@ -77,8 +109,11 @@ def _layer(rng, i, c):
     tensors = {f"{p}.input_layernorm.weight": _norm(rng, c["hidden_size"])}
     tensors.update((_mla if "kv_lora_rank" in c else _gqa)(rng, f"{p}.self_attn", c))
     tensors[f"{p}.post_attention_layernorm.weight"] = _norm(rng, c["hidden_size"])
-    if i >= c.get("first_k_dense_replace", 1 << 30):
-        tensors.update(_moe(rng, f"{p}.mlp", c))
+    if c["model_type"] == "gpt_oss":
+        tensors.update(_stacked_moe(rng, f"{p}.mlp", c))
+    elif is_moe(c, i):
+        mixtral = c["model_type"] == "mixtral"
+        tensors.update(_moe(rng, f"{p}.block_sparse_moe" if mixtral else f"{p}.mlp", c))
     else:
         tensors.update(_mlp(rng, f"{p}.mlp", c["hidden_size"], c["intermediate_size"],
                             c.get("mlp_bias", False)))
@@ -108,9 +143,12 @@ def make_tensors(spec, row_gain):
         tensors[f"{p}.shared_head.head.weight"] = _linear(rng, vocab, h)
     dtype = getattr(torch, spec["dtype"])
     # The router's bias is float32 in published files even where the rest is bfloat16.
-    return {n: torch.from_numpy(np.ascontiguousarray(t)).to(
+    tensors = {n: torch.from_numpy(np.ascontiguousarray(t)).to(
         torch.float32 if n.endswith("e_score_correction_bias") else dtype)
         for n, t in tensors.items()}
+    if "quantization_config" not in c:
+        return tensors
+    return quantize(tensors, c, spec["seed"], getattr(torch, spec.get("scale_dtype", "float32")))
 
 
 def _save(tensors, path):
@@ -125,7 +163,7 @@ def write_checkpoint(spec, out, quiet):
     for token, factor in quiet.items():
         row_gain[token] = factor
     tensors = make_tensors(spec, row_gain)
-    config = {**spec["config"], "torch_dtype": spec["dtype"]}
+    config = {**spec["config"], spec.get("dtype_key", "torch_dtype"): spec["dtype"]}
     write_json(os.path.join(out, "config.json"), config)
     write_json(os.path.join(out, "generation_config.json"),
                {k: config[k] for k in ("bos_token_id", "eos_token_id")})

@@ -3,50 +3,66 @@
 #include <algorithm>
 #include <utility>
 
-#include "worker/model/files/json_file.h"
+#include "common/files/json_file.h"
+#include "common/files/read_file.h"
 #include "worker/model/weights/bind_weights.h"
 #include "worker/model/weights/numerics_id.h"
 
 namespace choir {
 namespace {
 
-int64_t BytesOf(const TensorView& t) { return t.empty() ? 0 : static_cast<int64_t>(t.num_bytes()); }
-int64_t BytesOf(const LinearWeights& w) { return BytesOf(w.w) + BytesOf(w.bias); }
-int64_t BytesOf(const FfnWeights& w) { return BytesOf(w.gate) + BytesOf(w.up) + BytesOf(w.down); }
+// What weights take and multiply.
+struct Size {
+  int64_t bytes = 0;
+  int64_t elements = 0;  // scales and biases apart
+};
+Size operator+(Size a, Size b) { return {a.bytes + b.bytes, a.elements + b.elements}; }
+Size operator*(int64_t n, Size a) { return {n * a.bytes, n * a.elements}; }
+
+Size SizeOfMatrix(const TensorView& w, const TensorView& scale = {}) {
+  if (w.empty()) return {};
+  const size_t scale_bytes = scale.empty() ? 0 : scale.num_bytes();
+  return {static_cast<int64_t>(w.num_bytes() + scale_bytes), w.num_elements()};
+}
+Size SizeOfVector(const TensorView& t) { return {SizeOfMatrix(t).bytes, 0}; }
+Size SizeOf(const LinearWeights& w) { return SizeOfMatrix(w.w, w.scale) + SizeOfVector(w.bias); }
+Size SizeOf(const FfnWeights& w) { return SizeOf(w.gate) + SizeOf(w.up) + SizeOf(w.down); }
+Size SizeOf(const ExpertWeights& w) {
+  return SizeOfMatrix(w.gate, w.gate_scale) + SizeOfMatrix(w.up, w.up_scale) +
+         SizeOfMatrix(w.down, w.down_scale) + SizeOfVector(w.gate_bias) + SizeOfVector(w.down_bias);
+}
 
 // Any expert will do: views of experts on other ranks may be empty.
-int64_t ExpertBytes(const MoeWeights& moe) {
+Size ExpertSize(const MoeWeights& moe) {
   for (const ExpertWeights& e : moe.experts) {
-    if (!e.gate.empty()) return BytesOf(e.gate) + BytesOf(e.up) + BytesOf(e.down);
+    if (!e.gate.empty()) return SizeOf(e);
   }
-  return 0;
+  return {};
 }
 
 int64_t ExpertBytesOfAllLayers(const ModelWeights& w) {
   int64_t bytes = 0;
-  for (const LayerWeights& l : w.layers) bytes += l.moe ? ExpertBytes(*l.moe) : 0;
+  for (const LayerWeights& l : w.layers) bytes += l.moe ? ExpertSize(*l.moe).bytes : 0;
   return bytes;
 }
 
-// What one token reads and multiplies in all layers, at batch 1; in bytes.
-int64_t ActiveLayerBytes(const ModelConfig& c, const ModelWeights& w) {
-  int64_t bytes = 0;
+// What one token reads and multiplies in all layers, at batch 1.
+Size ActiveLayers(const ModelConfig& c, const ModelWeights& w) {
+  Size size;
   for (const LayerWeights& l : w.layers) {
-    bytes += BytesOf(l.attention_norm) + BytesOf(l.ffn_norm);
+    size = size + SizeOfVector(l.attention_norm) + SizeOfVector(l.ffn_norm);
     if (l.gqa)
-      bytes += BytesOf(l.gqa->q) + BytesOf(l.gqa->k) + BytesOf(l.gqa->v) + BytesOf(l.gqa->o);
+      size = size + SizeOf(l.gqa->q) + SizeOf(l.gqa->k) + SizeOf(l.gqa->v) + SizeOf(l.gqa->o);
     if (l.mla) {
-      bytes += BytesOf(l.mla->q_a) + BytesOf(l.mla->q) + BytesOf(l.mla->kv_a) +
-               BytesOf(l.mla->kv_b) + BytesOf(l.mla->o);
+      size = size + SizeOf(l.mla->q_a) + SizeOf(l.mla->q) + SizeOf(l.mla->kv_a) +
+             SizeOfMatrix(l.mla->kv_b) + SizeOf(l.mla->o);
     }
-    if (l.dense) bytes += BytesOf(*l.dense);
-    if (l.moe) {
-      bytes += BytesOf(l.moe->router);
-      if (l.moe->shared) bytes += BytesOf(*l.moe->shared);
-      bytes += c.moe->top_k * ExpertBytes(*l.moe);
-    }
+    if (l.dense) size = size + SizeOf(*l.dense);
+    if (!l.moe) continue;
+    size = size + SizeOfMatrix(l.moe->router) + c.moe->top_k * ExpertSize(*l.moe);
+    if (l.moe->shared) size = size + SizeOf(*l.moe->shared);
   }
-  return bytes;
+  return size;
 }
 
 int64_t WidestColumns(const ModelConfig& c) {
@@ -72,8 +88,9 @@ ModelInfo InfoOf(const ModelConfig& c, const ModelWeights& w, int64_t kept_bytes
   info.columns_max = WidestColumns(c);
   info.heads_max = static_cast<int32_t>(c.gqa ? c.gqa->heads : c.mla->heads);
   info.weight_bytes = kept_bytes;
-  info.active_weight_bytes = ActiveLayerBytes(c, w) + BytesOf(w.head);
-  info.active_flops = 2 * (info.active_weight_bytes / static_cast<int64_t>(SizeOf(w.head.dtype())));
+  const Size active = ActiveLayers(c, w) + SizeOfMatrix(w.head);
+  info.active_weight_bytes = active.bytes;
+  info.active_flops = 2 * active.elements;
   info.expert_bytes = ExpertBytesOfAllLayers(w);
   info.eos_ids = c.eos_ids;
   return info;
@@ -122,7 +139,10 @@ KvLayout LoadedTransformer::kv_layout() const {
   }
   KvLayout layout;
   layout.dtype = compute_ == Compute::kBF16 ? DType::kBF16 : DType::kF32;
-  layout.layers.assign(static_cast<size_t>(config_.layers), layer);
+  for (int64_t l = 0; l < config_.layers; ++l) {
+    layer.window = config_.WindowOf(l);
+    layout.layers.push_back(layer);
+  }
   return layout;
 }
 
@@ -144,7 +164,7 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   NumericsParts parts;
   CHOIR_ASSIGN_OR_RETURN(parts.weights_digest, WeightsDigest(store->files(), options.cache_dir));
   CHOIR_ASSIGN_OR_RETURN(parts.config_text,
-                         ReadTextFile(options.model_dir + "/config.json", kJsonFileMaxBytes));
+                         ReadTextFile(options.model_dir + "/config.json", JsonLimits().bytes_max));
   parts.dtype = precision.compute == Compute::kBF16 ? "bf16" : "f32";
   parts.kernel_set = kernels.Name();
   return std::make_shared<const LoadedTransformer>(std::move(config), std::move(weights),

@@ -29,6 +29,9 @@ struct LayerKv {
 struct KvLayout {
   DType dtype = DType::kF32;
   std::vector<LayerKv> layers;
+  // A token's state has other bits when it was generated than when it was part of the prompt. False
+  // where one form serves both, as in all families here (docs/decisions/0007).
+  bool by_role = false;
   int64_t BytesPerToken() const {
     int64_t n = 0;
     for (const LayerKv& l : layers) n += l.k_width + l.v_width;
@@ -104,6 +107,14 @@ struct LoadOptions {
 StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
                                                        const KernelSet& kernels);
 
+// Rows that the experts of this rank computed since the model was made.
+struct ExpertCounts {
+  std::vector<int32_t> layers;  // with experts, by their index in the model
+  int32_t num_experts = 0;
+  int32_t first_here = 0, num_here = 0;  // this rank's; known from the first step on
+  std::vector<uint64_t> rows;            // [layers, num_experts]
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -111,8 +122,7 @@ class Model {
   // REQUIRES: batch within the limits. An error comes from the exchange only: the epoch is lost.
   virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange,
                          const Stream& stream) = 0;
-  // Tokens routed to each expert (all layers summed by expert id) since the last call; for metrics.
-  virtual std::vector<uint64_t> TakeExpertCounts() = 0;
+  virtual const ExpertCounts& expert_counts() const = 0;  // for metrics
 };
 
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,

@@ -92,12 +92,15 @@ void Transformer::CheckBatch(const ModelBatch& b) const {
   CHOIR_CHECK(b.tokens.empty() || b.kv.size() == static_cast<size_t>(loaded_->config().layers));
 }
 
-void Transformer::Attention(const LayerWeights& w, const LayerKvView& kv, const StepContext& step) {
+void Transformer::Attention(size_t layer, const StepContext& step) {
+  const ModelConfig& c = loaded_->config();
+  const LayerWeights& w = loaded_->weights().layers[layer];
+  const LayerKvView& kv = step.batch.kv[layer];
   const TensorView x = residual_.View(step.rows), h = normed_.View(step.rows);
-  kernels_.RmsNorm({.x = x, .w = w.attention_norm, .y = h, .eps = loaded_->config().norm_eps},
-                   step.stream);
+  kernels_.RmsNorm({.x = x, .w = w.attention_norm, .y = h, .eps = c.norm_eps}, step.stream);
   if (gqa_) {
-    gqa_->Forward(*w.gqa, kv, kernels_, step, h, x);
+    const GqaLayer own{*w.gqa, kv, c.WindowOf(static_cast<int64_t>(layer))};
+    gqa_->Forward(own, kernels_, step, h, x);
   } else {
     mla_->Forward(*w.mla, kv, kernels_, step, h, x);
   }
@@ -118,7 +121,7 @@ Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
                             const Stream& stream) {
   CheckBatch(batch);
   const auto rows = static_cast<int64_t>(batch.tokens.size());
-  const StepContext step{
+  StepContext step{
       batch, stream, exchange, rows,
       TensorView(static_cast<const void*>(batch.positions.data()), DType::kI32, {rows})};
   const ModelWeights& w = loaded_->weights();
@@ -128,8 +131,9 @@ Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
     kernels_.Embedding({.ids = ids, .table = w.embedding, .y = residual_.View(rows)}, stream);
   }
   for (size_t l = 0; l < w.layers.size(); ++l) {
-    if (rows > 0) Attention(w.layers[l], batch.kv[l], step);
+    if (rows > 0) Attention(l, step);
     CHOIR_RETURN_IF_ERROR(FeedForward(w.layers[l], step));
+    if (w.layers[l].moe) ++step.moe_layer;
   }
   if (!batch.logit_rows.empty()) Logits(batch, stream);
   return {};
@@ -155,8 +159,9 @@ void Transformer::Logits(const ModelBatch& batch, const Stream& stream) const {
   kernels_.Linear({.x = h, .w = w.head, .y = batch.logits, .compute = loaded_->compute()}, stream);
 }
 
-std::vector<uint64_t> Transformer::TakeExpertCounts() {
-  return moe_ ? moe_->TakeCounts() : std::vector<uint64_t>();
+const ExpertCounts& Transformer::expert_counts() const {
+  static const ExpertCounts none;
+  return moe_ ? moe_->counts() : none;
 }
 
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,

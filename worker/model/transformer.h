@@ -22,7 +22,7 @@ class Transformer final : public Model {
 
   const LoadedModel& loaded() const override { return *loaded_; }
   Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) override;
-  std::vector<uint64_t> TakeExpertCounts() override;
+  const ExpertCounts& expert_counts() const override;
 
  private:
   Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
@@ -31,7 +31,7 @@ class Transformer final : public Model {
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;
-  void Attention(const LayerWeights& w, const LayerKvView& kv, const StepContext& step);
+  void Attention(size_t layer, const StepContext& step);
   Status FeedForward(const LayerWeights& w, const StepContext& step);
   void Logits(const ModelBatch& batch, const Stream& stream) const;
 

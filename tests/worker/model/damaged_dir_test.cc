@@ -54,6 +54,13 @@ TEST(DamagedDir, MissingFilesAreNamed) {
   ExpectRefused(no_shard, "model-00002-of-00003.safetensors", "missing");
 }
 
+TEST(DamagedDir, ALayerThatTheConfigDoesNotKnowIsNoMtpLayer) {
+  const ModelDir dir("deepseek_v3_yarn");  // has one MTP layer, and says so
+  dir.SetConfig("num_nextn_predict_layers", 0);
+  const Status status = Load(dir);
+  EXPECT_THAT(MessageOf(status), HasSubstr("layers.3."));
+}
+
 TEST(DamagedDir, PickleIsRefusedByName) {
   const ModelDir dir("tiny_llama");
   dir.Remove(kWeights);
@@ -197,6 +204,17 @@ TEST(DamagedDir, AConfigThatLeavesTensorsOutIsRefused) {
   refuse("llama_biased", "mlp_bias", false, "gate_proj.bias");
   refuse("tiny_glm4_moe", "use_qk_norm", false, "q_norm.weight");
   refuse("tiny_glm4_moe", "n_shared_experts", 0, "shared_experts.gate_proj.weight");
+  refuse("qwen3_yarn", "attention_bias", false, "q_proj.bias");
+  refuse("qwen3_moe_sparse", "mlp_only_layers", {1}, "layers.1.mlp.gate_proj.weight");
+  refuse("qwen3_moe_sparse", "decoder_sparse_step", 1, "layers.0.mlp.gate.weight");
+}
+
+TEST(DamagedDir, WeightsOfAnotherFamilyAreRefused) {
+  const ModelDir dir("qwen3_yarn");
+  dir.SetConfig("model_type", "llama");
+  dir.SetConfig("architectures", {"LlamaForCausalLM"});
+  dir.SetConfig("sliding_window", nullptr);
+  EXPECT_THAT(MessageOf(Load(dir)), HasSubstr("q_norm.weight: is there, but"));
 }
 
 TEST(DamagedDir, UnsupportedDTypesAreNamed) {
@@ -205,11 +223,11 @@ TEST(DamagedDir, UnsupportedDTypesAreNamed) {
                             "model-00003-of-00003.safetensors"}) {
     dir.EditHeader(shard, [&](json& header) {
       for (auto& [name, entry] : header.items()) {
-        if (name != "__metadata__") entry["dtype"] = "F16";
+        if (name != "__metadata__") entry["dtype"] = "I16";
       }
     });
   }
-  EXPECT_THAT(MessageOf(Load(dir)), HasSubstr("F16"));
+  EXPECT_THAT(MessageOf(Load(dir)), HasSubstr("I16"));
 }
 
 TEST(DamagedDir, IndexesAreChecked) {

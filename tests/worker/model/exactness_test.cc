@@ -121,15 +121,19 @@ TEST_P(Exactness, EveryExpertRowIsCountedOnce) {
   RunGroup(loaded_, *kernels_, 3, options_, [&](int rank, ModelRunner& runner) {
     StepOrFail(runner, rank == 0 ? std::vector<ModelRunner::Rows>{{.tokens = first_}}
                                  : std::vector<ModelRunner::Rows>());
-    const std::vector<uint64_t> counts = runner.model().TakeExpertCounts();
+    const ExpertCounts& counts = runner.model().expert_counts();
     const std::lock_guard lock(mutex);
-    total.resize(counts.size());
-    for (size_t e = 0; e < counts.size(); ++e) total[e] += counts[e];
+    total.resize(counts.rows.size());
+    for (size_t i = 0; i < total.size(); ++i) total[i] += counts.rows[i];
+    EXPECT_EQ(counts.layers.size(), checkpoint_.prompts[0].experts.size());
   });
-  std::vector<uint64_t> want(total.size(), 0);
-  for (const golden::LayerRoutes& layer : checkpoint_.prompts[0].experts) {
-    for (const std::vector<int32_t>& ids : layer.ids) {
-      for (const int32_t id : ids) ++want[static_cast<size_t>(id)];
+  std::vector<uint64_t> want(total.size(), 0);  // by layer and expert
+  const std::vector<golden::LayerRoutes>& routes = checkpoint_.prompts[0].experts;
+  for (size_t l = 0; l < routes.size(); ++l) {
+    for (const std::vector<int32_t>& ids : routes[l].ids) {
+      for (const int32_t id : ids) {
+        ++want[l * (want.size() / routes.size()) + static_cast<size_t>(id)];
+      }
     }
   }
   if (GetParam().dtype == "f32") {

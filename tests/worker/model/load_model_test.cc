@@ -38,6 +38,15 @@ TEST(LoadModel, DescribesTheModel) {
   EXPECT_EQ(kv.layers[0].v_width, 0);
 }
 
+TEST(LoadModel, TheKvLayoutTellsEachLayersWindow) {
+  std::vector<int64_t> windows;
+  for (const LayerKv& layer : Load(golden::Dir("qwen2_sliding"))->kv_layout().layers) {
+    EXPECT_EQ(layer.k_width, 10);
+    windows.push_back(layer.window);
+  }
+  EXPECT_EQ(windows, (std::vector<int64_t>{0, 0, 9, 9}));
+}
+
 TEST(LoadModel, AutoFollowsTheFilesDType) {
   EXPECT_EQ(Load(golden::Dir("tiny_llama"))->compute(), Compute::kF32);
   EXPECT_EQ(Load(golden::Dir("llama_biased"))->compute(), Compute::kBF16);

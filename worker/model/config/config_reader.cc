@@ -8,6 +8,7 @@ namespace choir {
 namespace {
 
 constexpr size_t kShownMax = 80;  // characters of a bad value in a message
+constexpr size_t kListMax = 4096;
 
 std::string Shown(const nlohmann::json& value) {
   std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
@@ -135,6 +136,41 @@ std::vector<int32_t> ConfigReader::IntOrList(const char* key) {
     Fail(key, "lists more than 256 ids");
   } else {
     for (const nlohmann::json& one : *value) take(one);
+  }
+  return out;
+}
+
+const nlohmann::json& ConfigReader::List(const char* key) {
+  static const nlohmann::json empty = nlohmann::json::array();
+  const char* unused = nullptr;
+  const nlohmann::json* value = Find({key}, &unused);
+  if (value == nullptr) return empty;
+  if (value->is_array() && value->size() <= kListMax) return *value;
+  Fail(key, fmt::format("{} is not a list of at most {} entries", Shown(*value), kListMax));
+  return empty;
+}
+
+std::vector<int64_t> ConfigReader::Ints(const char* key, int64_t min, int64_t max) {
+  std::vector<int64_t> out;
+  for (const nlohmann::json& one : List(key)) {
+    const std::optional<int64_t> n = WholeNumber(one);
+    if (n && *n >= min && *n <= max) {
+      out.push_back(*n);
+    } else {
+      Fail(key, fmt::format("{} is not a whole number from {} to {}", Shown(one), min, max));
+    }
+  }
+  return out;
+}
+
+std::vector<std::string> ConfigReader::Texts(const char* key) {
+  std::vector<std::string> out;
+  for (const nlohmann::json& one : List(key)) {
+    if (one.is_string()) {
+      out.push_back(one.get<std::string>());
+    } else {
+      Fail(key, Shown(one) + " is not a string");
+    }
   }
   return out;
 }

@@ -37,7 +37,10 @@ class ConfigReader {
   bool Bool(Keys keys, bool fallback);
   std::string Text(Keys keys, const std::string& fallback);
   std::vector<int32_t> IntOrList(const char* key);  // absent: empty
-  const nlohmann::json* Object(Keys keys);          // absent or null: nullptr
+  // Lists of at most 4096; absent: empty.
+  std::vector<int64_t> Ints(const char* key, int64_t min, int64_t max);
+  std::vector<std::string> Texts(const char* key);
+  const nlohmann::json* Object(Keys keys);  // absent or null: nullptr
 
   // A switch of which only some values are implemented; absent: fine.
   void OneOf(const char* key, std::initializer_list<const char*> values, const char* remedy);
@@ -46,6 +49,7 @@ class ConfigReader {
 
  private:
   const nlohmann::json* Find(Keys keys, const char** key) const;
+  const nlohmann::json& List(const char* key);  // empty when absent or not a list
 
   const nlohmann::json& object_;
   std::string where_;

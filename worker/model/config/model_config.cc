@@ -3,17 +3,24 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "common/files/json_file.h"
 #include "worker/model/families/family.h"
-#include "worker/model/files/json_file.h"
 
 namespace choir {
 namespace {
 
 constexpr size_t kConfigMaxBytes = size_t{8} << 20;
 
+// Values and ranges speak for themselves, but for what to do about them.
+Status WithRemedy(const Status& status) {
+  const std::string message = MessageOf(status);
+  if (status.ok() || message.find("; ") != std::string::npos) return status;
+  return Status(status.code(), message + "; take the file as the model's publisher has it");
+}
+
 StatusOr<const Family*> FamilyOf(const nlohmann::json& config, ConfigReader* reader) {
   const std::string type = reader->Text({"model_type"}, "");
-  CHOIR_RETURN_IF_ERROR(reader->status());
+  CHOIR_RETURN_IF_ERROR(WithRemedy(reader->status()));
   const Family* family = FindFamily(type);
   if (family == nullptr) {
     std::string known;
@@ -38,17 +45,16 @@ StatusOr<const Family*> FamilyOf(const nlohmann::json& config, ConfigReader* rea
 // generation_config.json wins over config.json.
 StatusOr<std::vector<int32_t>> ReadEos(const std::string& model_dir, ConfigReader* config) {
   const std::string path = model_dir + "/generation_config.json";
-  StatusOr<nlohmann::json> generation = ReadJsonObject(path, kConfigMaxBytes);
-  if (generation.ok()) {
-    ConfigReader reader(*generation, path);
+  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json generation,
+                         ReadJsonObjectIfThere(path, {.bytes_max = kConfigMaxBytes}));
+  if (!generation.is_null()) {
+    ConfigReader reader(generation, path);
     std::vector<int32_t> ids = reader.IntOrList("eos_token_id");
-    CHOIR_RETURN_IF_ERROR(reader.status());
+    CHOIR_RETURN_IF_ERROR(WithRemedy(reader.status()));
     if (!ids.empty()) return ids;
-  } else if (!absl::IsNotFound(generation.status())) {
-    return generation.status();
   }
   std::vector<int32_t> ids = config->IntOrList("eos_token_id");
-  CHOIR_RETURN_IF_ERROR(config->status());
+  CHOIR_RETURN_IF_ERROR(WithRemedy(config->status()));
   return ids;
 }
 
@@ -62,13 +68,17 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
         model_dir);
   }
   const std::string path = model_dir + "/config.json";
-  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonObject(path, kConfigMaxBytes));
+  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json json,
+                         ReadJsonObject(path, {.bytes_max = kConfigMaxBytes}));
   ConfigReader reader(json, path);
   CHOIR_ASSIGN_OR_RETURN(const Family* family, FamilyOf(json, &reader));
   ModelConfig config;
   config.family = std::string(family->model_type);
   family->read(&reader, &config);
-  CHOIR_RETURN_IF_ERROR(reader.status());
+  reader.Check(
+      config.quant.kind != QuantConfig::Kind::kMxfp4 || !family->names->stacked_gate_up.empty(),
+      "quantization_config", "quant_method mxfp4 is known for gpt_oss only");
+  CHOIR_RETURN_IF_ERROR(WithRemedy(reader.status()));
   CHOIR_ASSIGN_OR_RETURN(config.eos_ids, ReadEos(model_dir, &reader));
   // Ids beyond the vocabulary can never be generated.
   std::erase_if(config.eos_ids, [&](int32_t id) { return id >= config.vocab; });

@@ -1,6 +1,7 @@
 // What a family's config.json says, validated: plain values that the layers are wired from.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "common/base/status.h"
 #include "kernels/ops/moe.h"
+#include "worker/model/config/quant_config.h"
 #include "worker/model/config/rope.h"
 
 namespace choir {
@@ -16,6 +18,7 @@ struct GqaConfig {
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   bool qkv_bias = false, o_bias = false;
   bool qk_norm = false;  // RMS norm over each head's q and k before rope
+  bool sinks = false;    // PagedAttentionArgs::sinks
 };
 
 struct MlaConfig {
@@ -29,7 +32,7 @@ struct MoeConfig {
   int64_t experts = 0, top_k = 0;
   int64_t width = 0;         // of one expert
   int64_t shared_width = 0;  // of all shared experts together; 0: none
-  int64_t first_layer = 0;   // layers before it are dense
+  std::vector<bool> layers;  // by layer: true where experts are, false where a dense FFN is
   bool correction_bias = false;
   GateScore score = GateScore::kSoftmax;
   GroupScore group_score = GroupScore::kBest;
@@ -37,6 +40,7 @@ struct MoeConfig {
   bool masked_score_is_zero = false;
   bool normalize = false;
   float scaling = 1.0f;
+  Glu glu;
 };
 
 struct ModelConfig {
@@ -50,13 +54,20 @@ struct ModelConfig {
   bool tied_head = false;
   RopeConfig rope;
   float softmax_scale = 1.0f;
+  std::vector<int64_t> windows;  // by layer: PagedAttentionArgs::window; empty: no layer slides
   std::optional<GqaConfig> gqa;  // exactly one of gqa and mla
   std::optional<MlaConfig> mla;
   std::optional<MoeConfig> moe;
+  QuantConfig quant;
   std::vector<int32_t> eos_ids;
 
-  bool IsMoe(int64_t layer) const { return moe && layer >= moe->first_layer; }
-  int64_t NumMoeLayers() const { return moe ? layers - moe->first_layer : 0; }
+  bool IsMoe(int64_t layer) const { return moe && moe->layers[static_cast<size_t>(layer)]; }
+  int64_t NumMoeLayers() const {
+    return moe ? std::count(moe->layers.begin(), moe->layers.end(), true) : 0;
+  }
+  int64_t WindowOf(int64_t layer) const {
+    return windows.empty() ? 0 : windows[static_cast<size_t>(layer)];
+  }
 };
 
 // Reads DIR/config.json and DIR/generation_config.json. InvalidArgument names file, key and value

@@ -45,10 +45,12 @@ void ReadYarn(ConfigReader* scaling, double positions_max, RopeConfig* rope) {
 void ReadType(ConfigReader* reader, ConfigReader* scaling, double positions_max, RopeConfig* rope) {
   const std::string type = scaling->Text({"rope_type", "type"}, "default");
   rope->mscale_all_dim = type == "default" ? 0 : scaling->Real({"mscale_all_dim"}, 0, 1e3, 0);
-  // dynamic stretches frequencies beyond the context length only, and no sequence is longer than
-  // that.
-  if (type == "default" || type == "dynamic") return;
-  if (type == "linear") {
+  if (type == "default") return;
+  if (type == "dynamic") {
+    // Stretches frequencies of sequences beyond max_position_embeddings only, which are not served:
+    // docs/decisions/0007-dynamic-rope.md.
+    rope->factor = scaling->Real({"factor"}, 1e-3, 1e6);
+  } else if (type == "linear") {
     rope->type = RopeConfig::Type::kLinear;
     rope->factor = scaling->Real({"factor"}, 1e-3, 1e6);
   } else if (type == "llama3") {
@@ -110,25 +112,25 @@ double RopeConfig::SoftmaxFactor() const {
   return m * m;
 }
 
-RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, double default_partial) {
+RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, int64_t positions_max,
+                    const RopeDefaults& defaults) {
   RopeConfig rope;
   // Two dialects: rope_theta beside rope_scaling, or everything inside rope_parameters. Where both
   // are there the older wins, as in transformers.
   const nlohmann::json* object = reader->Object({"rope_scaling", "rope_parameters"});
   if (object != nullptr && object->empty()) object = reader->Object({"rope_parameters"});
-  const nlohmann::json none = nlohmann::json::object();
+  const nlohmann::json none = nlohmann::json::parse(defaults.scaling);
   const nlohmann::json& scaling_object = object == nullptr ? none : *object;
   ConfigReader scaling(scaling_object, reader->where() + ": rope parameters");
   for (const auto& [key, value] : scaling_object.items()) {
     if (value.is_object()) scaling.Fail(key, "rope by layer type is not supported for this family");
   }
-  const double outer_theta = reader->Real({"rope_theta"}, 1e-3, 1e15, 10000.0);
+  const double outer_theta = reader->Real({"rope_theta"}, 1e-3, 1e15, defaults.theta);
   rope.theta = scaling.Real({"rope_theta"}, 1e-3, 1e15, outer_theta);
-  const double outer_partial = reader->Real({"partial_rotary_factor"}, 1e-6, 1, default_partial);
+  const double outer_partial = reader->Real({"partial_rotary_factor"}, 1e-6, 1, defaults.partial);
   const double partial = scaling.Real({"partial_rotary_factor"}, 1e-6, 1, outer_partial);
   rope.rotary_dim = static_cast<int64_t>(static_cast<double>(head_columns) * partial);
-  const double positions_max = reader->Real({"max_position_embeddings"}, 1, kPositionsLimit, 2048);
-  ReadType(reader, &scaling, positions_max, &rope);
+  ReadType(reader, &scaling, static_cast<double>(positions_max), &rope);
   reader->Adopt(scaling);
   reader->Check(rope.rotary_dim > 0 && rope.rotary_dim % 2 == 0, "partial_rotary_factor",
                 fmt::format("{} rotary columns of a head of {}: must be even and more than 0",

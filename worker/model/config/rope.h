@@ -28,9 +28,17 @@ struct RopeConfig {
   double SoftmaxFactor() const;
 };
 
-// `head_columns`: columns of a head that could rotate. `default_partial`: the family's
-// partial_rotary_factor when the config has none.
-RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, double default_partial);
+// What a family has where its config says nothing.
+struct RopeDefaults {
+  double partial = 1.0;  // partial_rotary_factor
+  double theta = 10000;
+  const char* scaling = "{}";  // JSON: rope_scaling
+};
+
+// `head_columns`: columns of a head that could rotate. `positions_max`: the model's
+// max_position_embeddings, which stands for absent original lengths.
+RopeConfig ReadRope(ConfigReader* reader, int64_t head_columns, int64_t positions_max,
+                    const RopeDefaults& defaults);
 
 // rotary_dim / 2 frequencies in FP32, as they are multiplied with positions.
 std::vector<float> RopeFrequencies(const RopeConfig& rope);

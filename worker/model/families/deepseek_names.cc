@@ -3,13 +3,6 @@
 namespace choir {
 
 const WeightNames kDeepseekNames = {
-    .embedding = "model.embed_tokens.weight",
-    .final_norm = "model.norm.weight",
-    .head = "lm_head.weight",
-    .attention_norm = "model.layers.{layer}.input_layernorm",
-    .ffn_norm = "model.layers.{layer}.post_attention_layernorm",
-    .q = "model.layers.{layer}.self_attn.q_proj",
-    .o = "model.layers.{layer}.self_attn.o_proj",
     .q_a = "model.layers.{layer}.self_attn.q_a_proj",
     .q_a_norm = "model.layers.{layer}.self_attn.q_a_layernorm",
     .q_b = "model.layers.{layer}.self_attn.q_b_proj",

@@ -8,13 +8,13 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/files/read_file.h"
 
 namespace choir {
 
 class MappedFile {
  public:
-  // NotFound when it is missing; InvalidArgument for what is not a regular file (a directory, pipe,
-  // device, circular link); links to regular files are followed, as model caches use them.
+  // Errors as RegularFile's.
   static StatusOr<std::shared_ptr<const MappedFile>> Open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -33,10 +33,10 @@ class MappedFile {
   void Forget(uint64_t offset, uint64_t bytes) const;
 
  private:
-  MappedFile() = default;
+  MappedFile(std::string path, RegularFile file);
 
   std::string path_;
-  int fd_ = -1;
+  RegularFile file_;
   std::byte* data_ = nullptr;
   size_t size_ = 0;
   int64_t mtime_ns_ = 0;

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <tuple>
 
-#include "worker/model/files/json_file.h"
+#include "common/files/json_file.h"
 
 namespace choir {
 namespace {
@@ -137,13 +137,19 @@ StatusOr<std::vector<TensorInfo>> ParseSafetensors(std::span<const std::byte> fi
   }
   const std::string_view text(reinterpret_cast<const char*>(file.data()) + 8, header_bytes);
   CHOIR_ASSIGN_OR_RETURN(const nlohmann::json header, ParseJson(text, path + ": header"));
-  if (!header.is_object()) return InvalidArgument("{}: header: must be a JSON object", path);
+  if (!header.is_object()) {
+    return InvalidArgument("{}: header: must be a JSON object; the file is damaged, fetch it again",
+                           path);
+  }
   const uint64_t data_begin = 8 + header_bytes;
   std::vector<TensorInfo> tensors;
   tensors.reserve(header.size());
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
-    if (name.size() > 1024) return InvalidArgument("{}: tensor name: longer than 1024", path);
+    if (name.size() > 1024) {
+      return InvalidArgument(
+          "{}: tensor name: longer than 1024; the file is damaged, fetch it again", path);
+    }
     CHOIR_ASSIGN_OR_RETURN(TensorInfo info, ReadEntry(path, name, entry, data_begin, file.size()));
     tensors.push_back(std::move(info));
   }

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "worker/model/files/json_file.h"
+#include "common/files/json_file.h"
 
 namespace choir {
 namespace {
@@ -62,15 +62,18 @@ StatusOr<std::unique_ptr<const WeightFiles>> WeightFiles::Open(const std::string
 }
 
 Status WeightFiles::OpenIndex(const std::string& index_path) {
-  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonObject(index_path, kJsonFileMaxBytes));
+  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json index, ReadJsonObject(index_path));
   const auto map = index.find("weight_map");
   if (map == index.end() || !map->is_object()) {
-    return InvalidArgument("{}: weight_map: must be an object of tensor to file name", index_path);
+    return InvalidArgument(
+        "{}: weight_map: must be an object of tensor to file name; fetch the index again",
+        index_path);
   }
   std::map<std::string, std::vector<std::string>> shards;
   for (const auto& [tensor, shard] : map->items()) {
     if (!shard.is_string()) {
-      return InvalidArgument("{}: weight_map.{}: must be a file name", index_path, tensor);
+      return InvalidArgument("{}: weight_map.{}: must be a file name; fetch the index again",
+                             index_path, tensor);
     }
     const auto& name = shard.get_ref<const std::string&>();
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
@@ -78,15 +81,17 @@ Status WeightFiles::OpenIndex(const std::string& index_path) {
         !EndsWith(name, ".safetensors")) {
       return InvalidArgument(
           "{}: weight_map.{}: '{}' is not the plain name of a .safetensors file in "
-          "this directory",
+          "this directory; fetch the index again",
           index_path, tensor, name.substr(0, 128));
     }
     shards[name].push_back(tensor);
     if (shards.size() > kShardsMax) {
-      return InvalidArgument("{}: weight_map: names more than {} files", index_path, kShardsMax);
+      return InvalidArgument("{}: weight_map: names more than {} files; fetch the index again",
+                             index_path, kShardsMax);
     }
   }
-  if (shards.empty()) return InvalidArgument("{}: weight_map: is empty", index_path);
+  if (shards.empty())
+    return InvalidArgument("{}: weight_map: is empty; fetch the index again", index_path);
   for (const auto& [shard, names] : shards) {
     CHOIR_RETURN_IF_ERROR(AddFile(dir_ + "/" + shard, &names));
   }

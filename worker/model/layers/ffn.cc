@@ -39,7 +39,11 @@ StatusOr<MoeFfn> MoeFfn::Make(const ModelConfig& config, Compute compute, int64_
   CHOIR_ASSIGN_OR_RETURN(f.returned_, ScratchRows::Make(rows_max * top_k, config.hidden));
   CHOIR_ASSIGN_OR_RETURN(f.expert_ids_,
                          HostBuffer::Make(static_cast<size_t>(rows_max * top_k) * sizeof(int32_t)));
-  f.counts_.assign(static_cast<size_t>(f.config_.experts), 0);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    if (config.IsMoe(layer)) f.counts_.layers.push_back(static_cast<int32_t>(layer));
+  }
+  f.counts_.num_experts = static_cast<int32_t>(f.config_.experts);
+  f.counts_.rows.assign(f.counts_.layers.size() * static_cast<size_t>(f.config_.experts), 0);
   return f;
 }
 
@@ -51,7 +55,13 @@ void MoeFfn::Gate(const MoeWeights& w, const KernelSet& kernels, const StepConte
                   TensorView normed) const {
   const TensorView logits = logits_.View(step.rows);
   // FP32 whatever the model's dtype, as the families were trained.
-  kernels.Linear({.x = normed, .w = w.router, .y = logits, .compute = Compute::kF32}, step.stream);
+  kernels.Linear({.x = normed,
+                  .w = w.router,
+                  .w_scale = {},
+                  .bias = w.router_bias,
+                  .y = logits,
+                  .compute = Compute::kF32},
+                 step.stream);
   kernels.GateTopK({.logits = logits,
                     .bias = w.correction_bias,
                     .score = config_.score,
@@ -71,9 +81,8 @@ Status MoeFfn::RunExperts(const MoeWeights& w, const KernelSet& kernels, const S
   const size_t local = rows.offsets.size() - 1;
   const auto first = static_cast<size_t>(rows.first_expert);
   CHOIR_CHECK(first + local <= w.experts.size());
+  Count(step.moe_layer, rows);
   for (size_t e = 0; e < local; ++e) {
-    const int32_t count = rows.offsets[e + 1] - rows.offsets[e];
-    counts_[first + e] += static_cast<uint64_t>(count);
     if (w.experts[first + e].gate.empty()) {
       return FailedPrecondition(
           "expert {}: its weights were not converted for this rank; reload the "
@@ -88,7 +97,9 @@ Status MoeFfn::RunExperts(const MoeWeights& w, const KernelSet& kernels, const S
                      .experts = std::span(w.experts).subspan(first, local),
                      .y = expert_out_.View(received),
                      .scratch = expert_scratch_.View(received),
-                     .compute = compute_},
+                     .compute = compute_,
+                     .glu = config_.glu,
+                     .input_major = w.input_major},
                     step.stream);
   return {};
 }
@@ -110,10 +121,14 @@ Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const Kernel
   return {};
 }
 
-std::vector<uint64_t> MoeFfn::TakeCounts() {
-  std::vector<uint64_t> out(counts_.size(), 0);
-  counts_.swap(out);
-  return out;
+void MoeFfn::Count(size_t moe_layer, const DispatchedRows& rows) {
+  counts_.first_here = rows.first_expert;
+  counts_.num_here = static_cast<int32_t>(rows.offsets.size()) - 1;
+  uint64_t* here = counts_.rows.data() + moe_layer * static_cast<size_t>(counts_.num_experts) +
+                   static_cast<size_t>(rows.first_expert);
+  for (size_t e = 0; e + 1 < rows.offsets.size(); ++e) {
+    here[e] += static_cast<uint64_t>(rows.offsets[e + 1] - rows.offsets[e]);
+  }
 }
 
 }  // namespace choir

@@ -34,7 +34,7 @@ class MoeFfn {
   Status Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
                  const StepContext& step, TensorView normed, TensorView residual);
 
-  std::vector<uint64_t> TakeCounts();  // rows computed here, by expert
+  const ExpertCounts& counts() const { return counts_; }
 
  private:
   MoeFfn() = default;
@@ -42,6 +42,7 @@ class MoeFfn {
             TensorView normed) const;
   Status RunExperts(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                     const DispatchedRows& rows);
+  void Count(size_t moe_layer, const DispatchedRows& rows);
   TensorView ExpertIds(int64_t rows) const;
 
   MoeConfig config_;
@@ -49,7 +50,7 @@ class MoeFfn {
   Compute compute_ = Compute::kF32;
   ScratchRows logits_, weights_, expert_out_, expert_scratch_, returned_;
   HostBuffer expert_ids_;
-  std::vector<uint64_t> counts_;
+  ExpertCounts counts_;
 };
 
 }  // namespace choir

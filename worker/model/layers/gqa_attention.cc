@@ -42,8 +42,9 @@ void GqaAttention::RotateHeads(const KernelSet& kernels, const StepContext& step
                step.stream);
 }
 
-void GqaAttention::Forward(const GqaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-                           const StepContext& step, TensorView normed, TensorView residual) const {
+void GqaAttention::Forward(const GqaLayer& layer, const KernelSet& kernels, const StepContext& step,
+                           TensorView normed, TensorView residual) const {
+  const GqaWeights& w = layer.weights;
   const TensorView q = q_.View(step.rows), k = k_.View(step.rows), v = v_.View(step.rows);
   RunLinear(kernels, step.stream, compute_, w.q, normed, q);
   RunLinear(kernels, step.stream, compute_, w.k, normed, k);
@@ -52,15 +53,17 @@ void GqaAttention::Forward(const GqaWeights& w, const LayerKvView& kv, const Ker
   NormHeads(kernels, step, w.k_norm, k, config_.kv_heads);
   RotateHeads(kernels, step, q, config_.heads);
   RotateHeads(kernels, step, k, config_.kv_heads);
-  kernels.StoreKv({.x = k, .kv = kv.k, .slots = step.batch.slots}, step.stream);
-  kernels.StoreKv({.x = v, .kv = kv.v, .slots = step.batch.slots}, step.stream);
+  kernels.StoreKv({.x = k, .kv = layer.kv.k, .slots = step.batch.slots}, step.stream);
+  kernels.StoreKv({.x = v, .kv = layer.kv.v, .slots = step.batch.slots}, step.stream);
   kernels.PagedAttention({.q = q_.Heads(step.rows, config_.heads),
-                          .k = kv.k,
-                          .v = kv.v,
+                          .k = layer.kv.k,
+                          .v = layer.kv.v,
                           .out = out_.Heads(step.rows, config_.heads),
                           .sequences = step.batch.sequences,
                           .kv_heads = config_.kv_heads,
-                          .scale = scale_},
+                          .scale = scale_,
+                          .window = layer.window,
+                          .sinks = w.sinks},
                          step.stream);
   RunLinear(kernels, step.stream, compute_, w.o, out_.View(step.rows), residual, true);
 }

@@ -7,14 +7,21 @@
 
 namespace choir {
 
+// What is one layer's own.
+struct GqaLayer {
+  const GqaWeights& weights;
+  const LayerKvView& kv;
+  int64_t window = 0;  // as in PagedAttentionArgs
+};
+
 class GqaAttention {
  public:
   static StatusOr<GqaAttention> Make(const ModelConfig& config, Compute compute, RopeTables tables,
                                      int64_t rows_max);
 
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
-  void Forward(const GqaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-               const StepContext& step, TensorView normed, TensorView residual) const;
+  void Forward(const GqaLayer& layer, const KernelSet& kernels, const StepContext& step,
+               TensorView normed, TensorView residual) const;
 
  private:
   GqaAttention() = default;

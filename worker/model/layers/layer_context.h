@@ -18,6 +18,7 @@ struct StepContext {
   ExpertExchange* exchange;
   int64_t rows;
   TensorView positions;  // [rows] i32
+  size_t moe_layer = 0;  // which of the layers with experts runs, or is next
 };
 
 // FP32 rows of one width, allocated once for the largest step and viewed for the present one.
@@ -65,9 +66,14 @@ struct RopeTables {
 // y (+)= x · wᵀ + bias, in the model's precision unless said otherwise.
 inline void RunLinear(const KernelSet& kernels, const Stream& stream, Compute compute,
                       const LinearWeights& w, TensorView x, TensorView y, bool accumulate = false) {
-  kernels.Linear(
-      {.x = x, .w = w.w, .bias = w.bias, .y = y, .compute = compute, .accumulate = accumulate},
-      stream);
+  kernels.Linear({.x = x,
+                  .w = w.w,
+                  .w_scale = w.scale,
+                  .bias = w.bias,
+                  .y = y,
+                  .compute = compute,
+                  .accumulate = accumulate},
+                 stream);
 }
 
 }  // namespace choir

@@ -9,7 +9,7 @@ namespace {
 class Binder {
  public:
   Binder(const ModelConfig& config, const WeightNames& names, ExpertRange own, WeightStore* store)
-      : c_(config), n_(names), own_(own), store_(*store) {}
+      : c_(config), n_(names), own_(own), store_(*store), matrices_(config.quant, store) {}
 
   ModelWeights All() {
     CheckLayerCount();
@@ -66,7 +66,9 @@ class Binder {
 
   LinearWeights Linear(std::string_view pattern, int64_t out, int64_t in, bool bias) {
     LinearWeights w;
-    w.w = store_.Matrix(Name(pattern) + ".weight", {out, in});
+    const ScaledMatrix m = matrices_.Matrix(Name(pattern), out, in);
+    w.w = m.w;
+    w.scale = m.scale;
     if (bias) {
       w.bias = store_.Vector(Name(pattern) + ".bias", out);
     } else {
@@ -105,6 +107,7 @@ class Binder {
     } else if (!n_.q_norm.empty()) {
       MustBeAbsent(Name(n_.q_norm) + ".weight");
     }
+    if (a.sinks) w.sinks = store_.VectorF32(Name(n_.sinks), a.heads);
     return w;
   }
 
@@ -120,7 +123,7 @@ class Binder {
     }
     w.kv_a = Linear(n_.kv_a, a.kv_lora + a.rope, c_.hidden, a.bias);
     w.kv_a_norm = Norm(n_.kv_a_norm, a.kv_lora);
-    w.kv_b = store_.Matrix(Name(n_.kv_b) + ".weight", {a.heads * (a.nope + a.v_dim), a.kv_lora});
+    w.kv_b = matrices_.Multiplied(Name(n_.kv_b), a.heads * (a.nope + a.v_dim), a.kv_lora);
     w.o = Linear(n_.o, c_.hidden, a.heads * a.v_dim, a.bias);
     return w;
   }
@@ -139,22 +142,60 @@ class Binder {
       w.correction_bias = store_.VectorF32(Name(n_.correction_bias), m.experts);
     if (m.shared_width > 0) {
       w.shared = Ffn(n_.shared_gate, n_.shared_up, n_.shared_down, m.shared_width);
-    } else {
+    } else if (!n_.shared_gate.empty()) {
       MustBeAbsent(Name(n_.shared_gate) + ".weight");
+    }
+    if (!n_.stacked_gate_up.empty()) {
+      w.router_bias = store_.Vector(Name(n_.router) + ".bias", m.experts);
+      StackedExperts(m, &w);
+      return w;
     }
     w.experts.reserve(static_cast<size_t>(m.experts));
     for (int64_t e = 0; e < m.experts; ++e) {
-      const bool keep = e >= own_.begin && e < own_.end;
       const auto matrix = [&](std::string_view pattern, int64_t out, int64_t in) {
-        return store_.Matrix(Name(pattern, e) + ".weight", {out, in}, keep);
+        return matrices_.Matrix(Name(pattern, e), out, in, own_.Has(e));
       };
-      w.experts.push_back({.gate = matrix(n_.expert_gate, m.width, c_.hidden),
-                           .up = matrix(n_.expert_up, m.width, c_.hidden),
-                           .down = matrix(n_.expert_down, c_.hidden, m.width)});
+      const ScaledMatrix gate = matrix(n_.expert_gate, m.width, c_.hidden);
+      const ScaledMatrix up = matrix(n_.expert_up, m.width, c_.hidden);
+      const ScaledMatrix down = matrix(n_.expert_down, c_.hidden, m.width);
+      w.experts.push_back({.gate = gate.w,
+                           .up = up.w,
+                           .down = down.w,
+                           .gate_scale = gate.scale,
+                           .up_scale = up.scale,
+                           .down_scale = down.scale});
       if (!store_.status().ok()) break;
       CheckOneDType(w.experts.back(), w.experts.front(), e);
     }
+    MustBeAbsent(Name(n_.expert_up, m.experts) + ".weight");
     return w;
+  }
+
+  void StackedExperts(const MoeConfig& m, MoeWeights* w) {
+    const QuantizedWeights::Stacked gate_up{Name(n_.stacked_gate_up), m.experts, 2 * m.width,
+                                            c_.hidden, own_};
+    const QuantizedWeights::Stacked down{Name(n_.stacked_down), m.experts, c_.hidden, m.width,
+                                         own_};
+    w->input_major = !matrices_.IsMxfp4(gate_up);
+    if (w->input_major == matrices_.IsMxfp4(down)) {
+      store_.Fail(down.name, "is not in the format of gate_up_proj; complete the model directory");
+    }
+    const std::vector<ScaledMatrix> first = matrices_.Experts(gate_up);
+    const std::vector<ScaledMatrix> second = matrices_.Experts(down);
+    const std::vector<TensorView> first_bias = matrices_.ExpertBiases(gate_up);
+    const std::vector<TensorView> second_bias = matrices_.ExpertBiases(down);
+    for (size_t e = 0; e < first.size(); ++e) {
+      w->experts.push_back({.gate = first[e].w,
+                            .down = second[e].w,
+                            .gate_scale = first[e].scale,
+                            .down_scale = second[e].scale,
+                            .gate_bias = first_bias[e],
+                            .down_bias = second_bias[e]});
+      if (!store_.status().ok()) return;
+      const TensorView& gate = w->experts.back().gate;
+      if (gate.empty() || gate.dtype() == w->experts.back().down.dtype()) continue;
+      store_.Fail(down.name, "dtype: is not that of gate_up_proj; save the model in one");
+    }
   }
 
   // The experts of a layer are computed by one op over one dtype.
@@ -162,9 +203,8 @@ class Binder {
     if (expert.gate.empty()) return;
     for (const TensorView* t : {&expert.gate, &expert.up, &expert.down}) {
       if (first.gate.empty() || t->dtype() == first.gate.dtype()) continue;
-      store_.Fail(
-          Name(n_.expert_gate, e) + ".weight",
-          "dtype: experts of a layer differ in dtype; give --dtype bf16 or save the model in one");
+      store_.Fail(Name(n_.expert_gate, e) + ".weight",
+                  "dtype: experts of a layer differ in dtype; save the model in one");
     }
   }
 
@@ -172,6 +212,7 @@ class Binder {
   const WeightNames& n_;
   const ExpertRange own_;
   WeightStore& store_;
+  QuantizedWeights matrices_;
   int64_t layer_ = 0;
 };
 

@@ -4,13 +4,10 @@
 #include "worker/model/config/model_config.h"
 #include "worker/model/families/family.h"
 #include "worker/model/weights/model_weights.h"
+#include "worker/model/weights/quantized_weights.h"
 #include "worker/model/weights/weight_store.h"
 
 namespace choir {
-
-struct ExpertRange {
-  int64_t begin = 0, end = 0;  // whose weights are read and converted now
-};
 
 // Problems are in store->status(). Tensors that no layer asks for (such as those of prediction
 // layers beyond num_hidden_layers) are left alone.

@@ -13,13 +13,15 @@
 namespace choir {
 
 struct LinearWeights {
-  TensorView w;     // [N, K]
-  TensorView bias;  // [N] or empty
+  TensorView w;      // [N, K]
+  TensorView scale;  // LinearArgs::w_scale
+  TensorView bias;   // [N] or empty
 };
 
 struct GqaWeights {
   LinearWeights q, k, v, o;
   TensorView q_norm, k_norm;  // [head_dim] or empty
+  TensorView sinks;           // [heads] f32 or empty
 };
 
 struct MlaWeights {
@@ -38,10 +40,12 @@ struct FfnWeights {
 
 struct MoeWeights {
   TensorView router;           // [experts, hidden]
+  TensorView router_bias;      // [experts] or empty
   TensorView correction_bias;  // [experts] f32, or empty
   std::optional<FfnWeights> shared;
   std::vector<ExpertWeights>
-      experts;  // all of the model; views of experts that were not kept are empty
+      experts;               // all of the model; views of experts that were not kept are empty
+  bool input_major = false;  // ExpertFfnArgs::input_major
 };
 
 struct LayerWeights {

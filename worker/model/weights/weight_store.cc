@@ -1,11 +1,14 @@
 #include "worker/model/weights/weight_store.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <thread>
 #include <tuple>
 
 #include "common/base/check.h"
+#include "common/tensor/small_floats.h"
+#include "kernels/ops/linear.h"
 
 namespace choir {
 namespace {
@@ -21,39 +24,105 @@ std::string ShapeText(const Ints& shape) {
   return text + "]";
 }
 
-TensorView View(void* data, DType dtype, std::initializer_list<int64_t> shape) {
-  return TensorView(data, dtype, shape);
+float ValueAt(const std::byte* from, DType type, int64_t i) {
+  if (type == DType::kF32) {
+    float value = 0;
+    std::memcpy(&value, from + i * 4, 4);
+    return value;
+  }
+  uint16_t bits = 0;
+  std::memcpy(&bits, from + i * 2, 2);
+  return type == DType::kBF16 ? ToF32(bits) : F16ToF32(bits);
+}
+
+void Put(float value, std::byte* to, DType type, int64_t i) {
+  if (type == DType::kF32) {
+    std::memcpy(to + i * 4, &value, 4);
+  } else {
+    const bf16 bits = ToBF16(value);
+    std::memcpy(to + i * 2, &bits, 2);
+  }
 }
 
 // Elements [begin, end); unaligned input is possible in a valid file.
-void ConvertRange(const std::byte* from, DType from_type, std::byte* to, DType to_type,
+template <DType kFrom, DType kTo>
+void ConvertRange(const std::byte* from, std::byte* to, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) Put(ValueAt(from, kFrom, i), to, kTo, i);
+}
+
+void ConvertPlain(const std::byte* from, DType from_type, std::byte* to, DType to_type,
                   int64_t begin, int64_t end) {
-  const auto count = static_cast<size_t>(end - begin);
-  from += static_cast<size_t>(begin) * SizeOf(from_type);
-  to += static_cast<size_t>(begin) * SizeOf(to_type);
   if (from_type == to_type) {
-    std::memcpy(to, from, count * SizeOf(to_type));
-  } else if (from_type == DType::kBF16) {
-    for (size_t i = 0; i < count; ++i) {
-      bf16 bits = 0;
-      std::memcpy(&bits, from + i * 2, 2);
-      const float wide = ToF32(bits);
-      std::memcpy(to + i * 4, &wide, 4);
-    }
+    std::memcpy(to + BytesOf(to_type, begin), from + BytesOf(to_type, begin),
+                static_cast<size_t>(BytesOf(to_type, end - begin)));
+    return;
+  }
+  const bool to_f32 = to_type == DType::kF32;
+  CHOIR_CHECK(to_f32 || to_type == DType::kBF16);
+  if (from_type == DType::kF16) {
+    to_f32 ? ConvertRange<DType::kF16, DType::kF32>(from, to, begin, end)
+           : ConvertRange<DType::kF16, DType::kBF16>(from, to, begin, end);
+  } else if (to_f32) {
+    ConvertRange<DType::kBF16, DType::kF32>(from, to, begin, end);
   } else {
-    for (size_t i = 0; i < count; ++i) {
-      float value = 0;
-      std::memcpy(&value, from + i * 4, 4);
-      const bf16 bits = ToBF16(value);
-      std::memcpy(to + i * 2, &bits, 2);
+    ConvertRange<DType::kF32, DType::kBF16>(from, to, begin, end);
+  }
+}
+
+// Rows of f8 with scales.
+void ConvertScaled(const TensorPart& part, const std::byte* from, std::byte* to, DType to_type,
+                   int64_t row) {
+  const int64_t blocks = (part.width + kF8Block - 1) / kF8Block;
+  const float* scale = part.f8_scale + row / kF8Block * blocks;
+  for (int64_t k = 0; k < part.width; ++k) {
+    const int64_t i = row * part.width + k;
+    Put(F8ToF32(static_cast<uint8_t>(from[i])) * scale[k / kF8Block], to, to_type, i);
+  }
+}
+
+// The bits of a number that are all set when it is infinite or no number at all.
+template <typename Bits>
+int64_t FindNotFinite(const std::byte* data, Bits exponent, int64_t begin, int64_t end) {
+  constexpr int64_t kBlock = 4096;  // long enough to vectorize, short enough to name the element
+  for (int64_t at = begin; at < end; at += kBlock) {
+    const int64_t stop = std::min(end, at + kBlock);
+    bool bad = false;
+    for (int64_t i = at; i < stop; ++i) {
+      Bits bits = 0;
+      std::memcpy(&bits, data + static_cast<size_t>(i) * sizeof(Bits), sizeof(Bits));
+      bad |= (bits & exponent) == exponent;
     }
+    if (!bad) continue;
+    for (int64_t i = at; i < stop; ++i) {
+      Bits bits = 0;
+      std::memcpy(&bits, data + static_cast<size_t>(i) * sizeof(Bits), sizeof(Bits));
+      if ((bits & exponent) == exponent) return i;
+    }
+  }
+  return -1;
+}
+
+// -1: all of [begin, end) are finite numbers.
+int64_t FindNotFinite(const std::byte* data, DType dtype, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case DType::kF32:
+      return FindNotFinite<uint32_t>(data, 0x7f800000u, begin, end);
+    case DType::kBF16:
+      return FindNotFinite<uint16_t>(data, 0x7f80, begin, end);
+    case DType::kF16:
+      return FindNotFinite<uint16_t>(data, 0x7c00, begin, end);
+    case DType::kF8E4M3:  // has no infinity, and one NaN of each sign
+      return FindNotFinite<uint8_t>(data, 0x7f, begin, end);
+    default:
+      return -1;
   }
 }
 
 }  // namespace
 
 const StoredTensor* WeightStore::Check(const std::string& name,
-                                       std::initializer_list<int64_t> shape) {
+                                       std::initializer_list<int64_t> shape,
+                                       std::initializer_list<DType> dtypes) {
   if (!status_.ok()) return nullptr;
   const StoredTensor* tensor = files_->Find(name);
   if (tensor == nullptr) {
@@ -71,11 +140,14 @@ const StoredTensor* WeightStore::Check(const std::string& name,
         tensor->file->path(), name, ShapeText(info.shape), ShapeText(shape));
     return nullptr;
   }
-  if (info.dtype != DType::kF32 && info.dtype != DType::kBF16) {
+  if (!info.dtype || std::find(dtypes.begin(), dtypes.end(), *info.dtype) == dtypes.end()) {
+    std::string known;
+    for (const DType dtype : dtypes)
+      known += (known.empty() ? "" : ", ") + std::string(NameOf(dtype));
     status_ = InvalidArgument(
-        "{}: tensor {}: dtype: {} is not supported (known: F32, BF16); use the "
-        "bf16 or f32 weights of this model",
-        tensor->file->path(), name, info.dtype_name);
+        "{}: tensor {}: dtype: {} is not supported here (known: {}); use the weights of this model "
+        "in one of these",
+        tensor->file->path(), name, info.dtype_name, known);
     return nullptr;
   }
   return tensor;
@@ -88,49 +160,69 @@ void WeightStore::Fail(const std::string& name, const std::string& what) {
   status_ = InvalidArgument("{}: tensor {}: {}", where, name, what);
 }
 
-TensorView WeightStore::Keep(const StoredTensor& tensor, std::initializer_list<int64_t> shape,
-                             DType dtype) {
-  const bool aligned = tensor.info.offset % SizeOf(*tensor.info.dtype) == 0;
-  if (aligned && dtype == *tensor.info.dtype) {
-    if (mapped_.insert(&tensor).second) kept_bytes_ += static_cast<int64_t>(tensor.info.bytes);
-    return TensorView(static_cast<const void*>(tensor.data()), dtype, shape);
+TensorView WeightStore::Keep(const TensorPart& part, DType dtype, bool keep) {
+  const TensorInfo& info = part.tensor->info;
+  const auto begin = static_cast<uint64_t>(part.first_byte);
+  const bool aligned = (info.offset + begin) % std::max<size_t>(SizeOf(part.dtype), 1) == 0;
+  if (aligned && dtype == part.dtype) {
+    const auto bytes = static_cast<uint64_t>(part.bytes());
+    if (keep && mapped_.insert({part.tensor, begin, bytes}).second) kept_bytes_ += part.bytes();
+    return TensorView(static_cast<const void*>(part.tensor->data() + begin), dtype,
+                      {part.rows, part.width});
   }
-  const size_t bytes = tensor.info.bytes / SizeOf(*tensor.info.dtype) * SizeOf(dtype);
-  StatusOr<HostBuffer> buffer = HostBuffer::Make(bytes);
+  if (!keep) return {};
+  const int64_t bytes = BytesOf(dtype, part.rows * part.width);
+  StatusOr<HostBuffer> buffer = HostBuffer::Make(static_cast<size_t>(bytes));
   if (!buffer.ok()) {
-    status_ = Annotate(buffer.status(), tensor.info.name);
+    status_ = Annotate(buffer.status(), info.name);
     return {};
   }
-  conversions_.push_back({&tensor, dtype, buffer->data()});
-  kept_bytes_ += static_cast<int64_t>(bytes);
+  conversions_.push_back({part, dtype, buffer->data()});
+  kept_bytes_ += bytes;
   buffers_.push_back(std::move(buffer).value());
-  return View(buffers_.back().data(), dtype, shape);
+  return TensorView(static_cast<void*>(buffers_.back().data()), dtype, {part.rows, part.width});
 }
+
+namespace {
+
+// All of a tensor; `shape` has one or two dimensions.
+TensorPart Whole(const StoredTensor& tensor, std::initializer_list<int64_t> shape) {
+  const int64_t rows = shape.size() == 1 ? 1 : *shape.begin();
+  return {.tensor = &tensor,
+          .dtype = *tensor.info.dtype,
+          .rows = rows,
+          .width = shape.begin()[shape.size() - 1]};
+}
+
+TensorView Shaped(const TensorView& view, std::initializer_list<int64_t> shape) {
+  return view.empty() ? view : TensorView(view.raw(), view.dtype(), shape);
+}
+
+}  // namespace
 
 TensorView WeightStore::Matrix(const std::string& name, std::initializer_list<int64_t> shape,
                                bool keep) {
-  const StoredTensor* tensor = Check(name, shape);
+  const StoredTensor* tensor = Check(name, shape, {DType::kF32, DType::kBF16, DType::kF16});
   if (tensor == nullptr) return {};
-  const DType dtype = matrix_dtype_.value_or(*tensor->info.dtype);
-  if (keep) return Keep(*tensor, shape, dtype);
-  // Another rank's expert: usable later without cost when the file's bytes can be used as they are.
-  const bool aligned = tensor->info.offset % SizeOf(*tensor->info.dtype) == 0;
-  if (!aligned || dtype != *tensor->info.dtype) return {};
-  return TensorView(static_cast<const void*>(tensor->data()), dtype, shape);
+  return Keep(Whole(*tensor, shape), MatrixDType(*tensor->info.dtype), keep);
 }
 
 TensorView WeightStore::MatrixAsIs(const std::string& name, std::initializer_list<int64_t> shape) {
-  const StoredTensor* tensor = Check(name, shape);
-  return tensor == nullptr ? TensorView() : Keep(*tensor, shape, *tensor->info.dtype);
+  const StoredTensor* tensor = Check(name, shape, {DType::kF32, DType::kBF16, DType::kF16});
+  return tensor == nullptr ? TensorView() : Keep(Whole(*tensor, shape), *tensor->info.dtype);
 }
 
 TensorView WeightStore::Vector(const std::string& name, int64_t size) {
-  return MatrixAsIs(name, {size});
+  const StoredTensor* tensor = Check(name, {size}, {DType::kF32, DType::kBF16, DType::kF16});
+  if (tensor == nullptr) return {};
+  const DType dtype = *tensor->info.dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  return Shaped(Keep(Whole(*tensor, {size}), dtype), {size});
 }
 
 TensorView WeightStore::VectorF32(const std::string& name, int64_t size) {
-  const StoredTensor* tensor = Check(name, {size});
-  return tensor == nullptr ? TensorView() : Keep(*tensor, {size}, DType::kF32);
+  const StoredTensor* tensor = Check(name, {size}, {DType::kF32, DType::kBF16, DType::kF16});
+  if (tensor == nullptr) return {};
+  return Shaped(Keep(Whole(*tensor, {size}), DType::kF32), {size});
 }
 
 bool WeightStore::SameContent(const std::string& a, const std::string& b) const {
@@ -143,44 +235,74 @@ bool WeightStore::SameContent(const std::string& a, const std::string& b) const 
 }
 
 void WeightStore::Convert(const Conversion& c, ThreadTeam* team) const {
-  const DType from = *c.from->info.dtype;
-  const auto count = static_cast<int64_t>(c.from->info.bytes / SizeOf(from));
-  team->For(count, kConvertGrain, [&](int64_t begin, int64_t end) {
-    ConvertRange(c.from->data(), from, c.out, c.to, begin, end);
-  });
-  c.from->file->Forget(c.from->info.offset, c.from->info.bytes);
+  const TensorPart& part = c.from;
+  const std::byte* from = part.tensor->data() + part.first_byte;
+  if (part.f8_scale != nullptr) {
+    team->For(part.rows, kConvertGrain / part.width + 1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) ConvertScaled(part, from, c.out, c.to, row);
+    });
+  } else {
+    team->For(part.rows * part.width, kConvertGrain, [&](int64_t begin, int64_t end) {
+      ConvertPlain(from, part.dtype, c.out, c.to, begin, end);
+    });
+  }
+  part.tensor->file->Forget(part.tensor->info.offset + static_cast<uint64_t>(part.first_byte),
+                            static_cast<uint64_t>(part.bytes()));
+}
+
+// One such number would make every token of every request NaN.
+Status WeightStore::CheckFinite(const StoredTensor& tensor, uint64_t begin, uint64_t bytes,
+                                ThreadTeam* team) const {
+  if (!tensor.info.dtype) return {};
+  const DType dtype = *tensor.info.dtype;
+  const auto first = static_cast<int64_t>(begin / SizeOf(dtype));
+  std::atomic<int64_t> found{-1};
+  team->For(static_cast<int64_t>(bytes / SizeOf(dtype)), kConvertGrain,
+            [&](int64_t from, int64_t to) {
+              const int64_t at = FindNotFinite(tensor.data(), dtype, first + from, first + to);
+              if (at >= 0) found.store(at, std::memory_order_relaxed);
+            });
+  if (found.load() < 0) return {};
+  return InvalidArgument(
+      "{}: tensor {}: data: element {} is NaN or infinite; the file is damaged, fetch it again",
+      tensor.file->path(), tensor.info.name, found.load());
 }
 
 Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>& progress) {
   CHOIR_RETURN_IF_ERROR(status_);
   int64_t total = 0, done = 0;
-  for (const StoredTensor* t : mapped_) total += static_cast<int64_t>(t->info.bytes);
-  for (const Conversion& c : conversions_) total += static_cast<int64_t>(c.from->info.bytes);
+  for (const auto& [tensor, begin, bytes] : mapped_) total += static_cast<int64_t>(bytes);
+  for (const Conversion& c : conversions_) total += c.from.bytes();
   const auto advance = [&](uint64_t bytes) {
     done += static_cast<int64_t>(bytes);
     if (progress) progress(done, total);
   };
   // In file order, so that a disk reads forward.
-  std::vector<const StoredTensor*> mapped(mapped_.begin(), mapped_.end());
-  std::sort(mapped.begin(), mapped.end(), [](const StoredTensor* a, const StoredTensor* b) {
-    return std::tie(a->file->path(), a->info.offset) < std::tie(b->file->path(), b->info.offset);
-  });
+  std::vector<Range> mapped(mapped_.begin(), mapped_.end());
+  const auto place = [](const Range& r) {
+    const StoredTensor& t = *std::get<0>(r);
+    return std::tuple(t.file->path(), t.info.offset + std::get<1>(r));
+  };
+  std::sort(mapped.begin(), mapped.end(),
+            [&](const Range& a, const Range& b) { return place(a) < place(b); });
+  ThreadTeam team(
+      static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsMax)));
   uint64_t small = 0;  // bytes not reported yet
-  for (const StoredTensor* t : mapped) {
-    for (uint64_t at = 0; at < t->info.bytes; at += kStepBytes) {
-      const uint64_t n = std::min(kStepBytes, t->info.bytes - at);
-      t->file->Prefault(t->info.offset + at, n);
+  for (const auto& [tensor, begin, bytes] : mapped) {
+    for (uint64_t at = 0; at < bytes; at += kStepBytes) {
+      const uint64_t n = std::min(kStepBytes, bytes - at);
+      tensor->file->Prefault(tensor->info.offset + begin + at, n);
+      CHOIR_RETURN_IF_ERROR(CheckFinite(*tensor, begin + at, n, &team));
       small += n;
       if (small >= kStepBytes) advance(std::exchange(small, 0));
     }
   }
   advance(small);
-  if (conversions_.empty()) return {};
-  ThreadTeam team(
-      static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsMax)));
   for (const Conversion& c : conversions_) {
+    CHOIR_RETURN_IF_ERROR(CheckFinite(*c.from.tensor, static_cast<uint64_t>(c.from.first_byte),
+                                      static_cast<uint64_t>(c.from.bytes()), &team));
     Convert(c, &team);
-    advance(c.from->info.bytes);
+    advance(static_cast<uint64_t>(c.from.bytes()));
   }
   return {};
 }

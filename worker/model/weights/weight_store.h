@@ -9,6 +9,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,17 @@
 
 namespace choir {
 
+// A matrix [rows, width] inside a tensor, `first_byte` from its begin.
+struct TensorPart {
+  const StoredTensor* tensor = nullptr;
+  DType dtype = DType::kF32;  // kF4E2M1 inside a tensor of U8
+  int64_t rows = 0, width = 0;
+  int64_t first_byte = 0;
+  const float* f8_scale = nullptr;  // of kF8E4M3 that is converted: LinearArgs::w_scale
+
+  int64_t bytes() const { return BytesOf(dtype, rows * width); }
+};
+
 class WeightStore {
  public:
   // `matrix_dtype`: what matrices are converted to; empty: they stay as they are.
@@ -30,13 +42,22 @@ class WeightStore {
   void Fail(const std::string& tensor, const std::string& what);  // keeps the first
   const WeightFiles& files() const { return *files_; }
 
-  // Each is f32 or bf16 of exactly this shape, or the first problem is kept and an empty view
+  // Each is f32, bf16 or f16 of exactly this shape, or the first problem is kept and an empty view
   // comes. keep false: only checked, for experts of other ranks.
   TensorView Matrix(const std::string& name, std::initializer_list<int64_t> shape,
                     bool keep = true);
-  TensorView Vector(const std::string& name, int64_t size);     // dtype as in the file
+  TensorView Vector(const std::string& name, int64_t size);     // f32 or bf16; f16 is widened
   TensorView VectorF32(const std::string& name, int64_t size);  // widened
   TensorView MatrixAsIs(const std::string& name, std::initializer_list<int64_t> shape);
+
+  // For those who know more formats (quantized_weights.h): a tensor of this shape and one of these
+  // dtypes, or nullptr and the first problem is kept.
+  const StoredTensor* Check(const std::string& name, std::initializer_list<int64_t> shape,
+                            std::initializer_list<DType> dtypes);
+  // A view of a part as `dtype`; it may be converted until Load returns. Without `keep` it is empty
+  // unless the file's bytes serve as they are.
+  TensorView Keep(const TensorPart& part, DType dtype, bool keep = true);
+  DType MatrixDType(DType stored) const { return matrix_dtype_.value_or(stored); }
 
   // Two stored tensors of the same dtype, shape and bytes. REQUIRES: both exist.
   bool SameContent(const std::string& a, const std::string& b) const;
@@ -47,19 +68,21 @@ class WeightStore {
 
  private:
   struct Conversion {
-    const StoredTensor* from;
+    TensorPart from;
     DType to;
     std::byte* out;
   };
+  using Range = std::tuple<const StoredTensor*, uint64_t, uint64_t>;  // begin, bytes inside it
 
-  const StoredTensor* Check(const std::string& name, std::initializer_list<int64_t> shape);
-  TensorView Keep(const StoredTensor& tensor, std::initializer_list<int64_t> shape, DType dtype);
   void Convert(const Conversion& conversion, ThreadTeam* team) const;
+  // Bytes [begin, begin + bytes) of a tensor; NaN and infinities are refused.
+  Status CheckFinite(const StoredTensor& tensor, uint64_t begin, uint64_t bytes,
+                     ThreadTeam* team) const;
 
   std::unique_ptr<const WeightFiles> files_;
   const std::optional<DType> matrix_dtype_;
   Status status_;
-  std::set<const StoredTensor*> mapped_;
+  std::set<Range> mapped_;
   std::vector<Conversion> conversions_;
   std::vector<HostBuffer> buffers_;
   int64_t kept_bytes_ = 0;

@@ -54,13 +54,34 @@ TEST(ModelConfig, RefusesWhatIsNotImplementedByKeyAndValue) {
   ExpectRefused("tiny_llama", "model_type", nullptr);
   ExpectRefused("tiny_llama", "architectures", {"LlamaForSequenceClassification"});
   ExpectRefused("tiny_llama", "hidden_act", "gelu");
-  ExpectRefused("tiny_llama", "quantization_config", {{"quant_method", "fp8"}});
+  ExpectRefused("tiny_llama", "quantization_config", {{"quant_method", "awq"}});
   ExpectRefused("tiny_llama", "sliding_window", 4096);
   ExpectRefused("deepseek_v3_yarn", "scoring_func", "softmax");
   ExpectRefused("deepseek_v3_yarn", "topk_method", "greedy");
   ExpectRefused("deepseek_v3_yarn", "moe_layer_freq", 2);
   ExpectRefused("deepseek_v2_lite", "topk_method", "noaux_tc");
   ExpectRefused("deepseek_v2_lite", "scoring_func", "sigmoid");
+}
+
+TEST(ModelConfig, RefusesMoreExpertsThanTheGateTakes) {
+  ExpectRefused("qwen3_moe_sparse", "num_experts", kGateExpertsMax + 1);
+  ExpectRefused("mixtral_window", "num_local_experts", kGateExpertsMax + 1);
+  ExpectRefused("deepseek_v3_yarn", "n_routed_experts", kGateExpertsMax + 5);
+  ExpectRefused("gpt_oss_mxfp4", "num_local_experts", kGateExpertsMax + 1);
+  const ModelDir dir("mixtral_window");
+  dir.SetConfig("num_local_experts", kGateExpertsMax);
+  EXPECT_EQ(Accept(dir).moe->experts, kGateExpertsMax);
+}
+
+TEST(ModelConfig, KimiK2IsDeepseekV3UnderAnotherName) {
+  const ModelDir dir("deepseek_v3_yarn");
+  const ModelConfig want = Accept(dir);
+  dir.SetConfig("model_type", "kimi_k2");
+  const ModelConfig got = Accept(dir);
+  EXPECT_EQ(got.family, "kimi_k2");
+  EXPECT_EQ(got.mla->kv_lora, want.mla->kv_lora);
+  EXPECT_EQ(got.moe->num_groups, want.moe->num_groups);
+  EXPECT_EQ(got.moe->score, GateScore::kSigmoid);
 }
 
 TEST(ModelConfig, RefusesSizesThatContradictEachOther) {
@@ -96,6 +117,7 @@ TEST(ModelConfig, RefusesUnknownAndIncompleteRope) {
   refuse({{"full_attention", {{"rope_type", "default"}}}}, "full_attention");
   refuse({{"rope_type", "linear"}}, "factor");
   refuse({{"rope_type", "linear"}, {"factor", 0}}, "factor");
+  refuse({{"rope_type", "dynamic"}}, "factor");
   refuse({{"rope_type", "llama3"},
           {"factor", 8.0},
           {"low_freq_factor", 4.0},
@@ -130,14 +152,74 @@ TEST(ModelConfig, ReadsBothRopeDialectsAlike) {
 }
 
 TEST(ModelConfig, AcceptsNamesOfExpertsOverTheYears) {
-  for (const char* key : {"num_local_experts", "num_experts"}) {
-    const ModelDir dir("deepseek_v3_yarn");
-    dir.EditJson("config.json", [&](json& config) {
-      config[key] = config["n_routed_experts"];
-      config.erase("n_routed_experts");
-    });
-    EXPECT_EQ(Accept(dir).moe->experts, Accept(ModelDir("deepseek_v3_yarn")).moe->experts) << key;
+  const std::vector<std::pair<std::string, std::string>> published = {
+      {"deepseek_v3_yarn", "n_routed_experts"},
+      {"qwen3_moe_sparse", "num_experts"},
+      {"qwen3_moe_window", "num_local_experts"},
+      {"mixtral_window", "num_local_experts"}};
+  for (const auto& [golden, name] : published) {
+    for (const char* key : {"num_local_experts", "num_experts"}) {
+      const ModelDir dir(golden);
+      dir.EditJson("config.json", [&](json& config) {
+        const json experts = config[name];
+        config.erase(name);
+        config[key] = experts;
+      });
+      EXPECT_EQ(Accept(dir).moe->experts, Accept(ModelDir(golden)).moe->experts) << golden << key;
+    }
   }
+}
+
+TEST(ModelConfig, QwenSlidesBehindASwitch) {
+  EXPECT_THAT(Accept(ModelDir("qwen2_sliding")).windows, ElementsAre(0, 0, 9, 9));
+  EXPECT_THAT(Accept(ModelDir("qwen2_layer_types")).windows, ElementsAre(17, 0, 17));
+  EXPECT_THAT(Accept(ModelDir("qwen3_moe_window")).windows, ElementsAre(13, 13, 13));
+  const ModelDir off("qwen2_sliding"), none("qwen2_sliding");
+  off.SetConfig("use_sliding_window", false);
+  none.SetConfig("sliding_window", nullptr);
+  for (const ModelDir* dir : {&off, &none}) {
+    EXPECT_THAT(Accept(*dir).windows, ElementsAre(0, 0, 0, 0));
+  }
+}
+
+TEST(ModelConfig, MixtralSlidesInEveryLayerOrInNone) {
+  EXPECT_THAT(Accept(ModelDir("mixtral_window")).windows, ElementsAre(21, 21, 21));
+  EXPECT_THAT(Accept(ModelDir("mixtral_wide")).windows, ElementsAre(0, 0, 0));
+}
+
+TEST(ModelConfig, RefusesWindowsAndLayerTypesThatCannotBe) {
+  ExpectRefused("mixtral_window", "sliding_window", 0);
+  ExpectRefused("qwen3_moe_window", "sliding_window", -1);
+  ExpectRefused("qwen2_layer_types", "use_sliding_window", "yes");
+  for (const json& types :
+       {json("full_attention"), json({"full_attention"}), json({"full_attention", 1, 2}),
+        json({"full_attention", "full_attention", "chunked_attention"})}) {
+    ExpectRefused("qwen2_layer_types", "layer_types", types);
+  }
+  const ModelDir dir("qwen2_layer_types");
+  dir.SetConfig("use_sliding_window", false);
+  EXPECT_THAT(MessageOf(ReadModelConfig(dir.path()).status()),
+              HasSubstr("layer_types: has sliding_attention, but no sliding window is set"));
+}
+
+TEST(ModelConfig, QwenMoeChoosesItsDenseLayers) {
+  EXPECT_THAT(Accept(ModelDir("qwen3_moe_sparse")).moe->layers,
+              ElementsAre(false, true, false, true));
+  EXPECT_THAT(Accept(ModelDir("qwen3_moe_window")).moe->layers, ElementsAre(true, false, true));
+  const ModelDir dir("qwen3_moe_sparse");
+  dir.SetConfig("mlp_only_layers", {0, 3, 9});
+  EXPECT_THAT(Accept(dir).moe->layers, ElementsAre(false, true, false, false));
+  ExpectRefused("qwen3_moe_sparse", "mlp_only_layers", {-1});
+  ExpectRefused("qwen3_moe_sparse", "mlp_only_layers", 3);
+  ExpectRefused("qwen3_moe_sparse", "decoder_sparse_step", 0);
+}
+
+TEST(ModelConfig, AbsentKeysHaveTheFamilysDefaults) {
+  const ModelDir theta("mixtral_window"), head("qwen3_yarn");
+  theta.SetConfig("rope_theta", nullptr);
+  EXPECT_EQ(Accept(theta).rope.theta, 1e6);
+  head.SetConfig("head_dim", nullptr);
+  EXPECT_EQ(Accept(head).gqa->head_dim, 128);
 }
 
 TEST(ModelConfig, GenerationConfigWinsForEosIds) {
