@@ -42,7 +42,9 @@ EngineImpl::EngineImpl(EngineParts parts)
                             .block_tokens = kv_->block_tokens(),
                             .blocks_total = kv_->num_blocks()},
               .context_length = limits_.positions_max,
-              .vocab = info_.vocab}),
+              .vocab = info_.vocab,
+              .prefix_cache = options_.prefix_cache,
+              .kv_by_role = model_->loaded().kv_layout().by_role}),
       inbox_(static_cast<size_t>(parts.options.inbox_max)) {
   logits_.reset(new float[static_cast<size_t>(limits_.logit_rows_max * info_.vocab)]);
   workspace_memory_.reset(new std::byte[parts.workspace_bytes + kWorkspaceAlign]);
@@ -223,7 +225,7 @@ Status EngineImpl::Compute(const StepPlan& plan) {
   batch.kv = kv_->views();
   CHOIR_RETURN_IF_ERROR(model_->Forward(batch, epoch_.exchange.get(), stream_));
   SampleRows();
-  table_.Commit(rows_, sampled_, &updates_);
+  table_.Commit(plan, rows_, sampled_, &updates_);
   return absl::OkStatus();
 }
 
@@ -295,16 +297,18 @@ void EngineImpl::CountIdle() {
 }
 
 void EngineImpl::CountExperts() {
-  const std::vector<uint64_t> counts = model_->TakeExpertCounts();
-  counts_.expert_tokens.resize(counts.size());
-  for (size_t e = 0; e < counts.size(); ++e) counts_.expert_tokens[e] += counts[e];
+  if (info_.num_experts == 0) return;
+  counts_.experts = std::make_shared<const ExpertLoad>(expert_load_.Read(model_->expert_counts()));
 }
 
 void EngineImpl::Publish() {
   counts_.load = table_.load();
   counts_.kv_blocks_free = static_cast<uint64_t>(table_.blocks().num_free());
   counts_.kv_blocks_held = static_cast<uint64_t>(table_.blocks().num_held());
+  counts_.kv_blocks_cached = static_cast<uint64_t>(table_.blocks().num_cached());
   counts_.kv_blocks_total = static_cast<uint64_t>(table_.blocks().num_total());
+  counts_.prefix_query_tokens = table_.prefix_stats().query_tokens;
+  counts_.prefix_hit_tokens = table_.prefix_stats().hit_tokens;
   counts_.ledger_difference = table_.blocks().LedgerDifference();
   counts_.last_step_wall = WallSeconds();
   counts_.exchange = ended_exchanges_;
@@ -319,6 +323,7 @@ void EngineImpl::EmitUpdates(bool always) {
   output.step = counts_.steps;
   output.updates = std::move(updates_);
   output.load = table_.load();
+  output.load.computed_tokens = counts_.step_tokens;
   updates_ = {};
   sink_(std::move(output));
 }

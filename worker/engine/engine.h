@@ -14,6 +14,7 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "worker/comm/collectives.h"
+#include "worker/engine/expert_load.h"
 #include "worker/engine/types.h"
 #include "worker/model/model.h"
 
@@ -27,6 +28,7 @@ struct EngineOptions {
   uint64_t kv_bytes = uint64_t{1} << 30;
   int64_t block_tokens = 32;
   int64_t context_length = 0;  // 0: the model's
+  bool prefix_cache = true;    // full blocks stay findable as long as their memory is not needed
   int num_threads = 1;
   int nice = 0;
 };
@@ -35,15 +37,16 @@ struct EngineOptions {
 // Make.
 struct EngineStats {
   EngineLoad load;
-  uint64_t kv_blocks_free = 0, kv_blocks_held = 0, kv_blocks_total = 0;
+  uint64_t kv_blocks_free = 0, kv_blocks_held = 0, kv_blocks_cached = 0, kv_blocks_total = 0;
+  uint64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
   uint64_t preemptions = 0, steps = 0,
            step_tokens = 0;  // steps in which this rank computed, or helped
   uint64_t rounds = 0;       // of the owner's loop; an idle engine makes one a second
   double prefill_seconds = 0, decode_seconds = 0;  // a mixed step's time is split by its tokens
   double last_step_wall = 0;  // unix seconds of the last finished step, or idle check
   ExchangeStats exchange;
-  std::vector<uint64_t> expert_tokens;
-  int64_t ledger_difference = 0;  // kv blocks: free + held - total; must be 0
+  std::shared_ptr<const ExpertLoad> experts;  // null: none, or nothing was counted yet
+  int64_t ledger_difference = 0;              // kv blocks: free + held + cached - total; must be 0
 };
 
 class Engine {

@@ -49,7 +49,7 @@ class EngineImpl final : public Engine {
     std::unique_ptr<ExpertExchange> exchange;  // null for a model without experts
     std::unique_ptr<StepProtocol> protocol;
   };
-  using Updates = std::vector<SequenceUpdate>;
+  using Updates = std::vector<SequenceOutput>;
 
   // Owner thread.
   void TakeEpoch();
@@ -90,6 +90,7 @@ class EngineImpl final : public Engine {
   std::vector<SampledToken> sampled_;
   Updates updates_;
   EngineStats counts_;
+  ExpertLoadMeter expert_load_;
   ExchangeStats ended_exchanges_;  // of epochs that are over
   int64_t last_waiting_ = 0;
 

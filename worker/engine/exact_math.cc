@@ -26,9 +26,9 @@ const ExactLoops& Chosen() {
 
 ExactLoops PortableExactLoops() { return {WeightsPortable, ExpSumPortable, BestPortable}; }
 
-double ExactExp(double x) { return Exp(x); }
+double ExactExp(double x) { return ExactExpOf(x); }
 
-uint64_t ExactWeight(double x) { return Weight(x); }
+uint64_t ExactWeight(double x) { return ExactWeightOf(x); }
 
 double ExactLog(double x) {
   const uint64_t bits = std::bit_cast<uint64_t>(x);

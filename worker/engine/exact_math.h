@@ -2,18 +2,15 @@
 // among CPUs with and without FMA, and a sampled token must not depend on that. Error below 1e-14
 // relative. No contraction is allowed where this is compiled (-ffp-contract=off,
 // cmake/ChoirOptions.cmake).
-//
-// Weights are integers, so that their sums are exact in any order: 2^44 stands for the best
-// token's, tokens below 2^-45 of it weigh nothing, and 2^19 of them cannot overflow 64 bits.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-namespace choir {
+#include "common/base/exact_exp.h"  // kWeightOne, and what weights are
 
-inline constexpr double kWeightOne = 0x1p44;
+namespace choir {
 
 double ExactExp(double x);       // x <= 0; 0 below -700 and for NaN
 double ExactLog(double x);       // x > 0, normal

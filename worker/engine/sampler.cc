@@ -7,7 +7,7 @@
 
 #include "common/base/check.h"
 #include "worker/engine/exact_math.h"
-#include "worker/engine/philox.h"
+#include "common/base/philox.h"
 
 namespace choir {
 namespace {
@@ -174,14 +174,14 @@ void Sampler::KeepNucleus(double top_p) {
   kept_.swap(head_);
 }
 
-TokenLogprob Sampler::LogprobOf(std::span<const float> logits, int32_t id, int32_t num_top) {
+SampledLogprob Sampler::LogprobOf(std::span<const float> logits, int32_t id, int32_t num_top) {
   const double max = logits[static_cast<size_t>(BestId(logits))];
   const double sum = ExactExpSum(logits, max);
   const double log_sum = sum > 0.0 ? max + ExactLog(sum) : max;
   const auto logprob = [&](int32_t i) {
     return static_cast<float>(static_cast<double>(ValueAt(logits, i)) - log_sum);
   };
-  TokenLogprob out;
+  SampledLogprob out;
   out.logprob = logprob(id);
   const std::vector<int32_t> best = BestIds(logits, static_cast<size_t>(num_top));
   out.top.reserve(best.size());

@@ -28,7 +28,7 @@ using TokenCounts = std::unordered_map<int32_t, int32_t>;  // generated tokens o
 
 struct SampledToken {
   int32_t id = 0;
-  TokenLogprob logprob;  // filled when params.num_logprobs >= 0
+  SampledLogprob logprob;  // filled when params.num_logprobs >= 0
 };
 
 inline bool HasPenalties(const SamplingParams& params) {
@@ -50,7 +50,7 @@ class Sampler {
   int32_t Draw(std::span<const float> values, const SamplingParams& params, uint64_t position);
   void KeepNucleus(double top_p);
   uint64_t WeightOf(int32_t id) const { return weights_[static_cast<size_t>(id)]; }
-  TokenLogprob LogprobOf(std::span<const float> logits, int32_t id, int32_t num_top);
+  SampledLogprob LogprobOf(std::span<const float> logits, int32_t id, int32_t num_top);
 
   size_t vocab_;
   std::vector<float> adjusted_;

@@ -1,6 +1,6 @@
 // Scheduler: which sequences compute which tokens in the next step. Pure: a plan is a function of
-// the state and the limits, can be printed, and applied to a copy of the state gives the same next
-// state (a replay).
+// the state (which owns the block pool) and the limits, can be printed, and applied to a copy of
+// the state gives the same next state (a replay).
 //
 // The rules, in order:
 //  1. Every running decode gets its token, most important first (smaller priority, then earlier
@@ -13,6 +13,10 @@
 //     as seats, budget and blocks last. One block for each running sequence stays free, so that a
 //     newcomer is not preempted by the next block its elders need. For the head of the queue,
 //     running sequences of less important classes are preempted.
+//  4. A newcomer begins after the longest prefix whose blocks the pool knows; at least its last
+//     token is computed. Blocks of the prefix that others hold cost nothing. When the next block of
+//     its prefix is one that a more important running sequence is about to compute, it waits for
+//     that one, its seat and blocks kept from those behind it: a shared prompt is computed once.
 // Why none starves: the most important running sequence can always take the blocks of all others,
 // the head of the queue is never overtaken, and what can never fit is refused before it waits
 // (CheckFits). Priority classes are strict: fairness among them is the router's.
@@ -26,6 +30,7 @@
 
 #include "common/base/status.h"
 #include "worker/engine/types.h"
+#include "worker/kv/block_table.h"
 
 namespace choir {
 
@@ -49,15 +54,19 @@ struct ScheduledSequence {
   SequenceOrder order;
   int64_t num_tokens = 0;    // known: prompt and generated
   int64_t num_computed = 0;  // of them, those whose KV lies in the pool; < num_tokens between steps
-  int64_t blocks = 0;        // held
+  std::vector<BlockKey> keys;  // of the blocks that the known tokens fill; none: nothing is cached
+  BlockTable blocks;           // held
+  int64_t num_published = 0;   // of them, from the first: found by their keys
 };
 
 // Both lists ascend in order. Waiting sequences have computed nothing and hold nothing.
 struct SchedulerState {
+  explicit SchedulerState(int64_t num_blocks) : pool(num_blocks) {}
+
   std::vector<ScheduledSequence> running;
   std::deque<ScheduledSequence> waiting;
   int64_t waiting_tokens = 0;  // known tokens of all waiting
-  int64_t blocks_free = 0;
+  BlockPool pool;
 };
 
 struct PlannedChunk {
@@ -69,16 +78,29 @@ struct PlannedChunk {
   bool wants_logits = false;  // its last token is the last known one
 };
 
+struct PlannedPreemption {
+  SequenceId id;
+  SequenceOrder order;
+};
+
+struct PlannedAdmission {
+  SequenceId id;
+  SequenceOrder order;
+  int64_t cached_blocks = 0;  // found in the pool
+  int64_t cached_tokens = 0;
+};
+
 struct StepPlan {
-  std::vector<ScheduledSequence> preempted;  // as they were; least important first
-  std::vector<ScheduledSequence> admitted;   // as they waited
+  std::vector<PlannedPreemption> preempted;  // least important first
+  std::vector<PlannedAdmission> admitted;    // most important first
   std::vector<PlannedChunk> chunks;          // in the order of the batch's rows
   int64_t num_tokens = 0;
   int64_t num_decodes = 0;  // chunks.front(num_decodes) are decodes
   int64_t num_logits = 0;
 
   bool empty() const { return chunks.empty(); }
-  // "preempt 7; admit 9; 3@17+1! 9@0+64": id @ first position + tokens, ! wants logits.
+  // "preempt 7; admit 9; 3@17+1! 9@0+64": id @ first position + tokens, ! wants logits. What was
+  // admitted at another position than 0 found the tokens before it in the pool.
   std::string ToString() const;
 };
 
@@ -88,14 +110,19 @@ Status CheckFits(int64_t tokens_max, const SchedulerLimits& limits);
 // Empty only when there is no sequence. REQUIRES: every sequence passed CheckFits.
 StepPlan PlanStep(const SchedulerState& state, const SchedulerLimits& limits);
 
-// The state after the plan's tokens were computed, before anything was sampled.
+// The state in which the plan's tokens are computed: blocks have moved, nothing was sampled yet.
 void ApplyPlan(const StepPlan& plan, SchedulerState* state);
 
-// One sampled token more. REQUIRES: running, all known tokens computed.
-void AppendToken(const SequenceOrder& order, SchedulerState* state);
+// After the plan's tokens were computed: their full blocks can be found from now on.
+void PublishComputed(const StepPlan& plan, const SchedulerLimits& limits, SchedulerState* state);
 
-void AddWaiting(const ScheduledSequence& sequence, SchedulerState* state);
-// From wherever it is; its blocks become free. REQUIRES: there.
+// One sampled token more; the caller adds the key of a block that it fills. Valid until the state
+// changes. REQUIRES: running, all known tokens computed.
+ScheduledSequence& AppendToken(const SequenceOrder& order, SchedulerState* state);
+
+const ScheduledSequence& RunningAt(const SequenceOrder& order, const SchedulerState& state);
+void AddWaiting(ScheduledSequence sequence, SchedulerState* state);
+// From wherever it is; its blocks go back. REQUIRES: there.
 void RemoveSequence(const SequenceOrder& order, SchedulerState* state);
 
 }  // namespace choir

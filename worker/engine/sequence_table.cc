@@ -9,8 +9,8 @@
 namespace choir {
 namespace {
 
-SequenceUpdate Ending(SequenceId id, Finish finish, std::string error = {}) {
-  SequenceUpdate update;
+SequenceOutput Ending(SequenceId id, Finish finish, std::string error = {}) {
+  SequenceOutput update;
   update.id = id;
   update.finish = finish;
   update.error = std::move(error);
@@ -44,15 +44,15 @@ void StepRows::Clear() {
 }
 
 SequenceTable::SequenceTable(const TableLimits& limits)
-    : limits_(limits), pool_(limits.scheduler.blocks_total) {
+    : limits_(limits), state_(limits.scheduler.blocks_total) {
   CHOIR_CHECK(limits.scheduler.sequences_max <= limits.scheduler.step_tokens);
   CHOIR_CHECK(limits.context_length > 0 && limits.vocab > 0);
-  state_.blocks_free = limits.scheduler.blocks_total;
 }
 
 SequenceTable::~SequenceTable() {
-  std::vector<SequenceUpdate> nobody;
+  std::vector<SequenceOutput> nobody;
   EndAll(Finish::kCancelled, &nobody);
+  CHOIR_CHECK(state_.pool.num_held() == 0);
 }
 
 Status SequenceTable::Check(const SequenceRequest& request) const {
@@ -85,7 +85,7 @@ Status SequenceTable::Check(const SequenceRequest& request) const {
   return CheckFits(std::max(tokens_max, num_tokens), limits_.scheduler);
 }
 
-void SequenceTable::Add(SequenceRequest request, std::vector<SequenceUpdate>* updates) {
+void SequenceTable::Add(SequenceRequest request, std::vector<SequenceOutput>* updates) {
   const SequenceId id = request.id;
   CHOIR_CHECK(!sequences_.contains(id));
   if (const Status status = Check(request); !status.ok()) {
@@ -93,8 +93,7 @@ void SequenceTable::Add(SequenceRequest request, std::vector<SequenceUpdate>* up
     return;
   }
   const SequenceOrder order{request.priority, ++arrivals_};
-  auto sequence =
-      std::make_unique<Sequence>(std::move(request), order, limits_.scheduler.block_tokens);
+  auto sequence = std::make_unique<Sequence>(std::move(request), order);
   const std::vector<int32_t>& tokens = sequence->request.tokens;
   if (sequence->num_generated() > 0) {
     // A replay of an answer that was complete: there is nothing left to do but to say so.
@@ -108,18 +107,42 @@ void SequenceTable::Add(SequenceRequest request, std::vector<SequenceUpdate>* up
       }
     }
   }
-  AddWaiting({id, order, static_cast<int64_t>(tokens.size()), 0, 0}, &state_);
+  ScheduledSequence scheduled;
+  scheduled.id = id;
+  scheduled.order = order;
+  scheduled.num_tokens = static_cast<int64_t>(tokens.size());
+  AddKeys(*sequence, &scheduled);
+  AddWaiting(std::move(scheduled), &state_);
   sequences_.emplace(id, std::move(sequence));
 }
 
-void SequenceTable::Cancel(SequenceId id, std::vector<SequenceUpdate>* updates) {
+// Keys of the blocks that the known tokens fill and that have none yet.
+void SequenceTable::AddKeys(const Sequence& sequence, ScheduledSequence* scheduled) const {
+  if (!limits_.prefix_cache) return;
+  const SequenceRequest& r = sequence.request;
+  const int64_t block_tokens = limits_.scheduler.block_tokens;
+  std::vector<BlockKey>& keys = scheduled->keys;
+  const auto full = static_cast<size_t>(scheduled->num_tokens / block_tokens);
+  while (keys.size() < full) {
+    const int64_t first = static_cast<int64_t>(keys.size()) * block_tokens;
+    const int64_t num_prompt = limits_.kv_by_role
+                                   ? std::clamp<int64_t>(r.num_prompt - first, 0, block_tokens)
+                                   : block_tokens;
+    keys.push_back(ChildKey(
+        keys.empty() ? RootKey(r.cache_salt) : keys.back(),
+        std::span(r.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(block_tokens)),
+        num_prompt));
+  }
+}
+
+void SequenceTable::Cancel(SequenceId id, std::vector<SequenceOutput>* updates) {
   const auto it = sequences_.find(id);
   if (it == sequences_.end()) return;
   Remove(it->second.get());
   updates->push_back(Ending(id, Finish::kCancelled));
 }
 
-void SequenceTable::EndAll(Finish finish, std::vector<SequenceUpdate>* updates) {
+void SequenceTable::EndAll(Finish finish, std::vector<SequenceOutput>* updates) {
   while (!sequences_.empty()) {
     Sequence* sequence = sequences_.begin()->second.get();
     updates->push_back(Ending(sequence->request.id, finish));
@@ -129,32 +152,37 @@ void SequenceTable::EndAll(Finish finish, std::vector<SequenceUpdate>* updates) 
 
 void SequenceTable::Begin(const StepPlan& plan, StepRows* rows) {
   rows->Clear();
-  for (const ScheduledSequence& s : plan.preempted) {
-    sequences_.at(s.id)->blocks.Release(&pool_);
-  }
   ApplyPlan(plan, &state_);
+  for (const PlannedAdmission& admission : plan.admitted) CountAdmission(admission);
   for (const PlannedChunk& chunk : plan.chunks) {
-    Sequence* sequence = sequences_.at(chunk.id).get();
-    CHOIR_CHECK(sequence->blocks.Grow(chunk.blocks, &pool_));
-    AppendChunk(chunk, sequence, rows);
+    AppendChunk(chunk, sequences_.at(chunk.id).get(), rows);
   }
-  CHOIR_CHECK(state_.blocks_free == pool_.num_free());  // the plan's ledger is the pool's
+}
+
+void SequenceTable::CountAdmission(const PlannedAdmission& admission) {
+  Sequence& sequence = *sequences_.at(admission.id);
+  if (sequence.cached_tokens) return;  // it was preempted
+  sequence.cached_tokens = admission.cached_tokens;
+  if (!limits_.prefix_cache) return;
+  prefix_stats_.query_tokens += sequence.request.tokens.size();
+  prefix_stats_.hit_tokens += static_cast<uint64_t>(admission.cached_tokens);
 }
 
 void SequenceTable::AppendChunk(const PlannedChunk& chunk, Sequence* sequence,
                                 StepRows* rows) const {
   const int32_t row_begin = static_cast<int32_t>(rows->tokens.size());
   const int64_t end = chunk.first_position + chunk.num_tokens;
+  const BlockTable& blocks = RunningAt(chunk.order, state_).blocks;
   for (int64_t p = chunk.first_position; p < end; ++p) {
     rows->tokens.push_back(sequence->request.tokens[static_cast<size_t>(p)]);
     rows->positions.push_back(static_cast<int32_t>(p));
-    rows->slots.push_back(sequence->blocks.Slot(p));
+    rows->slots.push_back(blocks.Slot(p, limits_.scheduler.block_tokens));
   }
   const int32_t count = static_cast<int32_t>(chunk.num_tokens);
   rows->sequences.push_back({.row_begin = row_begin,
                              .row_count = count,
                              .first_position = static_cast<int32_t>(chunk.first_position),
-                             .block_table = sequence->blocks.data()});
+                             .block_table = blocks.blocks().data()});
   if (chunk.wants_logits) {
     rows->logit_rows.push_back(row_begin + count - 1);
     rows->sampled.push_back(sequence);
@@ -171,30 +199,32 @@ Finish SequenceTable::FinishOf(const Sequence& sequence) const {
   return full || sequence.num_generated() >= r.max_tokens ? Finish::kLength : Finish::kNone;
 }
 
-void SequenceTable::Commit(const StepRows& rows, std::span<SampledToken> tokens,
-                           std::vector<SequenceUpdate>* updates) {
+void SequenceTable::Commit(const StepPlan& plan, const StepRows& rows,
+                           std::span<SampledToken> tokens, std::vector<SequenceOutput>* updates) {
   CHOIR_CHECK(rows.sampled.size() == tokens.size());
+  PublishComputed(plan, limits_.scheduler, &state_);
   updates->reserve(updates->size() + tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     Sequence* sequence = rows.sampled[i];
     const SamplingParams& sampling = sequence->request.sampling;
     sequence->request.tokens.push_back(tokens[i].id);
     if (HasPenalties(sampling)) ++sequence->counts[tokens[i].id];
-    SequenceUpdate& update = updates->emplace_back();
+    SequenceOutput& update = updates->emplace_back();
     update.id = sequence->request.id;
     update.tokens.push_back(tokens[i].id);
     if (sampling.num_logprobs >= 0) update.logprobs.push_back(std::move(tokens[i].logprob));
+    update.cached_tokens = static_cast<int32_t>(
+        std::min<int64_t>(sequence->cached_tokens.value_or(0), sequence->request.num_prompt));
     update.finish = FinishOf(*sequence);
     if (update.finish != Finish::kNone) {
       Remove(sequence);
     } else {
-      AppendToken(sequence->order, &state_);
+      AddKeys(*sequence, &AppendToken(sequence->order, &state_));
     }
   }
 }
 
 void SequenceTable::Remove(Sequence* sequence) {
-  sequence->blocks.Release(&pool_);
   RemoveSequence(sequence->order, &state_);
   sequences_.erase(sequence->request.id);
 }
@@ -203,7 +233,8 @@ EngineLoad SequenceTable::load() const {
   EngineLoad load;
   load.running = static_cast<uint32_t>(state_.running.size());
   load.waiting = static_cast<uint32_t>(state_.waiting.size());
-  load.kv_tokens_used = static_cast<uint64_t>(pool_.num_held() * limits_.scheduler.block_tokens);
+  load.kv_tokens_used =
+      static_cast<uint64_t>(state_.pool.num_held() * limits_.scheduler.block_tokens);
   int64_t waiting_tokens = state_.waiting_tokens;
   for (const ScheduledSequence& s : state_.running) {
     waiting_tokens += s.num_tokens - s.num_computed - 1;  // the last known token is a decode's

@@ -34,23 +34,24 @@ struct SequenceRequest {
   SamplingParams sampling;
   int32_t max_tokens = 0;  // generated tokens in all, replayed ones included; > 0
   std::vector<int32_t> stop_token_ids;
-  int32_t priority = 0;  // smaller first
+  int32_t priority = 0;    // smaller first
+  std::string cache_salt;  // prefixes are shared among sequences of one salt: the tenant
 };
 
-struct TokenLogprob {
+struct SampledLogprob {
   float logprob = 0;
   std::vector<std::pair<int32_t, float>> top;  // best first
 };
 
 enum class Finish : uint8_t { kNone, kStop, kLength, kCancelled, kRefused, kLost };
 
-struct SequenceUpdate {
+struct SequenceOutput {
   SequenceId id;
   std::vector<int32_t> tokens;
-  std::vector<TokenLogprob> logprobs;  // one a token when asked for
+  std::vector<SampledLogprob> logprobs;  // one a token when asked for
   Finish finish = Finish::kNone;
-  std::string error;  // with kRefused
-  int32_t cached_tokens = 0;
+  std::string error;          // with kRefused
+  int32_t cached_tokens = 0;  // of the prompt, found in the prefix cache
 };
 
 struct EngineLoad {
@@ -58,11 +59,12 @@ struct EngineLoad {
   uint32_t waiting = 0;
   uint64_t kv_tokens_used = 0;
   uint64_t waiting_tokens = 0;
+  uint64_t computed_tokens = 0;  // since the start
 };
 
 struct StepOutput {
   uint64_t step = 0;
-  std::vector<SequenceUpdate> updates;
+  std::vector<SequenceOutput> updates;
   EngineLoad load;
 };
 

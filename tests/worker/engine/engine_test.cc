@@ -50,7 +50,7 @@ void ExpectNothingHeld(EngineHarness& harness) {
   harness.Stop();
   const EngineStats stats = harness.engine().stats();
   EXPECT_EQ(stats.kv_blocks_held, 0u);
-  EXPECT_EQ(stats.kv_blocks_free, stats.kv_blocks_total);
+  EXPECT_EQ(stats.kv_blocks_free + stats.kv_blocks_cached, stats.kv_blocks_total);
   EXPECT_EQ(stats.ledger_difference, 0);
   EXPECT_EQ(stats.load.running, 0u);
   EXPECT_EQ(stats.load.waiting, 0u);
@@ -153,7 +153,7 @@ TEST(EngineTest, GivesLogprobsWhenAsked) {
   ASSERT_TRUE(harness.Submit(request).ok());
   const Answer answer = harness.Wait(1);
   ASSERT_EQ(answer.logprobs.size(), 6u);
-  for (const TokenLogprob& l : answer.logprobs) {
+  for (const SampledLogprob& l : answer.logprobs) {
     EXPECT_EQ(l.top.size(), 4u);
     EXPECT_LE(l.logprob, l.top[0].second);
   }

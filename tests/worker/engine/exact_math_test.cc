@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "worker/engine/exact_math_variant.h"
-#include "worker/engine/philox.h"
+#include "common/base/philox.h"
 
 namespace choir {
 namespace {

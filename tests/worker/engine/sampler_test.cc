@@ -9,7 +9,7 @@
 #include <random>
 
 #include "worker/engine/exact_math.h"
-#include "worker/engine/philox.h"
+#include "common/base/philox.h"
 
 namespace choir {
 namespace {

@@ -1,4 +1,5 @@
-// Random arrivals, endings and cancels against the rules that must hold in every step.
+// Random arrivals, endings and cancels against the rules that must hold in every step; many of the
+// prompts begin alike.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +16,7 @@ namespace {
 struct Life {
   SequenceOrder order;
   int64_t tokens_left = 0;  // to generate
-  int64_t steps = 0;
+  std::vector<int32_t> tokens;
 };
 
 class World {
@@ -25,7 +26,12 @@ class World {
     limits_.sequences_max = Pick(1, limits_.step_tokens);
     limits_.block_tokens = Pick(1, 8);
     limits_.blocks_total = Pick(4, 40);
-    state_.blocks_free = limits_.blocks_total;
+    state_ = SchedulerState(limits_.blocks_total);
+    for (std::vector<int32_t>& family : families_) {
+      for (int64_t t = 0; t < limits_.blocks_total * limits_.block_tokens; ++t) {
+        family.push_back(static_cast<int32_t>(Pick(0, 1000)));
+      }
+    }
   }
 
   void Arrive() {
@@ -35,8 +41,14 @@ class World {
     const int64_t generate = Pick(1, room - prompt + 1);
     ASSERT_TRUE(CheckFits(prompt + generate - 1, limits_).ok());
     const SequenceOrder order{static_cast<int32_t>(Pick(0, 2)), id};
-    AddWaiting({SequenceId(id), order, prompt, 0, 0}, &state_);
-    lives_[id] = {order, generate, 0};
+    Life life{order, generate, families_[Pick(0, 2)]};
+    life.tokens.resize(static_cast<size_t>(prompt));
+    // Some differ from their family early, some late, some not at all.
+    for (int64_t t = Pick(0, prompt); t < prompt; ++t) life.tokens[static_cast<size_t>(t)] = -1;
+    ScheduledSequence s{SequenceId(id), order, prompt};
+    AddKeys(life, &s);
+    AddWaiting(std::move(s), &state_);
+    lives_[id] = std::move(life);
   }
 
   void CancelOne() {
@@ -53,6 +65,8 @@ class World {
     ASSERT_EQ(plan.empty(), lives_.empty());
     CheckPlan(plan, before);
     ApplyPlan(plan, &state_);
+    CheckNobodyWritesWhatIsShared(plan);
+    PublishComputed(plan, limits_, &state_);
     SchedulerState again = before;
     const StepPlan replay = PlanStep(again, limits_);
     ASSERT_EQ(plan.ToString(), replay.ToString());
@@ -63,18 +77,55 @@ class World {
         RemoveSequence(life.order, &state_);
         lives_.erase(chunk.id.value());
       } else {
-        AppendToken(chunk.order, &state_);
+        life.tokens.push_back(static_cast<int32_t>(Pick(0, 1)));
+        AddKeys(life, &AppendToken(chunk.order, &state_));
       }
     }
     CheckState();
   }
 
   size_t num_living() const { return lives_.size(); }
+  int64_t cached_tokens() const { return cached_tokens_; }
+  const BlockPool& pool() const { return state_.pool; }
   int64_t Pick(int64_t min, int64_t max) {
     return std::uniform_int_distribution<int64_t>(min, max)(rng_);
   }
 
  private:
+  void AddKeys(const Life& life, ScheduledSequence* s) const {
+    const auto block = static_cast<size_t>(limits_.block_tokens);
+    while ((s->keys.size() + 1) * block <= life.tokens.size()) {
+      s->keys.push_back(ChildKey(s->keys.empty() ? RootKey("") : s->keys.back(),
+                                 std::span(life.tokens).subspan(s->keys.size() * block, block),
+                                 limits_.block_tokens));
+    }
+  }
+
+  // Whether one more important than `s` goes on computing what `s` shares with it.
+  bool WaitsForAnother(const ScheduledSequence& s, const StepPlan& plan,
+                       const SchedulerState& before) const {
+    const auto shares = [&](const ScheduledSequence& other) {
+      return other.order < s.order && !other.keys.empty() && !s.keys.empty() &&
+             other.keys[0] == s.keys[0];
+    };
+    return std::any_of(before.running.begin(), before.running.end(), shares) ||
+           std::any_of(plan.admitted.begin(), plan.admitted.end(), [&](const auto& a) {
+             return std::any_of(
+                 before.waiting.begin(), before.waiting.end(),
+                 [&](const auto& other) { return other.order == a.order && shares(other); });
+           });
+  }
+
+  void CheckNobodyWritesWhatIsShared(const StepPlan& plan) {
+    for (const PlannedChunk& c : plan.chunks) {
+      const BlockTable& table = RunningAt(c.order, state_).blocks;
+      const int64_t last = (c.first_position + c.num_tokens - 1) / limits_.block_tokens;
+      for (int64_t b = c.first_position / limits_.block_tokens; b <= last; ++b) {
+        ASSERT_EQ(state_.pool.holders(table.blocks()[static_cast<size_t>(b)]), 1);
+      }
+    }
+  }
+
   void CheckPlan(const StepPlan& plan, const SchedulerState& before) {
     ASSERT_LE(plan.num_tokens, limits_.step_tokens);
     ASSERT_LE(plan.num_logits, limits_.sequences_max);
@@ -90,9 +141,15 @@ class World {
         ASSERT_EQ(in_plan.count(s.id.value()), 1u) << plan.ToString();
       }
     }
-    // Strictly by class and arrival: the admitted are a prefix of those who waited.
-    for (size_t i = 0; i < plan.admitted.size(); ++i) {
-      ASSERT_EQ(plan.admitted[i].id, before.waiting[i].id);
+    // Strictly by class and arrival: who is passed over waits for a prefix that is under way.
+    size_t w = 0;
+    for (const PlannedAdmission& a : plan.admitted) {
+      for (; before.waiting[w].id != a.id; ++w) {
+        ASSERT_TRUE(WaitsForAnother(before.waiting[w], plan, before)) << plan.ToString();
+      }
+      ASSERT_LT(a.cached_tokens, before.waiting[w].num_tokens);
+      cached_tokens_ += a.cached_tokens;
+      ++w;
     }
     if (!before.running.empty()) {  // the most important running sequence always moves
       const bool more_important_waits =
@@ -105,10 +162,11 @@ class World {
   }
 
   void CheckState() {
-    int64_t held = 0, waiting_tokens = 0;
+    int64_t waiting_tokens = 0;
+    std::set<int32_t> held;
     std::set<uint64_t> all;
     for (const auto& s : state_.running) {
-      held += s.blocks;
+      held.insert(s.blocks.blocks().begin(), s.blocks.blocks().end());
       all.insert(s.id.value());
       ASSERT_LT(s.num_computed, s.num_tokens);
     }
@@ -116,7 +174,8 @@ class World {
       waiting_tokens += s.num_tokens;
       all.insert(s.id.value());
     }
-    ASSERT_EQ(held + state_.blocks_free, limits_.blocks_total);
+    ASSERT_EQ(static_cast<int64_t>(held.size()), state_.pool.num_held());
+    ASSERT_TRUE(state_.pool.IsConsistent());
     ASSERT_EQ(waiting_tokens, state_.waiting_tokens);
     ASSERT_LE(static_cast<int64_t>(state_.running.size()), limits_.sequences_max);
     ASSERT_EQ(all.size(), lives_.size());
@@ -128,8 +187,10 @@ class World {
 
   std::mt19937 rng_;
   SchedulerLimits limits_;
-  SchedulerState state_;
+  SchedulerState state_{1};
+  std::vector<int32_t> families_[3];
   std::map<uint64_t, Life> lives_;
+  int64_t cached_tokens_ = 0;
   uint64_t last_id_ = 0;
 };
 
@@ -149,6 +210,8 @@ TEST_P(SchedulerPropertyTest, HoldsItsBoundsAndFinishesEverything) {
     world.Step();
     if (HasFatalFailure()) return;
   }
+  EXPECT_EQ(world.pool().num_held(), 0);
+  EXPECT_GT(world.cached_tokens(), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, SchedulerPropertyTest, testing::Range(0u, 60u));
