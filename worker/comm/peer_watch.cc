@@ -20,13 +20,14 @@ PeerWatch::~PeerWatch() {
   }
 }
 
-Status PeerWatch::Watch(const std::vector<int64_t>& pids) {
+Status PeerWatch::Watch(const std::vector<int64_t>& pids, const std::vector<int>& names) {
   for (size_t r = 0; r < pids.size(); ++r) {
     const int64_t pid = pids[r];
+    const int name = names.empty() ? static_cast<int>(r) : names[r];
     if (pid == getpid()) continue;
     if (pid <= 0 || pid > INT32_MAX)
-      return InvalidArgument("rank {} has the process id {}", r, pid);
-    Peer peer{static_cast<int>(r), pid, static_cast<int>(syscall(SYS_pidfd_open, pid, 0))};
+      return InvalidArgument("rank {} has the process id {}", name, pid);
+    Peer peer{name, pid, static_cast<int>(syscall(SYS_pidfd_open, pid, 0))};
     if (peer.fd < 0 &&
         (errno == ESRCH || (kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH))) {
       return Died(peer.rank, pid);

@@ -16,8 +16,9 @@ class PeerWatch {
   PeerWatch(const PeerWatch&) = delete;
   PeerWatch& operator=(const PeerWatch&) = delete;
 
-  // `pids` by rank; this process's own id is not watched. Unavailable when one is dead already.
-  Status Watch(const std::vector<int64_t>& pids);
+  // `pids` by rank; this process's own id is not watched. `names`: what messages call the ranks;
+  // empty: 0, 1, ... Unavailable when one is dead already.
+  Status Watch(const std::vector<int64_t>& pids, const std::vector<int>& names = {});
   // Unavailable, with rank and process, once a peer has died. A few microseconds.
   Status Check() const;
 

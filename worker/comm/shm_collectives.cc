@@ -36,9 +36,10 @@ class ShmCollectives final : public Collectives {
         ring_bytes_(mapping_->header().ring_bytes),
         generation_(join.generation),
         timeout_(std::clamp(join.options.timeout, Duration::zero(), kLongestWait)),
+        names_(join.names),
         sends_(ranks_),
         receives_(ranks_) {}
-  ~ShmCollectives() override { Abort(Unavailable("rank {} left its group", rank_)); }
+  ~ShmCollectives() override { Abort(Unavailable("rank {} left its group", Name(me_))); }
 
   int rank() const override { return rank_; }
   int size() const override { return static_cast<int>(ranks_); }
@@ -139,6 +140,7 @@ class ShmCollectives final : public Collectives {
  private:
   enum class Progress { kNone, kSome, kDone };
 
+  int Name(size_t rank) const { return names_.empty() ? static_cast<int>(rank) : names_[rank]; }
   bool IsDead() const { return mapping_->header().death.load() != shm::kAlive; }
 
   bool IsAnnounced(uint64_t step) const {
@@ -219,10 +221,10 @@ class ShmCollectives final : public Collectives {
     for (size_t r = 0; r < ranks_; ++r) {
       const bool late = mapping_->slot(r).meetings.load() < meetings_ || !sends_[r].empty() ||
                         !receives_[r].empty();
-      if (late) missing += missing.empty() ? fmt::format("{}", r) : fmt::format(", {}", r);
+      if (late) missing += fmt::format("{}{}", missing.empty() ? "" : ", ", Name(r));
     }
     return DeadlineExceeded("{} of generation {}: rank {} waited {:.1f} s for rank {}", what,
-                            generation_, rank_, Seconds(timeout_), missing);
+                            generation_, Name(me_), Seconds(timeout_), missing);
   }
 
   // Moves what fits, to and from every peer in turn, so no order of calls can block another.
@@ -239,7 +241,7 @@ class ShmCollectives final : public Collectives {
   // How much of a ring is in use; kills the communicator when a peer wrote nonsense.
   size_t Used(uint64_t written, uint64_t read, size_t peer) {
     if (written - read <= ring_bytes_) return written - read;
-    Abort(Internal("ring between rank {} and rank {} is corrupt", rank_, peer));
+    Abort(Internal("ring between rank {} and rank {} is corrupt", Name(me_), Name(peer)));
     return written - read;
   }
 
@@ -282,6 +284,7 @@ class ShmCollectives final : public Collectives {
   const size_t ring_bytes_;
   const uint64_t generation_;
   const Duration timeout_;
+  const std::vector<int> names_;
   uint64_t meetings_ = 0;
   std::vector<std::span<const std::byte>>
       sends_;  // what is left of the running all-to-all, by rank
@@ -299,10 +302,11 @@ StatusOr<std::unique_ptr<Collectives>> JoinShmCollectives(const ShmJoin& join) {
     return InvalidArgument("rank {} of {} cannot share memory (at most {} ranks)", join.rank, ranks,
                            shm::kRanksMax);
   }
+  CHOIR_CHECK(join.names.empty() || join.names.size() == join.pids.size());
   auto mapping = shm::OpenSegment(join);
   if (!mapping.ok()) return mapping.status();
   auto peers = std::make_unique<PeerWatch>();
-  CHOIR_RETURN_IF_ERROR(peers->Watch(join.pids));
+  CHOIR_RETURN_IF_ERROR(peers->Watch(join.pids, join.names));
   return std::make_unique<ShmCollectives>(std::move(*mapping), std::move(peers), join);
 }
 

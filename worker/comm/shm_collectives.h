@@ -40,6 +40,7 @@ struct ShmJoin {
   uint64_t generation = 0;
   std::vector<int64_t> pids;   // of the ranks' processes, by rank; threads of one process share one
   CollectivesOptions options;  // ring_bytes is the segment's
+  std::vector<int> names;      // what messages call the ranks; empty: 0, 1, ...
 };
 
 // Does not wait for the others. InvalidArgument: not a segment of this generation and size;

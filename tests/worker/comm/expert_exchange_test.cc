@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tests/support/faulty_collectives.h"
+#include "tests/support/ranks_on_hosts.h"
 #include "tests/support/run_ranks.h"
 #include "worker/comm/local_collectives.h"
 
@@ -90,14 +91,14 @@ void RunLayer(Collectives& c, ExpertExchange& exchange, const ExpertPlacement& p
 
 // The layer on `shape.ranks` ranks, tokens dealt out unevenly (rank 0 gets none when there are
 // others).
-std::vector<float> RunGroup(const Shape& shape, const std::vector<Token>& tokens, int layers) {
+std::vector<float> RunGroup(const Shape& shape, const std::vector<Token>& tokens, int layers,
+                            std::vector<std::unique_ptr<Collectives>> ranks) {
   std::vector<std::vector<Token>> dealt(static_cast<size_t>(shape.ranks));
   const size_t owners = shape.ranks == 1 ? 1 : static_cast<size_t>(shape.ranks - 1);
   for (size_t t = 0; t < tokens.size(); ++t) {
     dealt[shape.ranks == 1 ? 0 : 1 + t * owners / tokens.size()].push_back(tokens[t]);
   }
   std::vector<std::vector<float>> outputs(static_cast<size_t>(shape.ranks));
-  auto ranks = MakeLocalCollectives(shape.ranks, 1, {});
   RunRanks(ranks, [&](Collectives& c) {
     const ExpertPlacement placement(shape.experts, shape.ranks);
     const auto me = static_cast<size_t>(c.rank());
@@ -115,6 +116,10 @@ std::vector<float> RunGroup(const Shape& shape, const std::vector<Token>& tokens
   std::vector<float> all;
   for (const auto& out : outputs) all.insert(all.end(), out.begin(), out.end());
   return all;
+}
+
+std::vector<float> RunGroup(const Shape& shape, const std::vector<Token>& tokens, int layers) {
+  return RunGroup(shape, tokens, layers, MakeLocalCollectives(shape.ranks, 1, {}));
 }
 
 std::vector<float> Naive(const Shape& shape, const std::vector<Token>& tokens) {
@@ -142,6 +147,22 @@ TEST(ExpertExchange, GivesTheBitsOfTheNaiveLayerOnAnyNumberOfRanks) {
               << ranks << " ranks, " << experts << " experts, top " << top_k;
         }
       }
+    }
+  }
+}
+
+TEST(ExpertExchange, GivesTheSameBitsWhereverTheRanksRun) {
+  for (const DType payload : {DType::kF32, DType::kBF16}) {
+    for (const int ranks : {1, 2, 3, 4}) {
+      const Shape shape{ranks, 5, 3, 33, payload};
+      const auto tokens = MakeTokens(shape, 11, static_cast<uint64_t>(ranks));
+      for (const auto& hosts : {HostsNextToEachOther(ranks, 1), HostsNextToEachOther(ranks, 2),
+                                HostsInTurn(ranks, 2)}) {
+        EXPECT_EQ(RunGroup(shape, tokens, 2, MakeRanksOnHosts(hosts, 1, {.ring_bytes = 4096})),
+                  Naive(shape, tokens))
+            << fmt::format("{}", fmt::join(hosts, " "));
+      }
+      EXPECT_TRUE(RunGroup(shape, {}, 2, MakeRanksOnHosts(HostsInTurn(ranks, 2), 1, {})).empty());
     }
   }
 }
