@@ -3,16 +3,23 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 
 #include "common/config/options.h"
+#include "common/tls/tls_identity.h"
 #include "kernels/kernels.h"
+#include "worker/comm/local_address.h"
+#include "worker/lws_environment.h"
+#include "worker/pod_name.h"
 
 namespace choir {
 namespace {
 
 using std::chrono::hours;
 using std::chrono::milliseconds;
+using std::chrono::minutes;
 using std::chrono::seconds;
 
 int64_t UsableCores() {
@@ -56,9 +63,14 @@ void AddGroupOptions(OptionSet* options, WorkerConfig* c) {
                65535);
   options->Add(&c->rank, {.key = "rank", .flag = "--rank", .help = "rank within the group"}, 0, 63);
   options->Add(&c->ranks, {.key = "ranks", .flag = "--ranks", .help = "ranks of the group"}, 1, 64);
+  options->Add(&c->pod, {.key = "pod",
+                         .flag = "--pod",
+                         .help = "name of this StatefulSet's pod and its service, "
+                                 "NAME-5.SERVICE: instead of --group, --rank and --leader"});
   options->Add(&c->leader, {.key = "leader",
                             .flag = "--leader",
-                            .help = "host:port of rank 0's gRPC; needed by the other ranks"});
+                            .help = "host:port of rank 0's gRPC, the host by name or number; "
+                                    "needed by the other ranks"});
   options->Add(&c->listen, {.key = "listen",
                             .flag = "--listen",
                             .help = "host:port of the gRPC server; port 0 picks a free one "
@@ -67,6 +79,20 @@ void AddGroupOptions(OptionSet* options, WorkerConfig* c) {
                {.key = "admin",
                 .flag = "--admin",
                 .help = "host:port of metrics and health [127.0.0.1:9100 + group * ranks + rank]"});
+  options->Add(&c->advertise, {.key = "advertise",
+                               .flag = "--advertise",
+                               .help = "host:port by which others reach --listen [that]"});
+  options->Add(&c->group_listen,
+               {.key = "group_listen",
+                .flag = "--group-listen",
+                .help = "name or address of this machine at which ranks of other hosts reach this "
+                        "one, on ports that the system picks [the host of --advertise or --listen; "
+                        "where that is 0.0.0.0 or ::, the address on the way to --leader]"});
+  options->AddDuration(&c->heartbeat_timeout,
+                       {.key = "heartbeat_timeout",
+                        .flag = "--heartbeat-timeout",
+                        .help = "a rank of the group that is silent for longer is given up"},
+                       milliseconds(500), minutes(10));
   options->AddBytes(&c->ring_bytes,
                     {.key = "ring_bytes",
                      .flag = "--ring-bytes",
@@ -83,6 +109,11 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
   options->AddBytes(&c->kv_bytes,
                     {.key = "kv_bytes", .flag = "--kv-bytes", .help = "memory of the KV cache"},
                     uint64_t{1} << 16, uint64_t{1} << 44);
+  options->Add(&c->prefix_cache,
+               {.key = "prefix_cache",
+                .flag = "--prefix-cache",
+                .help = "keep computed prefixes in unused KV memory, for requests of one tenant "
+                        "that begin alike [on; --prefix-cache=false: off]"});
   options->Add(&c->step_tokens,
                {.key = "step_tokens", .flag = "--step-tokens", .help = "token budget of a step"}, 1,
                65536);
@@ -110,6 +141,12 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                         .flag = "--step-timeout",
                         .help = "/livez fails when no step ends for so long in spite of work"},
                        seconds(1), hours(24));
+  options->AddDuration(&c->retry_start,
+                       {.key = "retry_start",
+                        .flag = "--retry-start",
+                        .help = "when it cannot load its model, it stays for so long, tells why in "
+                                "/readyz, and tries again; 0s: it ends"},
+                       Duration(0), hours(1));
   options->AddDuration(&c->drain_timeout,
                        {.key = "drain_timeout",
                         .flag = "--drain-timeout",
@@ -117,16 +154,62 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                        Duration(0), hours(24));
 }
 
-Status CheckAndComplete(WorkerConfig* c) {
+// What follows from LeaderWorkerSet's environment and was not given otherwise.
+Status CompleteLws(WorkerConfig* c, const std::string& leader_host) {
+  if (c->leader == leader_host) {
+    // The pods of a group are made from one template: the leader's port is this one's.
+    const std::string port = c->listen.substr(c->listen.rfind(':') + 1);
+    c->leader += ":" + (c->listen.empty() ? "7100" : port);
+  }
+  const bool reachable = !c->listen.empty() && !IsLoopbackHost(HostOf(c->listen));
+  if (c->ranks > 1 && !reachable) {
+    return InvalidArgument(
+        "--listen {}: LWS_GROUP_SIZE is {}, and the ranks in other pods cannot reach loopback; "
+        "give --listen 0.0.0.0:7100",
+        c->listen, c->ranks);
+  }
+  return absl::OkStatus();
+}
+
+Status CompletePod(WorkerConfig* c, const std::optional<LwsEnvironment>& lws) {
+  if (lws || c->group != 0 || c->rank != 0 || !c->leader.empty()) {
+    return InvalidArgument("--pod {}: says --group, --rank and --leader itself, leave them out{}",
+                           c->pod, lws ? " and use no LeaderWorkerSet" : "");
+  }
+  CHOIR_ASSIGN_OR_RETURN(const PodPlace place, PlaceOfPod(c->pod, c->ranks));
+  c->group = place.group;
+  c->rank = place.rank;
+  // All pods are made from one template: the leader's port is this one's.
+  const std::string port = c->listen.substr(c->listen.rfind(':') + 1);
+  if (c->ranks > 1) c->leader = place.leader + ":" + (c->listen.empty() ? "7100" : port);
+  return absl::OkStatus();
+}
+
+Status CheckAddresses(const WorkerConfig& c) {
+  if (!c.leader.empty() && !IsHostAndPort(c.leader)) {
+    return InvalidArgument("--leader {}: must be HOST:PORT, as rank 0 prints it", c.leader);
+  }
+  if (!c.advertise.empty() && (!IsHostAndPort(c.advertise) || IsWildcard(HostOf(c.advertise)))) {
+    return InvalidArgument("--advertise {}: must be HOST:PORT by which others reach this rank",
+                           c.advertise);
+  }
+  if (!c.group_listen.empty() && IsWildcard(c.group_listen)) {
+    return InvalidArgument("--group-listen {}: one address of this machine is needed, without port",
+                           c.group_listen);
+  }
+  return absl::OkStatus();
+}
+
+Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lws) {
+  if (!c->pod.empty()) CHOIR_RETURN_IF_ERROR(CompletePod(c, lws));
   if (c->rank >= c->ranks) {
     return InvalidArgument("--rank {}: must be below --ranks {}", c->rank, c->ranks);
   }
   if (c->rank > 0 && c->leader.empty()) {
     return InvalidArgument("--leader: rank {} needs the address of rank 0", c->rank);
   }
-  if (!c->leader.empty() && !IsHostAndPort(c->leader)) {
-    return InvalidArgument("--leader {}: must be HOST:PORT, as rank 0 prints it", c->leader);
-  }
+  if (lws) CHOIR_RETURN_IF_ERROR(CompleteLws(c, lws->leader));
+  CHOIR_RETURN_IF_ERROR(CheckAddresses(*c));
   if (c->cpu_path != "auto" && c->cpu_path != "reference") {
     const auto paths = CpuPaths();
     if (std::find(paths.begin(), paths.end(), c->cpu_path) == paths.end()) {
@@ -141,6 +224,9 @@ Status CheckAndComplete(WorkerConfig* c) {
   }
   if (c->listen.empty()) c->listen = fmt::format("127.0.0.1:{}", 7100 + index);
   if (c->admin.empty()) c->admin = fmt::format("127.0.0.1:{}", 9100 + index);
+  CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->tls, "--listen", c->listen));
+  if (!c->leader.empty()) CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->tls, "--leader", c->leader));
+  CHOIR_RETURN_IF_ERROR(TlsIdentity::Open(c->tls, kWorkerRole).status());
   if (c->model_name.empty()) {
     const auto path = std::filesystem::absolute(c->model_dir).lexically_normal();
     c->model_name = (path.has_filename() ? path : path.parent_path()).filename().string();
@@ -154,14 +240,25 @@ Status CheckAndComplete(WorkerConfig* c) {
 std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerConfig* config) {
   OptionSet options("choir-worker",
                     "Runs one rank of a group: a model's inference engine behind gRPC.", "worker");
+  const auto lws =
+      ReadLwsEnvironment([](const char* name) -> const char* { return std::getenv(name); });
+  if (!lws.ok()) {
+    std::fprintf(stderr, "choir-worker: %s\n", MessageOf(lws.status()).c_str());
+    return 2;
+  }
+  if (*lws) {
+    config->leader = (*lws)->leader;
+    config->group = (*lws)->group;
+    config->ranks = (*lws)->size;
+    config->rank = (*lws)->index;
+  }
   AddModelOptions(&options, config);
   AddGroupOptions(&options, config);
   AddEngineOptions(&options, config);
-  options.AddChoice(
-      &config->log_level,
-      {.key = "log_level", .flag = "--log-level", .help = "least level that is logged"},
-      {"trace", "debug", "info", "warn", "error", "off"});
-  options.AddCheck([config] { return CheckAndComplete(config); });
+  AddPeerTlsOptions(&options, &config->tls);
+  AddLogOptions(&options, &config->log);
+  AddTraceOptions(&options, &config->trace);
+  options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
   return options.Parse(argc, argv);
 }
 

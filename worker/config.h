@@ -6,6 +6,9 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/config/log_options.h"
+#include "common/tls/tls_options.h"
+#include "common/trace/trace_options.h"
 
 namespace choir {
 
@@ -18,10 +21,14 @@ struct WorkerConfig {
   int64_t group = 0;
   int64_t rank = 0;
   int64_t ranks = 1;
-  std::string leader;  // rank 0's gRPC address; rank 0's own default: itself
-  std::string listen;  // default 127.0.0.1:7100 + group * ranks + rank
-  std::string admin;   // default 127.0.0.1:9100 + group * ranks + rank
+  std::string pod;           // see pod_name.h; gives group, rank and leader
+  std::string leader;        // rank 0's gRPC address, by name or number; rank 0 needs none
+  std::string listen;        // default 127.0.0.1:7100 + group * ranks + rank
+  std::string admin;         // default 127.0.0.1:9100 + group * ranks + rank
+  std::string advertise;     // host:port by which others reach `listen`; default: that
+  std::string group_listen;  // where ranks of other hosts reach this one; default: see MeshAddress
   uint64_t kv_bytes = uint64_t{1} << 30;
+  bool prefix_cache = true;
   int64_t step_tokens = 512;
   int64_t sequences_max = 256;
   int64_t waiting_max = 4096;
@@ -30,13 +37,18 @@ struct WorkerConfig {
   int64_t nice = 5;     // of the compute threads: tokens on their way out go first
   uint64_t ring_bytes = uint64_t{1} << 20;
   Duration collective_timeout = std::chrono::seconds(30);
+  Duration heartbeat_timeout = std::chrono::seconds(5);  // of the ranks of a group to one another
   Duration step_timeout =
       std::chrono::seconds(60);  // no step for so long in spite of work: not alive
   Duration drain_timeout = std::chrono::seconds(600);
-  std::string log_level = "info";
+  Duration retry_start = Duration(0);  // 0: a worker that cannot load its model ends
+  TlsOptions tls;
+  LogOptions log;
+  TraceOptions trace;
 };
 
-// nullopt: go on. Otherwise the exit code; see OptionSet::Parse.
+// LeaderWorkerSet's environment gives defaults (lws_environment.h). nullopt: go on. Otherwise the
+// exit code; see OptionSet::Parse.
 std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerConfig* config);
 
 }  // namespace choir

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "common/base/log.h"
+#include "common/http/failed_start.h"
 #include "worker/worker_process.h"
 
 namespace choir {
@@ -51,11 +52,12 @@ int Main(int argc, char** argv) {
   WorkerConfig config;
   if (const auto code = ReadWorkerConfig(argc, argv, &config)) return *code;
   (void)InitLog(fmt::format("worker-{}", config.group * config.ranks + config.rank),
-                config.log_level);
+                config.log.level, config.log.format);
   setenv("GRPC_VERBOSITY", "NONE", 0);  // what matters comes back as a status and is logged by us
   const int signal_fd = BlockSignals();
   const int wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  const Duration drain_timeout = config.drain_timeout;
+  const Duration drain_timeout = config.drain_timeout, retry_start = config.retry_start;
+  const std::string admin = config.admin;
   WorkerProcess worker(std::move(config), [wake_fd] { (void)eventfd_write(wake_fd, 1); });
   if (const Status listening = worker.Listen(); !listening.ok()) {
     CHOIR_LOG(error, "{}", MessageOf(listening));
@@ -75,7 +77,8 @@ int Main(int argc, char** argv) {
   loader.join();
   if (!loaded.ok()) {
     CHOIR_LOG(error, "{}", MessageOf(loaded));
-    return 1;
+    worker.Stop();
+    return StayOrRetry(admin, loaded, retry_start, argv);
   }
   int signals = 0;
   MonoTime drain_until = MonoTime::max();

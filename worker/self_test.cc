@@ -36,7 +36,7 @@ void SelfTestRun::Forget() {
   running_ = {};
 }
 
-Status SelfTestRun::Judge(const SequenceUpdate& update) {
+Status SelfTestRun::Judge(const SequenceOutput& update) {
   if (update.finish == Finish::kRefused) return Internal("the engine refuses it: {}", update.error);
   if (update.tokens.size() != 1 || update.logprobs.size() != 1) {
     return Internal("{} tokens instead of one", update.tokens.size());
@@ -56,7 +56,7 @@ void SelfTestRun::Look(StepOutput* output, Engine* engine) {
   SequenceRequest request;
   {
     std::lock_guard lock(mu_);
-    std::erase_if(output->updates, [&](const SequenceUpdate& update) {
+    std::erase_if(output->updates, [&](const SequenceOutput& update) {
       if (update.id.value() < kFirstId) return false;
       if (update.id != running_ || update.finish == Finish::kNone) return true;
       running_ = {};

@@ -26,7 +26,7 @@ class SelfTestRun {
 
  private:
   SequenceRequest NextLocked();
-  static Status Judge(const SequenceUpdate& update);
+  static Status Judge(const SequenceOutput& update);
 
   const int64_t vocab_;
   const Done done_;

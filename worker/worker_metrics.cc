@@ -1,12 +1,7 @@
 #include "worker/worker_metrics.h"
 
-#include <algorithm>
-#include <numeric>
-
 namespace choir {
 namespace {
-
-constexpr size_t kExpertBucketsMax = 64;
 
 const std::vector<double>& TokenBuckets() {
   static const std::vector<double> buckets = {1,   2,   4,   8,    16,   32,   64,
@@ -20,8 +15,8 @@ void CountUp(prometheus::Counter& counter, uint64_t before, uint64_t now) {
 
 }  // namespace
 
-WorkerMetrics::WorkerMetrics(int num_ranks)
-    : num_ranks_(num_ranks),
+WorkerMetrics::WorkerMetrics(int64_t group, int64_t rank, int64_t num_ranks)
+    : num_ranks_(static_cast<double>(num_ranks)),
       running_(metrics_.Gauge("choir_requests_running", "Sequences that the engine computes.")),
       waiting_(metrics_.Gauge("choir_requests_waiting", "Sequences that wait for their turn.")),
       vllm_running_(metrics_.Gauge("vllm:num_requests_running", "As choir_requests_running.")),
@@ -45,12 +40,22 @@ WorkerMetrics::WorkerMetrics(int num_ranks)
       ledger_(metrics_.Gauge("choir_ledger_difference", "Must be 0; anything else is a bug.",
                              {{"ledger", "kv_blocks"}})),
       imbalance_(metrics_.Gauge("choir_expert_imbalance_ratio",
-                                "Tokens of the busiest expert over the mean of all.")),
+                                "Tokens of the busiest of this rank's experts over their "
+                                "mean, averaged over the layers.")),
       load_done_(metrics_.Gauge("choir_load_bytes", "Bytes of weights to read and read.",
                                 {{"state", "done"}})),
       load_total_(metrics_.Gauge("choir_load_bytes", "Bytes of weights to read and read.",
                                  {{"state", "total"}})),
+      reload_success_(metrics_.Gauge("choir_config_reload_success",
+                                     "1: the files that are followed are in force.")),
+      ghosts_(metrics_.Counter("choir_ghost_sequences_total",
+                               "Sequences cancelled because their router did not know them.")),
       preemptions_(metrics_.Counter("choir_preemptions_total", "Sequences put back to waiting.")),
+      prefix_queries_(metrics_.Counter("choir_prefix_queries_tokens_total",
+                                       "Tokens of admitted sequences, looked up in the prefix "
+                                       "cache.")),
+      prefix_hits_(metrics_.Counter("choir_prefix_hit_tokens_total",
+                                    "Of them, those found there and not computed.")),
       dispatch_bytes_(metrics_.Counter("choir_a2a_bytes_total", "Bytes sent to other ranks.",
                                        {{"op", "dispatch"}})),
       combine_bytes_(metrics_.Counter("choir_a2a_bytes_total", "Bytes sent to other ranks.",
@@ -66,9 +71,11 @@ WorkerMetrics::WorkerMetrics(int num_ranks)
                                            Metrics::StepSeconds(), {{"op", "dispatch"}})),
       combine_seconds_(metrics_.Histogram("choir_a2a_seconds", "Time of a step in the exchange.",
                                           Metrics::StepSeconds(), {{"op", "combine"}})) {
-  metrics_.Gauge("choir_config_reload_success", "1: the configuration in use is the file's.")
+  reload_success_.Set(1);
+  metrics_
+      .Gauge("choir_rank_info", "Always 1; the labels say which rank of which group this is.",
+             {{"group", std::to_string(group)}, {"rank", std::to_string(rank)}})
       .Set(1);
-  kv_cached_.Set(0);
 }
 
 void WorkerMetrics::LoadProgress(int64_t done, int64_t total) {
@@ -96,6 +103,12 @@ void WorkerMetrics::AfterStep(const EngineStats& stats) {
   observed_ = stats;
 }
 
+void WorkerMetrics::SetGhosts(uint64_t total) {
+  std::lock_guard lock(mu_);
+  CountUp(ghosts_, ghosts_counted_, total);
+  ghosts_counted_ = total;
+}
+
 std::string WorkerMetrics::Text(const EngineStats& stats, const WorkerStatus& status) {
   std::lock_guard lock(mu_);
   const double usage = stats.kv_blocks_total == 0 ? 0
@@ -108,6 +121,7 @@ std::string WorkerMetrics::Text(const EngineStats& stats, const WorkerStatus& st
   vllm_kv_usage_.Set(usage);
   kv_free_.Set(static_cast<double>(stats.kv_blocks_free));
   kv_held_.Set(static_cast<double>(stats.kv_blocks_held));
+  kv_cached_.Set(static_cast<double>(stats.kv_blocks_cached));
   kv_usage_.Set(usage);
   last_step_.Set(stats.last_step_wall);
   epoch_.Set(static_cast<double>(status.epoch));
@@ -121,29 +135,36 @@ std::string WorkerMetrics::Text(const EngineStats& stats, const WorkerStatus& st
 
 void WorkerMetrics::RefreshCounters(const EngineStats& stats) {
   CountUp(preemptions_, counted_.preemptions, stats.preemptions);
+  CountUp(prefix_queries_, counted_.prefix_query_tokens, stats.prefix_query_tokens);
+  CountUp(prefix_hits_, counted_.prefix_hit_tokens, stats.prefix_hit_tokens);
   CountUp(dispatch_bytes_, counted_.exchange.dispatch_bytes, stats.exchange.dispatch_bytes);
   CountUp(combine_bytes_, counted_.exchange.combine_bytes, stats.exchange.combine_bytes);
-  RefreshExperts(stats.expert_tokens);
+  RefreshExperts(stats);
   counted_ = stats;
 }
 
-// Experts are many: at most 64 series, of neighbouring experts each. The engine sums over layers.
-void WorkerMetrics::RefreshExperts(const std::vector<uint64_t>& tokens) {
-  if (tokens.empty()) return;
-  const size_t buckets = std::min(tokens.size(), kExpertBucketsMax);
-  while (expert_buckets_.size() < buckets) {
-    expert_buckets_.push_back(&metrics_.Counter(
-        "choir_expert_tokens_total", "Tokens routed to experts, by bucket of neighbouring experts.",
-        {{"layer", "all"}, {"expert_bucket", std::to_string(expert_buckets_.size())}}));
+// Series of the buckets in which this rank has experts, of each layer.
+void WorkerMetrics::RefreshExperts(const EngineStats& stats) {
+  if (stats.experts == nullptr || stats.experts->layers.empty()) return;
+  const ExpertLoad& load = *stats.experts;
+  const auto buckets = static_cast<size_t>(load.buckets);
+  expert_tokens_.resize(load.tokens.size());
+  for (size_t l = 0; l < load.layers.size(); ++l) {
+    for (auto b = static_cast<size_t>(load.first_bucket);
+         b <= static_cast<size_t>(load.last_bucket); ++b) {
+      const size_t i = l * buckets + b;
+      prometheus::Counter*& counter = expert_tokens_[i];
+      if (counter == nullptr) {
+        counter = &metrics_.Counter(
+            "choir_expert_tokens_total",
+            "Tokens computed by this rank's experts, by bucket of neighbouring experts.",
+            {{"layer", std::to_string(load.layers[l])}, {"expert_bucket", std::to_string(b)}});
+      }
+      CountUp(*counter, counted_.experts == nullptr ? 0 : counted_.experts->tokens[i],
+              load.tokens[i]);
+    }
   }
-  for (size_t e = 0; e < tokens.size(); ++e) {
-    const uint64_t before = e < counted_.expert_tokens.size() ? counted_.expert_tokens[e] : 0;
-    CountUp(*expert_buckets_[e * buckets / tokens.size()], before, tokens[e]);
-  }
-  const double total =
-      static_cast<double>(std::accumulate(tokens.begin(), tokens.end(), uint64_t{0}));
-  const double most = static_cast<double>(*std::max_element(tokens.begin(), tokens.end()));
-  imbalance_.Set(total == 0 ? 1 : most * static_cast<double>(tokens.size()) / total);
+  imbalance_.Set(load.imbalance);
 }
 
 }  // namespace choir

@@ -9,11 +9,13 @@
 
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "worker/comm/local_address.h"
 #include "worker/comm/local_collectives.h"
 
 namespace choir {
 namespace {
 
+constexpr Duration kTlsInterval = std::chrono::milliseconds(500);
 constexpr Duration kShutdownGrace = std::chrono::seconds(2);  // for the last words to routers
 
 std::string MiB(int64_t bytes) {
@@ -24,15 +26,20 @@ uint64_t WallNanoseconds() {
   return static_cast<uint64_t>(Clock::Real().Wall().time_since_epoch().count());
 }
 
-// Equal for processes that can map each other's memory and see each other's process ids.
+std::string LinkTo(const char* path) {
+  char text[64] = {};
+  return readlink(path, text, sizeof text - 1) > 0 ? text : "?";
+}
+
+// Equal for processes that can map each other's memory and see each other's process ids. One
+// network, too: what is apart in that is run as if it were on two machines, and may be meant so.
 std::string HostIdentity() {
   std::string boot = "?";
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  char pids[64] = {};
-  const ssize_t length = readlink("/proc/self/ns/pid", pids, sizeof pids - 1);
   char host[256] = {};
   (void)gethostname(host, sizeof host - 1);
-  return fmt::format("{} (boot {}, {})", host, boot.substr(0, 8), length > 0 ? pids : "?");
+  return fmt::format("{} (boot {}, {}, {}, user {})", host, boot.substr(0, 8),
+                     LinkTo("/proc/self/ns/pid"), LinkTo("/proc/self/ns/net"), getuid());
 }
 
 StatusOr<std::unique_ptr<KernelSet>> MakeKernels(const std::string& path) {
@@ -46,7 +53,9 @@ WorkerProcess::WorkerProcess(WorkerConfig config, std::function<void()> on_chang
     : config_(std::move(config)),
       on_change_(std::move(on_change)),
       incarnation_(WallNanoseconds()),
-      metrics_(static_cast<int>(config_.ranks)),
+      metrics_(config_.group, config_.rank, config_.ranks),
+      tracing_(config_.trace, "worker", fmt::format("g{}r{}", config_.group, config_.rank),
+               metrics_.registry()),
       progress_(config_.step_timeout) {
   status_ = StatusOf(facts_);
 }
@@ -58,7 +67,9 @@ AdminHandlers WorkerProcess::Handlers() {
               [this] {
                 std::unique_lock lock(mu_);
                 const WorkerStatus status = status_;
+                if (server_ != nullptr) metrics_.SetGhosts(server_->num_ghosts());
                 lock.unlock();
+                metrics_.SetReloadSuccess(tls_report_->Refresh());
                 return metrics_.Text(Stats(), status);
               },
           .live =
@@ -77,6 +88,10 @@ AdminHandlers WorkerProcess::Handlers() {
 }
 
 Status WorkerProcess::Listen() {
+  CHOIR_ASSIGN_OR_RETURN(tls_, TlsIdentity::Open(config_.tls, kWorkerRole));
+  tls_report_ = std::make_unique<TlsReport>(
+      metrics_.registry(), std::map<std::string, std::shared_ptr<TlsIdentity>>{{"grpc", tls_}});
+  if (tls_ != nullptr) tls_->Watch(kTlsInterval);
   CHOIR_ASSIGN_OR_RETURN(admin_, AdminServer::Start(config_.admin, Handlers()));
   WorkerServerOptions options{.listen = config_.listen,
                               .identity = {.group = static_cast<uint32_t>(config_.group),
@@ -84,6 +99,8 @@ Status WorkerProcess::Listen() {
                                            .group_size = static_cast<uint32_t>(config_.ranks),
                                            .incarnation = incarnation_}};
   options.on_drain = [this] { BeginDrain(); };
+  options.tls = tls_;
+  options.tracer = tracing_.tracer();
   CHOIR_ASSIGN_OR_RETURN(auto server, WorkerServer::Start(options));
   {
     std::lock_guard lock(mu_);
@@ -139,6 +156,7 @@ Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
                               .waiting_max = config_.waiting_max,
                               .kv_bytes = config_.kv_bytes,
                               .context_length = config_.context_length,
+                              .prefix_cache = config_.prefix_cache,
                               .num_threads = static_cast<int>(config_.threads),
                               .nice = static_cast<int>(config_.nice)};
   CHOIR_ASSIGN_OR_RETURN(
@@ -166,8 +184,10 @@ void WorkerProcess::Serve(const LoadedModel& loaded) {
        .numerics_id = loaded.numerics_id(),
        .context_length = config_.context_length > 0 ? config_.context_length : info.context_length,
        .vocab_size = static_cast<int32_t>(info.vocab),
-       .kv_tokens_max =
-           stats.kv_blocks_total * static_cast<uint64_t>(EngineOptions{}.block_tokens)},
+       .kv_tokens_max = stats.kv_blocks_total * static_cast<uint64_t>(EngineOptions{}.block_tokens),
+       .kv_block_tokens =
+           config_.prefix_cache ? static_cast<uint32_t>(EngineOptions{}.block_tokens) : 0,
+       .running_max = static_cast<uint32_t>(std::min(config_.sequences_max, config_.step_tokens))},
       engine_.get());
   {
     std::lock_guard lock(mu_);
@@ -175,7 +195,7 @@ void WorkerProcess::Serve(const LoadedModel& loaded) {
   }
   Learn([](WorkerFacts& facts) { facts.loading.clear(); });
   if (config_.ranks > 1) {
-    JoinGroup(loaded.numerics_id());
+    JoinGroup(loaded);
   } else {
     const uint64_t epoch = WallNanoseconds() / 1000000;
     OnEpoch(MakeSingleCollectives(epoch));
@@ -184,27 +204,54 @@ void WorkerProcess::Serve(const LoadedModel& loaded) {
   engine_thread_ = std::jthread([this] { engine_->Run(); });
 }
 
-void WorkerProcess::JoinGroup(const std::string& numerics_id) {
+StatusOr<std::string> WorkerProcess::AddressForRanks() {
+  if (address_for_ranks_.ok()) return address_for_ranks_;  // names may take seconds to look up
+  address_for_ranks_ = MeshAddress({.group_listen = config_.group_listen,
+                                    .advertise = config_.advertise,
+                                    .listen = config_.listen,
+                                    .leader = config_.leader});
+  return address_for_ranks_;
+}
+
+std::string WorkerProcess::AdvertisedAddress() {
+  if (!config_.advertise.empty()) return config_.advertise;
+  const std::string& listening = server_->address();
+  const StatusOr<std::string> host = AddressForRanks();
+  if (!IsWildcard(HostOf(listening)) || !host.ok()) return listening;
+  const bool v6 = host->find(':') != std::string::npos;
+  return fmt::format("{}{}", v6 ? "[" + *host + "]" : *host,
+                     listening.substr(listening.rfind(':')));
+}
+
+void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
   GroupClientOptions options;
   options.leader = config_.rank == 0 ? server_->address() : config_.leader;
+  options.tls = tls_;
+  options.tls_options = config_.tls;
   options.self = {.protocol_version = kProtocolVersion,
                   .build = kVersion,
                   .group = static_cast<uint32_t>(config_.group),
                   .rank = static_cast<uint32_t>(config_.rank),
                   .group_size = static_cast<uint32_t>(config_.ranks),
                   .incarnation = incarnation_,
-                  .numerics_id = numerics_id,
+                  .numerics_id = loaded.numerics_id(),
+                  .model = config_.model_name,
+                  .dtype = loaded.compute() == Compute::kF32 ? "f32" : "bf16",
+                  .kernels = kernels_->Name(),
                   .host = HostIdentity(),
                   .pid = getpid(),
-                  .address = server_->address()};
-  options.collectives.timeout = config_.collective_timeout;
+                  .address = AdvertisedAddress()};
+  options.collectives = {.timeout = config_.collective_timeout, .ring_bytes = config_.ring_bytes};
+  options.heartbeat_timeout = config_.heartbeat_timeout;
+  options.mesh_address = [this] { return AddressForRanks(); };
   options.on_epoch = [this](const std::shared_ptr<Collectives>& c) { OnEpoch(c); };
   options.on_status = [this](const GroupStatus& group) {
     Learn([&](WorkerFacts& facts) { facts.group = group; });
   };
   if (config_.rank == 0) {
-    server_->LeadGroup({.leader = options.self, .first_epoch = WallNanoseconds() / 1000000},
-                       config_.ring_bytes);
+    server_->LeadGroup({.leader = options.self,
+                        .first_epoch = WallNanoseconds() / 1000000,
+                        .heartbeat_timeout = config_.heartbeat_timeout});
   }
   group_ = GroupClient::Start(std::move(options));
 }
@@ -298,10 +345,12 @@ std::string WorkerProcess::StatusJson() const {
                                 {"kv_blocks",
                                  {{"free", stats.kv_blocks_free},
                                   {"held", stats.kv_blocks_held},
+                                  {"cached", stats.kv_blocks_cached},
                                   {"total", stats.kv_blocks_total}}},
                                 {"steps", stats.steps},
                                 {"last_step", stats.last_step_wall},
-                                {"ledger_difference", stats.ledger_difference}}
+                                {"ledger_difference", stats.ledger_difference},
+                                {"tls", tls_report_->Json()}}
       .dump();
 }
 

@@ -8,6 +8,8 @@
 #include <thread>
 
 #include "common/http/admin_server.h"
+#include "common/rpc/tracing.h"
+#include "common/tls/tls_report.h"
 #include "kernels/kernels.h"
 #include "worker/config.h"
 #include "worker/engine/engine.h"
@@ -43,7 +45,9 @@ class WorkerProcess {
  private:
   Status MakeEngine(std::shared_ptr<const LoadedModel> loaded);
   void Serve(const LoadedModel& loaded);
-  void JoinGroup(const std::string& numerics_id);
+  void JoinGroup(const LoadedModel& loaded);
+  StatusOr<std::string> AddressForRanks();  // of other hosts
+  std::string AdvertisedAddress();
   void OnEpoch(const std::shared_ptr<Collectives>& collectives);
   void OnOutput(StepOutput output);
   void OnLoadProgress(int64_t done, int64_t total);
@@ -57,6 +61,9 @@ class WorkerProcess {
   const std::function<void()> on_change_;
   const uint64_t incarnation_;
   WorkerMetrics metrics_;
+  const Tracing tracing_;
+  std::shared_ptr<TlsIdentity> tls_;  // null: plain text
+  std::unique_ptr<TlsReport> tls_report_;
   std::unique_ptr<KernelSet> kernels_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SelfTestRun> self_test_;
@@ -70,6 +77,7 @@ class WorkerProcess {
 
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<WorkerServer> server_;
+  StatusOr<std::string> address_for_ranks_;  // JoinGroup's, then the group's thread's
   std::unique_ptr<GroupClient> group_;
   std::jthread engine_thread_;
 };

@@ -34,20 +34,37 @@ Status GroupLeader::Check(const MemberHello& hello) const {
     return FailedPrecondition("{} counts {} ranks, its leader {}; check --ranks and --rank", who,
                               hello.group_size, want.group_size);
   }
-  if (hello.numerics_id != want.numerics_id) {
-    return FailedPrecondition(
-        "{} has numerics id {}, its leader {}; all ranks need the same --model, --dtype and "
-        "--cpu-path",
-        who, hello.numerics_id, want.numerics_id);
-  }
+  CHOIR_RETURN_IF_ERROR(CheckNumerics(hello, who));
   if (hello.last_epoch >= kEpochMax) {
     return InvalidArgument("{} claims to have seen epoch {}", who, hello.last_epoch);
   }
-  if (hello.host != want.host) {
-    return FailedPrecondition(
-        "{} runs on {}, its leader on {}; the ranks of a group share memory: run them "
-        "on one host and in one PID namespace",
-        who, hello.host, want.host);
+  return absl::OkStatus();
+}
+
+// What can change a bit of an answer; the most telling difference is named.
+Status GroupLeader::CheckNumerics(const MemberHello& hello, const std::string& who) const {
+  const MemberHello& want = options_.leader;
+  const auto differs = [&](const char* what, const std::string& has, const std::string& leads,
+                           const char* remedy) {
+    return FailedPrecondition("{} has {} {}, its leader {}; {}", who, what, has, leads, remedy);
+  };
+  if (hello.build != want.build) {
+    return differs("version", hello.build, want.build, "run one version in a group");
+  }
+  if (hello.model != want.model) {
+    return differs("model", hello.model, want.model,
+                   "give all ranks the same --model and --model-name");
+  }
+  if (hello.dtype != want.dtype) {
+    return differs("dtype", hello.dtype, want.dtype, "give all ranks the same --dtype");
+  }
+  if (hello.kernels != want.kernels) {
+    return differs("CPU kernels", hello.kernels, want.kernels,
+                   "give all ranks a --cpu-path that every machine of the group has");
+  }
+  if (hello.numerics_id != want.numerics_id) {
+    return differs("numerics id", hello.numerics_id, want.numerics_id,
+                   "the weights differ: all ranks need the same files under --model");
   }
   return absl::OkStatus();
 }
@@ -63,8 +80,12 @@ GroupActions GroupLeader::OnJoin(MemberId id, const MemberHello& hello, MonoTime
   GroupActions out;
   if (const Status fits = Check(hello); !fits.ok()) {
     out.push_back(RefuseMember{id, fits});
+    const bool missing = hello.rank < options_.leader.group_size && !members_.contains(hello.rank);
+    if (missing) refused_[hello.rank] = MessageOf(fits);
+    Tell(&out);
     return out;
   }
+  refused_.erase(hello.rank);
   const auto old = members_.find(hello.rank);
   if (old != members_.end()) {
     const MemberHello& there = old->second.hello;
@@ -81,7 +102,8 @@ GroupActions GroupLeader::OnJoin(MemberId id, const MemberHello& hello, MonoTime
     End(fmt::format("rank {} came back", hello.rank), now, &out);
     members_.erase(old);
   }
-  members_[hello.rank] = Member{.id = id, .hello = hello};
+  if (members_.empty()) next_beat_ = now + options_.heartbeat_timeout / kBeatsPerTimeout;
+  members_[hello.rank] = Member{.id = id, .hello = hello, .heard = now};
   highest_seen_ = std::max(highest_seen_, hello.last_epoch);
   not_before_ = now;  // a new member is news: do not wait for the back-off of the old ones
   PlanIfComplete(now, &out);
@@ -94,10 +116,33 @@ GroupActions GroupLeader::OnLeft(MemberId id, MonoTime now) {
   GroupActions out;
   const Member* member = Find(id);
   if (member == nullptr) return out;  // refused or replaced before
-  const uint32_t rank = member->hello.rank;
-  members_.erase(rank);
-  End(fmt::format("rank {} left", rank), now, &out);
+  Lose(id, fmt::format("rank {} left", member->hello.rank), now, &out);
   Tell(&out);
+  return out;
+}
+
+void GroupLeader::Lose(MemberId id, const std::string& reason, MonoTime now, GroupActions* out) {
+  members_.erase(Find(id)->hello.rank);
+  End(reason, now, out);
+}
+
+void GroupLeader::OnHeard(MemberId id, MonoTime now) {
+  if (Member* member = Find(id); member != nullptr) member->heard = now;
+}
+
+GroupActions GroupLeader::OnEndpoint(MemberId id, uint64_t epoch, const ExchangeEndpoint& endpoint,
+                                     MonoTime /*now*/) {
+  GroupActions out;
+  Member* member = Find(id);
+  const bool expected = member != nullptr && phase_ == Phase::kForming && epoch == epoch_;
+  if (!expected || member->endpoint.has_value()) return out;
+  member->endpoint = endpoint;
+  ConnectEpoch connect{.epoch = epoch_};
+  for (const auto& [rank, m] : members_) {
+    if (!m.endpoint.has_value()) return out;
+    connect.endpoints.push_back(*m.endpoint);
+  }
+  out.push_back(std::move(connect));
   return out;
 }
 
@@ -128,14 +173,6 @@ GroupActions GroupLeader::OnFailed(MemberId id, uint64_t epoch, const std::strin
   return out;
 }
 
-GroupActions GroupLeader::OnPlanFailed(uint64_t epoch, const Status& reason, MonoTime now) {
-  GroupActions out;
-  if (phase_ != Phase::kForming || epoch != epoch_) return out;
-  End(MessageOf(reason), now, &out);
-  Tell(&out);
-  return out;
-}
-
 GroupActions GroupLeader::OnDrain(MemberId id, DrainStage stage, MonoTime /*now*/) {
   GroupActions out;
   if (Member* member = Find(id); member != nullptr) member->drain = stage;
@@ -143,8 +180,30 @@ GroupActions GroupLeader::OnDrain(MemberId id, DrainStage stage, MonoTime /*now*
   return out;
 }
 
+void GroupLeader::LookForSilentMembers(MonoTime now, GroupActions* out) {
+  if (members_.empty() || now < next_beat_) return;
+  // Who was stopped itself has not listened: what its members said is still to be read.
+  const bool overslept = now - next_beat_ > options_.heartbeat_timeout / 2;
+  next_beat_ = now + options_.heartbeat_timeout / kBeatsPerTimeout;
+  std::vector<Member> silent;
+  for (auto& [rank, member] : members_) {
+    if (overslept) member.heard = now;
+    if (now - member.heard >= options_.heartbeat_timeout) silent.push_back(member);
+  }
+  for (const Member& member : silent) {
+    const std::string reason = fmt::format(
+        "rank {} at {} was silent for {:.1f} s: its process is stopped or its host is "
+        "cut off",
+        member.hello.rank, member.hello.address, Seconds(now - member.heard));
+    out->push_back(RefuseMember{member.id, DeadlineExceeded("{}", reason)});
+    Lose(member.id, reason, now, out);
+  }
+  out->push_back(BeatLeader{});
+}
+
 GroupActions GroupLeader::OnTick(MonoTime now) {
   GroupActions out;
+  LookForSilentMembers(now, &out);
   if (phase_ == Phase::kForming && now >= deadline_) {
     End(fmt::format("gave up after {:.0f} s waiting for {}", Seconds(options_.setup_timeout),
                     WaitingFor()),
@@ -156,10 +215,12 @@ GroupActions GroupLeader::OnTick(MonoTime now) {
 }
 
 std::optional<MonoTime> GroupLeader::next_tick() const {
-  if (phase_ == Phase::kForming) return deadline_;
-  if (phase_ == Phase::kIncomplete && members_.size() == options_.leader.group_size)
-    return not_before_;
-  return std::nullopt;
+  if (members_.empty()) return std::nullopt;
+  if (phase_ == Phase::kForming) return std::min(next_beat_, deadline_);
+  if (phase_ == Phase::kIncomplete && members_.size() == options_.leader.group_size) {
+    return std::min(next_beat_, not_before_);
+  }
+  return next_beat_;
 }
 
 void GroupLeader::End(const std::string& reason, MonoTime now, GroupActions* out) {
@@ -171,7 +232,10 @@ void GroupLeader::End(const std::string& reason, MonoTime now, GroupActions* out
     not_before_ += std::min(options_.retry_min * (int64_t{1} << doublings), options_.retry_max);
   }
   phase_ = Phase::kIncomplete;
-  for (auto& [rank, member] : members_) member.ready = false;
+  for (auto& [rank, member] : members_) {
+    member.ready = false;
+    member.endpoint.reset();
+  }
   out->push_back(EndEpoch{epoch_, reason});
 }
 
@@ -198,7 +262,12 @@ std::string GroupLeader::WaitingFor() const {
     if (waits) ranks += fmt::format(" {}", r);
   }
   if (phase_ == Phase::kForming) return fmt::format("ranks{} to set up epoch {}", ranks, epoch_);
-  return ranks.empty() ? "" : "ranks" + ranks;
+  if (ranks.empty()) return "";
+  std::string text = "ranks" + ranks;
+  for (const auto& [rank, why] : refused_) {
+    text += fmt::format("; rank {} was refused: {}", rank, why);
+  }
+  return text;
 }
 
 DrainStage GroupLeader::GroupDrain() const {

@@ -2,11 +2,14 @@
 
 namespace choir {
 
-GroupMember::GroupMember(MemberHello self) : self_(std::move(self)), reason_("joining the group") {}
+GroupMember::GroupMember(MemberHello self, Duration heartbeat_timeout)
+    : self_(std::move(self)), heartbeat_timeout_(heartbeat_timeout), reason_("joining the group") {}
 
-MemberActions GroupMember::OnConnected() {
+MemberActions GroupMember::OnConnected(MonoTime now) {
   MemberActions out;
   Drop("the leader was connected anew", &out);
+  heard_ = now;
+  next_beat_ = now + heartbeat_timeout_ / kBeatsPerTimeout;
   phase_ = Phase::kJoined;
   reason_ = "joined, waiting for the leader";
   return out;
@@ -48,15 +51,36 @@ MemberActions GroupMember::OnPlan(const EpochPlan& plan) {
     return out;
   }
   epoch_ = plan.epoch;
-  phase_ = Phase::kSettingUp;
+  phase_ = Phase::kOpening;
   reason_ = fmt::format("setting up epoch {}", plan.epoch);
-  out.push_back(SetUpExchange{plan});
+  out.push_back(OpenExchange{plan});
+  return out;
+}
+
+MemberActions GroupMember::OnOpened(uint64_t epoch, const StatusOr<ExchangeEndpoint>& endpoint) {
+  MemberActions out;
+  if (phase_ != Phase::kOpening || epoch != epoch_) return out;
+  if (!endpoint.ok()) {
+    Drop(MessageOf(endpoint.status()), &out);
+    out.push_back(SendFailed{epoch, MessageOf(endpoint.status())});
+    return out;
+  }
+  out.push_back(SendEndpoint{epoch, *endpoint});
+  return out;
+}
+
+MemberActions GroupMember::OnConnect(uint64_t epoch,
+                                     const std::vector<ExchangeEndpoint>& endpoints) {
+  MemberActions out;
+  if (phase_ != Phase::kOpening || epoch != epoch_) return out;
+  phase_ = Phase::kConnecting;
+  out.push_back(SetUpExchange{epoch, endpoints});
   return out;
 }
 
 MemberActions GroupMember::OnSetUp(uint64_t epoch, const Status& status) {
   MemberActions out;
-  if (phase_ != Phase::kSettingUp || epoch != epoch_) return out;
+  if (phase_ != Phase::kConnecting || epoch != epoch_) return out;
   if (!status.ok()) {
     Drop(MessageOf(status), &out);
     out.push_back(SendFailed{epoch, MessageOf(status)});
@@ -94,6 +118,26 @@ MemberActions GroupMember::OnCollectiveFailed(uint64_t epoch, const Status& stat
 MemberActions GroupMember::OnTold(const std::string& waiting_for) {
   if (phase_ == Phase::kJoined && !waiting_for.empty()) reason_ = "waiting for " + waiting_for;
   return {};
+}
+
+MemberActions GroupMember::OnTick(MonoTime now) {
+  MemberActions out;
+  if (phase_ == Phase::kAway || now < next_beat_) return out;
+  // Who was stopped itself has not listened: what the leader said is still to be read.
+  if (now - next_beat_ > heartbeat_timeout_ / 2) heard_ = now;
+  next_beat_ = now + heartbeat_timeout_ / kBeatsPerTimeout;
+  if (now - heard_ >= heartbeat_timeout_) {
+    out.push_back(Reconnect{
+        fmt::format("it was silent for {:.1f} s: its process is stopped or its host is cut off",
+                    Seconds(now - heard_))});
+  } else {
+    out.push_back(BeatMember{});
+  }
+  return out;
+}
+
+std::optional<MonoTime> GroupMember::next_tick() const {
+  return phase_ == Phase::kAway ? std::nullopt : std::optional(next_beat_);
 }
 
 void GroupMember::Drop(const std::string& reason, MemberActions* out) {

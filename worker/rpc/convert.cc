@@ -85,11 +85,16 @@ StatusOr<SequenceRequest> FromWire(const v1::SubmitSequence& wire, const SubmitL
   CHOIR_RETURN_IF_ERROR(CheckTokens(wire, limits));
   const v1::EngineSampling& s = wire.sampling();
   CHOIR_RETURN_IF_ERROR(CheckSampling(s, limits));
+  if (wire.cache_salt().size() > kCacheSaltMax) {
+    return InvalidArgument("cache_salt has {} bytes, must be at most {}", wire.cache_salt().size(),
+                           kCacheSaltMax);
+  }
   SequenceRequest request;
   request.tokens.assign(wire.token_ids().begin(), wire.token_ids().end());
   request.num_prompt = static_cast<int32_t>(wire.num_prompt_tokens());
   request.max_tokens = static_cast<int32_t>(s.max_tokens());
   request.priority = s.priority();
+  request.cache_salt = wire.cache_salt();
   request.stop_token_ids.assign(s.stop_token_ids().begin(), s.stop_token_ids().end());
   request.sampling = {.temperature = s.temperature(),
                       .top_p = s.top_p(),
@@ -107,10 +112,10 @@ StatusOr<SequenceRequest> FromWire(const v1::SubmitSequence& wire, const SubmitL
   return request;
 }
 
-void ToWire(const SequenceUpdate& update, uint64_t router_id, v1::SequenceUpdate* wire) {
+void ToWire(const SequenceOutput& update, uint64_t router_id, v1::SequenceUpdate* wire) {
   wire->set_id(router_id);
   wire->mutable_token_ids()->Add(update.tokens.begin(), update.tokens.end());
-  for (const TokenLogprob& logprob : update.logprobs) {
+  for (const SampledLogprob& logprob : update.logprobs) {
     v1::StepLogprob* out = wire->add_logprobs();
     out->set_logprob(logprob.logprob);
     for (const auto& [id, value] : logprob.top) {
@@ -128,6 +133,7 @@ void ToWire(const EngineLoad& load, v1::WorkerLoad* wire) {
   wire->set_waiting(load.waiting);
   wire->set_kv_tokens_used(load.kv_tokens_used);
   wire->set_waiting_tokens(load.waiting_tokens);
+  wire->set_computed_tokens(load.computed_tokens);
 }
 
 MemberHello FromWire(const v1::JoinHello& wire) {
@@ -138,6 +144,9 @@ MemberHello FromWire(const v1::JoinHello& wire) {
           .group_size = wire.group_size(),
           .incarnation = wire.incarnation(),
           .numerics_id = wire.numerics_id(),
+          .model = wire.model(),
+          .dtype = wire.dtype(),
+          .kernels = wire.kernels(),
           .host = wire.host(),
           .pid = wire.pid(),
           .address = wire.address(),
@@ -152,14 +161,26 @@ void ToWire(const MemberHello& hello, v1::JoinHello* wire) {
   wire->set_group_size(hello.group_size);
   wire->set_incarnation(hello.incarnation);
   wire->set_numerics_id(hello.numerics_id);
+  wire->set_model(hello.model);
+  wire->set_dtype(hello.dtype);
+  wire->set_kernels(hello.kernels);
   wire->set_host(hello.host);
   wire->set_pid(hello.pid);
   wire->set_address(hello.address);
   wire->set_last_epoch(hello.last_epoch);
 }
 
+ExchangeEndpoint FromWire(const v1::Endpoint& wire) {
+  return {.segment = wire.segment(), .mesh = wire.mesh()};
+}
+
+void ToWire(const ExchangeEndpoint& endpoint, v1::Endpoint* wire) {
+  wire->set_segment(endpoint.segment);
+  wire->set_mesh(endpoint.mesh);
+}
+
 EpochPlan FromWire(const v1::EpochPlan& wire) {
-  EpochPlan plan{.epoch = wire.epoch(), .segment = wire.name(), .members = {}};
+  EpochPlan plan{.epoch = wire.epoch(), .members = {}};
   for (const v1::Member& member : wire.members()) {
     plan.members.push_back({.rank = member.rank(),
                             .incarnation = member.incarnation(),
@@ -172,7 +193,6 @@ EpochPlan FromWire(const v1::EpochPlan& wire) {
 
 void ToWire(const EpochPlan& plan, v1::EpochPlan* wire) {
   wire->set_epoch(plan.epoch);
-  wire->set_name(plan.segment);
   for (const MemberHello& member : plan.members) {
     v1::Member* out = wire->add_members();
     out->set_rank(member.rank);

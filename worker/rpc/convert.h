@@ -19,14 +19,17 @@ struct SubmitLimits {
 inline constexpr int kBiasMax = 4096;
 inline constexpr int kStopIdsMax = 1024;
 inline constexpr int kLogprobsMax = 64;
+inline constexpr size_t kCacheSaltMax = 256;  // bytes
 
 // InvalidArgument names the field, the value and its limit.
 StatusOr<SequenceRequest> FromWire(const v1::SubmitSequence& wire, const SubmitLimits& limits);
-void ToWire(const SequenceUpdate& update, uint64_t router_id, v1::SequenceUpdate* wire);
+void ToWire(const SequenceOutput& update, uint64_t router_id, v1::SequenceUpdate* wire);
 void ToWire(const EngineLoad& load, v1::WorkerLoad* wire);
 
 MemberHello FromWire(const v1::JoinHello& wire);
 void ToWire(const MemberHello& hello, v1::JoinHello* wire);
+ExchangeEndpoint FromWire(const v1::Endpoint& wire);
+void ToWire(const ExchangeEndpoint& endpoint, v1::Endpoint* wire);
 EpochPlan FromWire(const v1::EpochPlan& wire);
 void ToWire(const EpochPlan& plan, v1::EpochPlan* wire);
 DrainStage FromWire(v1::DrainStage wire);

@@ -12,16 +12,22 @@
 #include <mutex>
 
 #include "choir/v1/control.grpc.pb.h"
+#include "common/rpc/credentials.h"
 
 namespace choir {
 
 class DrainService final : public v1::Admin::Service {
  public:
-  DrainService(std::function<void()> on_drain, std::function<size_t()> num_running)
-      : on_drain_(std::move(on_drain)), num_running_(std::move(num_running)) {}
+  DrainService(std::function<void()> on_drain, std::function<size_t()> num_running,
+               std::shared_ptr<TlsIdentity> tls)
+      : on_drain_(std::move(on_drain)),
+        num_running_(std::move(num_running)),
+        tls_(std::move(tls)) {}
 
-  grpc::Status Drain(grpc::ServerContext* /*context*/, const v1::DrainRequest* request,
+  grpc::Status Drain(grpc::ServerContext* context, const v1::DrainRequest* request,
                      v1::DrainResponse* response) override {
+    const Status may = CheckCaller(tls_.get(), *context, {kAdminRole, kRouterRole});
+    if (!may.ok()) return {grpc::StatusCode(may.code()), MessageOf(may)};
     const double timeout = request->timeout_seconds();
     if (!std::isfinite(timeout) || timeout < 0 || timeout > 3600) {
       return {grpc::StatusCode::INVALID_ARGUMENT, "timeout_seconds must be from 0 to 3600"};
@@ -51,6 +57,7 @@ class DrainService final : public v1::Admin::Service {
  private:
   const std::function<void()> on_drain_;
   const std::function<size_t()> num_running_;
+  const std::shared_ptr<TlsIdentity> tls_;
   std::mutex mu_;  // guards stopped_
   std::condition_variable changed_;
   bool stopped_ = false;

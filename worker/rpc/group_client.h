@@ -1,6 +1,7 @@
 // A rank's membership: stays joined to its leader (itself included, for rank 0), reconnects for
 // ever, sets up each epoch's collectives and hands them over. No gRPC in this header. Owner thread
-// "member", on which all hooks are called; a second thread only reads the stream.
+// "member", on which all hooks are called; a second thread only reads the stream, a third connects
+// an epoch's exchange.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/tls/tls_identity.h"
 #include "worker/comm/collectives.h"
 #include "worker/group/membership.h"
 
@@ -26,7 +28,12 @@ struct GroupStatus {
 struct GroupClientOptions {
   std::string leader;  // host:port
   MemberHello self;
-  CollectivesOptions collectives;
+  std::shared_ptr<TlsIdentity> tls;  // null: plain text
+  TlsOptions tls_options;
+  CollectivesOptions collectives;  // ring_bytes: of the memory that this rank may have to make
+  // This machine's address for ranks of other hosts; asked only when the group has some.
+  std::function<StatusOr<std::string>()> mesh_address;
+  Duration heartbeat_timeout = kHeartbeatTimeout;
   Duration retry_min = std::chrono::milliseconds(50);
   Duration retry_max = std::chrono::milliseconds(500);
 

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <utility>
+
 #include "common/base/check.h"
 #include "common/base/log.h"
 #include "worker/rpc/convert.h"
@@ -9,6 +11,8 @@
 namespace choir {
 namespace {
 
+constexpr size_t kAskedMax = 1024;
+constexpr size_t kMeshBytesMax = 64 << 10, kSegmentBytesMax = 256;
 constexpr Duration kIdleWait = std::chrono::hours(1);
 const grpc::Status kLeaves(grpc::StatusCode::UNAVAILABLE, "the leader of the group leaves");
 
@@ -16,11 +20,10 @@ const grpc::Status kLeaves(grpc::StatusCode::UNAVAILABLE, "the leader of the gro
 
 GroupServer::~GroupServer() { Stop(); }
 
-void GroupServer::Lead(GroupLeaderOptions options, size_t ring_bytes) {
+void GroupServer::Lead(GroupLeaderOptions options) {
   std::lock_guard lock(mu_);
   CHOIR_CHECK(!leading_);
   leader_ = std::make_unique<GroupLeader>(std::move(options));
-  ring_bytes_ = ring_bytes;
   thread_ = std::jthread([this] {
     pthread_setname_np(pthread_self(), "group");
     Run();
@@ -69,6 +72,11 @@ void GroupServer::OnMessage(MemberId id, const std::shared_ptr<Stream>& stream, 
                    greeting->done ? "a second hello" : "the first message has no hello"});
     return;
   }
+  if (message.endpoint().mesh().size() > kMeshBytesMax ||
+      message.endpoint().segment().size() > kSegmentBytesMax) {
+    stream->Close({grpc::StatusCode::INVALID_ARGUMENT, "the endpoint is too long"});
+    return;
+  }
   const bool first = !greeting->done;
   greeting->done = true;
   bool taken = !first || events_.TryPush(Joined{id, FromWire(message.hello()), stream});
@@ -99,13 +107,23 @@ void GroupServer::Run() {
 void GroupServer::Handle(const Event& event) {
   const MonoTime now = clock_.Now();
   if (const auto* joined = std::get_if<Joined>(&event)) {
-    CHOIR_LOG(info, "rank {} (process {} at {}) asks to join", joined->hello.rank,
-              joined->hello.pid, joined->hello.address);
+    // A refused rank tries again and again; once is enough.
+    if (asked_.size() > kAskedMax) asked_.clear();  // ranks are what peers say they are
+    if (std::exchange(asked_[joined->hello.rank], joined->hello.incarnation) !=
+        joined->hello.incarnation) {
+      CHOIR_LOG(info, "rank {} (process {} at {}) asks to join", joined->hello.rank,
+                joined->hello.pid, joined->hello.address);
+    }
     streams_[joined->id] = joined->stream;
     Do(leader_->OnJoin(joined->id, joined->hello, now));
   } else if (const auto* said = std::get_if<Said>(&event)) {
     const v1::JoinUp& message = said->message;
+    leader_->OnHeard(said->id, now);
     Do(leader_->OnDrain(said->id, FromWire(message.drain()), now));
+    if (message.endpoint_epoch() != 0) {
+      Do(leader_->OnEndpoint(said->id, message.endpoint_epoch(), FromWire(message.endpoint()),
+                             now));
+    }
     if (message.ready_epoch() != 0) Do(leader_->OnReady(said->id, message.ready_epoch(), now));
     if (message.failed_epoch() != 0) {
       Do(leader_->OnFailed(said->id, message.failed_epoch(), message.reason().substr(0, 1024),
@@ -133,7 +151,10 @@ void GroupServer::Do(const GroupActions& actions) {
 }
 
 void GroupServer::DoOne(const RefuseMember& refused) {
-  CHOIR_LOG(warn, "{}", MessageOf(refused.reason));
+  if (MessageOf(refused.reason) != logged_refusal_) {
+    logged_refusal_ = MessageOf(refused.reason);
+    CHOIR_LOG(warn, "{}", logged_refusal_);
+  }
   const auto found = streams_.find(refused.member);
   if (found == streams_.end()) return;
   found->second->Close(ToWire(refused.reason));
@@ -141,23 +162,23 @@ void GroupServer::DoOne(const RefuseMember& refused) {
 }
 
 void GroupServer::DoOne(const PlanEpoch& planned) {
-  const auto ranks = static_cast<int>(planned.plan.members.size());
-  auto segment = ShmSegment::Create(ranks, planned.plan.epoch, {.ring_bytes = ring_bytes_});
-  if (!segment.ok()) {
-    Do(leader_->OnPlanFailed(planned.plan.epoch, segment.status(), clock_.Now()));
-    return;
-  }
-  segment_ = std::move(*segment);
-  EpochPlan plan = planned.plan;
-  plan.segment = segment_->name();
+  logged_refusal_.clear();
   v1::JoinDown message;
-  ToWire(plan, message.mutable_plan());
+  ToWire(planned.plan, message.mutable_plan());
+  ToAll(std::move(message));
+}
+
+void GroupServer::DoOne(const ConnectEpoch& connect) {
+  v1::JoinDown message;
+  message.mutable_connect()->set_epoch(connect.epoch);
+  for (const ExchangeEndpoint& endpoint : connect.endpoints) {
+    ToWire(endpoint, message.mutable_connect()->add_endpoints());
+  }
   ToAll(std::move(message));
 }
 
 void GroupServer::DoOne(const StartEpoch& started) {
   CHOIR_LOG(info, "epoch {} starts", started.epoch);
-  segment_.reset();  // everyone has mapped it
   v1::JoinDown message;
   message.set_started_epoch(started.epoch);
   ToAll(std::move(message));
@@ -165,7 +186,6 @@ void GroupServer::DoOne(const StartEpoch& started) {
 
 void GroupServer::DoOne(const EndEpoch& ended) {
   CHOIR_LOG(warn, "epoch {} ends: {}", ended.epoch, ended.reason);
-  segment_.reset();
   v1::JoinDown message;
   message.set_ended_epoch(ended.epoch);
   message.set_reason(ended.reason);
@@ -178,6 +198,8 @@ void GroupServer::DoOne(const TellGroup& told) {
   message.set_reason(told.waiting_for);
   ToAll(std::move(message));
 }
+
+void GroupServer::DoOne(const BeatLeader& /*beat*/) { ToAll({}); }
 
 void GroupServer::ToAll(v1::JoinDown message) {
   message.set_drain(ToWire(drain_));

@@ -10,7 +10,6 @@
 
 #include "choir/v1/control.pb.h"
 #include "common/runtime/bounded_queue.h"
-#include "worker/comm/shm_collectives.h"
 #include "worker/group/group_leader.h"
 #include "worker/rpc/server_stream.h"
 
@@ -24,7 +23,7 @@ class GroupServer {
   ~GroupServer();
 
   // From now on ranks may join; before, they are told that the leader is loading.
-  void Lead(GroupLeaderOptions options, size_t ring_bytes);
+  void Lead(GroupLeaderOptions options);
   void Accept(const std::shared_ptr<Stream>& stream);
   void Stop();  // idempotent
 
@@ -51,9 +50,11 @@ class GroupServer {
   void Do(const GroupActions& actions);
   void DoOne(const RefuseMember& refused);
   void DoOne(const PlanEpoch& planned);
+  void DoOne(const ConnectEpoch& connect);
   void DoOne(const StartEpoch& started);
   void DoOne(const EndEpoch& ended);
   void DoOne(const TellGroup& told);
+  void DoOne(const BeatLeader& beat);
   void ToAll(v1::JoinDown message);
 
   const Clock& clock_;
@@ -65,9 +66,9 @@ class GroupServer {
 
   // The owner thread's.
   std::unique_ptr<GroupLeader> leader_;
-  size_t ring_bytes_ = 0;
   std::map<MemberId, std::shared_ptr<Stream>> streams_;
-  std::unique_ptr<ShmSegment> segment_;  // of the epoch being formed
+  std::map<uint32_t, uint64_t> asked_;  // the incarnation of each rank that was logged
+  std::string logged_refusal_;
   DrainStage drain_ = DrainStage::kNone;
   std::jthread thread_;
 };

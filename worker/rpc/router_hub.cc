@@ -37,6 +37,7 @@ void RouterHub::OnClosed(SessionId id) {
     const auto found = sessions_.find(id);
     if (found == sessions_.end()) return;
     orphans = registry_.Close(id);
+    for (const SequenceId orphan : orphans) traces_.End(orphan, Finish::kCancelled);
     if (!found->second.router.empty()) {
       CHOIR_LOG(info, "router {} is gone; {} of its sequences are cancelled", found->second.router,
                 orphans.size());
@@ -62,7 +63,10 @@ void RouterHub::OnMessage(SessionId id, v1::ToWorker& message) {
     Session& session = found->second;
     stream = session.stream;
     Status good = CheckHello(message, session);
-    if (good.ok() && message.has_hello()) Greet(id, message.hello(), &session);
+    if (good.ok() && message.has_hello()) {
+      Greet(id, message.hello(), &session);
+      EndOlderStreams(id, session.router, &work);
+    }
     if (good.ok()) good = Collect(id, message, &work);
     if (!good.ok()) {
       CHOIR_LOG(warn, "router {} at {} is cut off: {}", session.router, stream->peer(),
@@ -82,8 +86,9 @@ void RouterHub::OnMessage(SessionId id, v1::ToWorker& message) {
       Answer(owner->router_id, Finish::kLost, MessageOf(taken), &work.answer);
     }
     registry_.Remove(sequence);
+    traces_.End(sequence, Finish::kLost);
   }
-  if (work.answer.has_step()) stream->Send(std::move(work.answer));
+  if (work.answer.has_step() || work.answer.ghosts() != 0) stream->Send(std::move(work.answer));
 }
 
 Status RouterHub::CheckHello(const v1::ToWorker& message, const Session& session) const {
@@ -128,6 +133,8 @@ void RouterHub::Greet(SessionId id, const v1::RouterHello& router, Session* sess
   hello->set_context_length(static_cast<uint32_t>(model_.context_length));
   hello->set_vocab_size(static_cast<uint32_t>(model_.vocab_size));
   hello->set_kv_tokens_max(model_.kv_tokens_max);
+  hello->set_kv_block_tokens(model_.kv_block_tokens);
+  hello->set_running_max(model_.running_max);
   hello->set_incarnation(options_.identity.incarnation);
   FillState(answer.mutable_state());
   session->stream->Send(std::move(answer));
@@ -144,18 +151,40 @@ Status RouterHub::Collect(SessionId id, const v1::ToWorker& message, Work* work)
       Answer(router_id, Finish::kCancelled, "", &work->answer);
     }
   }
+  for (const v1::SubmitSequence& submit : message.submits()) {
+    CHOIR_RETURN_IF_ERROR(CollectSubmit(id, submit, work));
+  }
+  // Last: the list has what the same message submits.
   if (message.has_reconcile()) {
     const auto& ids = message.reconcile().ids();
     const auto difference = registry_.Compare(id, {ids.begin(), ids.end()});
     work->cancels.insert(work->cancels.end(), difference.ghosts.begin(), difference.ghosts.end());
+    CountGhosts(difference.ghosts.size(), work);
     for (const uint64_t lost : difference.lost) {
       Answer(lost, Finish::kLost, "this worker does not have the sequence", &work->answer);
     }
   }
-  for (const v1::SubmitSequence& submit : message.submits()) {
-    CHOIR_RETURN_IF_ERROR(CollectSubmit(id, submit, work));
-  }
   return absl::OkStatus();
+}
+
+// A router that comes back has given up its older stream, which may not have noticed yet: what runs
+// for it is replayed elsewhere.
+void RouterHub::EndOlderStreams(SessionId id, const std::string& router, Work* work) {
+  for (auto& [other, session] : sessions_) {
+    if (other == id || session.router != router) continue;
+    const auto ghosts = registry_.Clear(other);
+    for (const auto& [router_id, sequence] : ghosts) {
+      work->cancels.push_back(sequence);
+      traces_.End(sequence, Finish::kCancelled);
+    }
+    CountGhosts(ghosts.size(), work);
+    session.stream->Close(ToWire(Cancelled("router {} came back on another stream", router)));
+  }
+}
+
+void RouterHub::CountGhosts(size_t ghosts, Work* work) {
+  num_ghosts_ += ghosts;
+  work->answer.set_ghosts(work->answer.ghosts() + static_cast<uint32_t>(ghosts));
 }
 
 Status RouterHub::CollectSubmit(SessionId id, const v1::SubmitSequence& submit, Work* work) {
@@ -178,6 +207,7 @@ Status RouterHub::CollectSubmit(SessionId id, const v1::SubmitSequence& submit, 
     return absl::OkStatus();
   }
   CHOIR_ASSIGN_OR_RETURN(request->id, registry_.Add(id, submit.id()));
+  traces_.Begin(request->id, submit, status_.epoch, model_.model_id);
   work->submits.push_back(std::move(*request));
   return absl::OkStatus();
 }
@@ -225,6 +255,7 @@ void RouterHub::SetStatus(const WorkerStatus& status) {
 void RouterHub::Lose(SessionId id, std::vector<SequenceId>* lost, v1::FromWorker* message) {
   for (const auto& [router_id, sequence] : registry_.Clear(id)) {
     lost->push_back(sequence);
+    traces_.End(sequence, Finish::kLost);
     Answer(router_id, Finish::kLost, "the epoch is over", message);
   }
 }
@@ -234,7 +265,8 @@ void RouterHub::Deliver(const StepOutput& output) {
   const bool idle = output.load.running == 0 && output.load.waiting == 0;
   std::lock_guard lock(mu_);
   std::map<SessionId, v1::FromWorker> messages;
-  for (const SequenceUpdate& update : output.updates) {
+  for (const SequenceOutput& update : output.updates) {
+    traces_.OnUpdate(update);
     const auto owner = registry_.OwnerOf(update.id);
     if (!owner) continue;  // its router is gone
     ToWire(update, owner->router_id, messages[owner->session].mutable_step()->add_updates());
@@ -263,6 +295,11 @@ void RouterHub::CloseAll(const Status& reason) {
 size_t RouterHub::num_sequences() const {
   std::lock_guard lock(mu_);
   return registry_.num_sequences();
+}
+
+uint64_t RouterHub::num_ghosts() const {
+  std::lock_guard lock(mu_);
+  return num_ghosts_;
 }
 
 size_t RouterHub::num_routers() const {

@@ -11,6 +11,7 @@
 
 #include "choir/v1/worker.pb.h"
 #include "worker/rpc/sequence_registry.h"
+#include "worker/rpc/sequence_traces.h"
 #include "worker/rpc/server_stream.h"
 #include "worker/rpc/worker_server.h"
 
@@ -18,10 +19,10 @@ namespace choir {
 
 class RouterHub {
  public:
-  using Stream = ServerStream<v1::ToWorker, v1::FromWorker>;
+  using Stream = MessageStream<v1::ToWorker, v1::FromWorker>;
 
   RouterHub(const WorkerServerOptions& options, const Clock& clock)
-      : options_(options), clock_(clock) {}
+      : options_(options), clock_(clock), traces_(options.tracer, &clock, options.identity.Id()) {}
 
   void Open(const ServedModel& model, Engine* engine);
   void SetStatus(const WorkerStatus& status);
@@ -35,6 +36,7 @@ class RouterHub {
 
   size_t num_sequences() const;
   size_t num_routers() const;
+  uint64_t num_ghosts() const;  // cancelled so far because their router did not know them
 
  private:
   struct Session {
@@ -47,13 +49,15 @@ class RouterHub {
   struct Work {
     std::vector<SequenceRequest> submits;
     std::vector<SequenceId> cancels;
-    v1::FromWorker answer;  // refusals
+    v1::FromWorker answer;  // refusals, ghosts
   };
 
   void OnMessage(SessionId id, v1::ToWorker& message);
   void OnClosed(SessionId id);
   Status CheckHello(const v1::ToWorker& message, const Session& session) const;
   void Greet(SessionId id, const v1::RouterHello& router, Session* session);
+  void EndOlderStreams(SessionId id, const std::string& router, Work* work);
+  void CountGhosts(size_t ghosts, Work* work);
   Status Collect(SessionId id, const v1::ToWorker& message, Work* work);
   Status CollectSubmit(SessionId id, const v1::SubmitSequence& submit, Work* work);
   std::string WhyNotServing() const;
@@ -70,8 +74,10 @@ class RouterHub {
   SessionId next_session_ = 1;
   std::map<SessionId, Session> sessions_;
   SequenceRegistry registry_;
+  SequenceTraces traces_;
   ServedModel model_;
   Engine* engine_ = nullptr;  // set once
+  uint64_t num_ghosts_ = 0;
   WorkerStatus status_{.reason = "loading"};
 };
 

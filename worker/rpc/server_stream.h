@@ -1,6 +1,6 @@
 // One bidirectional stream of a gRPC service, server side, over the callback API: messages in by a
 // function, messages out through a queue that is bounded in bytes. A peer that does not read is cut
-// off when its queue is full, so it can hold up nobody else. Private to worker/rpc.
+// off when its queue is full, so it can hold up nobody else. Private to worker/rpc and its tests.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -10,18 +10,36 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
+
+#include "common/base/log.h"
 
 namespace choir {
 
+// What the services know of a stream; tests make their own.
 template <typename In, typename Out>
-class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
+class MessageStream {
  public:
   // Called from gRPC's threads: on_message one at a time; on_closed once, after everything else.
   struct Handler {
     std::function<void(In&)> on_message;
     std::function<void()> on_closed;
   };
+
+  virtual ~MessageStream() = default;
+  virtual void Start(Handler handler) = 0;
+  // Any thread. False: the stream is over, or was cut because the peer does not read.
+  virtual bool Send(Out message) = 0;
+  // Any thread. Ends the stream with `status` once what was sent before is written.
+  virtual void Close(const grpc::Status& status) = 0;
+  virtual std::string peer() const = 0;
+};
+
+template <typename In, typename Out>
+class ServerStream final : public grpc::ServerBidiReactor<In, Out>, public MessageStream<In, Out> {
+ public:
+  using Handler = typename MessageStream<In, Out>::Handler;
 
   // Owned by gRPC until the stream is done, and by whoever holds the pointer.
   static std::shared_ptr<ServerStream> Make(grpc::CallbackServerContext* context,
@@ -31,13 +49,12 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
     return stream;
   }
 
-  void Start(Handler handler) {
+  void Start(Handler handler) override {
     handler_ = std::move(handler);
     this->StartRead(&in_);
   }
 
-  // Any thread. False: the stream is over, or was cut because the peer does not read.
-  bool Send(Out message) {
+  bool Send(Out message) override {
     const size_t bytes = message.ByteSizeLong();
     std::lock_guard lock(mu_);
     if (closing_) return false;
@@ -52,19 +69,20 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
     return true;
   }
 
-  // Any thread. Ends the stream with `status` once what was sent before is written.
-  void Close(const grpc::Status& status) {
+  void Close(const grpc::Status& status) override {
     std::lock_guard lock(mu_);
     CloseLocked(status);
   }
 
-  std::string peer() const { return context_->peer(); }
+  std::string peer() const override { return context_->peer(); }
 
   void OnReadDone(bool ok) override {
     if (ok) handler_.on_message(in_);
     std::lock_guard lock(mu_);
     if (!ok) {
-      CloseLocked(grpc::Status::OK);
+      if (!closing_) unreadable_ = true;
+      CloseLocked({grpc::StatusCode::INVALID_ARGUMENT,
+                   "what came is no message of this protocol, or the stream was ended"});
     } else if (!finished_) {
       in_.Clear();
       this->StartRead(&in_);
@@ -84,7 +102,16 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
     WriteNextLocked();
   }
 
+  // The peer is gone, or gave up: that is no fault of its messages.
+  void OnCancel() override {
+    std::lock_guard lock(mu_);
+    cancelled_ = true;
+  }
+
   void OnDone() override {
+    if (unreadable_ && !cancelled_) {
+      CHOIR_LOG(warn, "peer {} is cut off: what it sent is no message of this protocol", peer());
+    }
     if (handler_.on_closed) handler_.on_closed();
     handler_ = {};
     const std::shared_ptr<ServerStream> last = std::move(self_);
@@ -124,6 +151,8 @@ class ServerStream final : public grpc::ServerBidiReactor<In, Out> {
   bool writing_ = false;
   bool closing_ = false;
   bool finished_ = false;
+  bool unreadable_ = false;
+  bool cancelled_ = false;
   grpc::Status final_status_;
 };
 

@@ -9,6 +9,8 @@
 #include "choir/v1/control.grpc.pb.h"
 #include "choir/v1/worker.grpc.pb.h"
 #include "common/base/log.h"
+#include "common/rpc/credentials.h"
+#include "common/rpc/refused_stream.h"
 #include "worker/rpc/drain_service.h"
 #include "worker/rpc/group_server.h"
 #include "worker/rpc/router_hub.h"
@@ -22,10 +24,13 @@ constexpr char kWorkerService[] = "choir.v1.Worker";
 
 class WorkerService final : public v1::Worker::CallbackService {
  public:
-  WorkerService(RouterHub* hub, size_t bytes_max) : hub_(hub), bytes_max_(bytes_max) {}
+  WorkerService(RouterHub* hub, const WorkerServerOptions& options)
+      : hub_(hub), bytes_max_(options.stream_bytes_max), tls_(options.tls) {}
   grpc::ServerBidiReactor<v1::ToWorker, v1::FromWorker>* Connect(
       grpc::CallbackServerContext* context) override {
-    auto stream = RouterHub::Stream::Make(context, bytes_max_);
+    const Status may = CheckCaller(tls_.get(), *context, {kRouterRole});
+    if (!may.ok()) return new RefusedStream<v1::ToWorker, v1::FromWorker>(may);
+    auto stream = ServerStream<v1::ToWorker, v1::FromWorker>::Make(context, bytes_max_);
     hub_->Accept(stream);
     return stream.get();
   }
@@ -33,13 +38,17 @@ class WorkerService final : public v1::Worker::CallbackService {
  private:
   RouterHub* const hub_;
   const size_t bytes_max_;
+  const std::shared_ptr<TlsIdentity> tls_;
 };
 
 class GroupService final : public v1::Group::CallbackService {
  public:
-  explicit GroupService(GroupServer* group) : group_(group) {}
+  GroupService(GroupServer* group, std::shared_ptr<TlsIdentity> tls)
+      : group_(group), tls_(std::move(tls)) {}
   grpc::ServerBidiReactor<v1::JoinUp, v1::JoinDown>* Join(
       grpc::CallbackServerContext* context) override {
+    const Status may = CheckCaller(tls_.get(), *context, {kWorkerRole});
+    if (!may.ok()) return new RefusedStream<v1::JoinUp, v1::JoinDown>(may);
     auto stream = GroupServer::Stream::Make(context, kJoinBytesMax);
     group_->Accept(stream);
     return stream.get();
@@ -47,6 +56,7 @@ class GroupService final : public v1::Group::CallbackService {
 
  private:
   GroupServer* const group_;
+  const std::shared_ptr<TlsIdentity> tls_;
 };
 
 class WorkerServerImpl final : public WorkerServer {
@@ -54,9 +64,10 @@ class WorkerServerImpl final : public WorkerServer {
   explicit WorkerServerImpl(const WorkerServerOptions& options)
       : hub_(options, Clock::Real()),
         group_(Clock::Real()),
-        worker_service_(&hub_, options.stream_bytes_max),
-        group_service_(&group_),
-        drain_service_(options.on_drain, [this] { return num_sequences(); }) {}
+        worker_service_(&hub_, options),
+        group_service_(&group_, options.tls),
+        drain_service_(
+            options.on_drain, [this] { return num_sequences(); }, options.tls) {}
   ~WorkerServerImpl() override { Shutdown(Duration::zero()); }
 
   Status Listen(const WorkerServerOptions& options) {
@@ -64,7 +75,9 @@ class WorkerServerImpl final : public WorkerServer {
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
     int port = 0;
-    builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+    CHOIR_ASSIGN_OR_RETURN(auto credentials,
+                           MakeServerCredentials(options.tls, ClientCertificate::kRequired));
+    builder.AddListeningPort(options.listen, std::move(credentials), &port);
     builder.SetMaxReceiveMessageSize(options.message_bytes_max);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsMax);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
@@ -90,9 +103,7 @@ class WorkerServerImpl final : public WorkerServer {
 
   const std::string& address() const override { return address_; }
   void Open(const ServedModel& model, Engine* engine) override { hub_.Open(model, engine); }
-  void LeadGroup(GroupLeaderOptions options, size_t ring_bytes) override {
-    group_.Lead(std::move(options), ring_bytes);
-  }
+  void LeadGroup(GroupLeaderOptions options) override { group_.Lead(std::move(options)); }
   void Deliver(const StepOutput& output) override {
     hub_.Deliver(output);
     drain_service_.Poll();
@@ -103,6 +114,7 @@ class WorkerServerImpl final : public WorkerServer {
   }
   size_t num_sequences() const override { return hub_.num_sequences(); }
   size_t num_routers() const override { return hub_.num_routers(); }
+  uint64_t num_ghosts() const override { return hub_.num_ghosts(); }
 
   void Shutdown(Duration grace) override {
     if (server_ == nullptr || shut_down_.exchange(true)) return;

@@ -11,13 +11,15 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/tls/tls_identity.h"
+#include "common/trace/tracer.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/types.h"
 #include "worker/group/group_leader.h"
 
 namespace choir {
 
-struct WorkerIdentity {
+struct RankIdentity {
   uint32_t group = 0;
   uint32_t rank = 0;
   uint32_t group_size = 1;
@@ -32,6 +34,8 @@ struct ServedModel {
   int64_t context_length = 0;
   int32_t vocab_size = 0;
   uint64_t kv_tokens_max = 0;
+  uint32_t kv_block_tokens = 0;  // 0: without a prefix cache
+  uint32_t running_max = 0;      // sequences at once; 0: routers are not told
 };
 
 // As WorkerState on the wire.
@@ -45,12 +49,14 @@ struct WorkerStatus {
 
 struct WorkerServerOptions {
   std::string listen = "127.0.0.1:7100";
-  WorkerIdentity identity;
+  RankIdentity identity;
   size_t stream_bytes_max = size_t{16}
                             << 20;  // unread bytes per router; beyond it the stream is cut
   int routers_max = 64;
   int sequences_max = 65536;  // of all routers
   int message_bytes_max = 64 << 20;
+  std::shared_ptr<TlsIdentity> tls;  // null: plain text
+  const Tracer* tracer = nullptr;    // null: nothing is traced; else outlives the server
   // Admin.Drain was called: begin to drain. Called from a gRPC thread.
   std::function<void()> on_drain;
 };
@@ -66,7 +72,7 @@ class WorkerServer {
   // From now on routers are served.
   virtual void Open(const ServedModel& model, Engine* engine) = 0;
   // Rank 0: from now on ranks may join.
-  virtual void LeadGroup(GroupLeaderOptions options, size_t ring_bytes) = 0;
+  virtual void LeadGroup(GroupLeaderOptions options) = 0;
   // The engine's sink. Does not block.
   virtual void Deliver(const StepOutput& output) = 0;
   // Told to every router, to health checks and to Admin.Drain's callers.
@@ -74,6 +80,7 @@ class WorkerServer {
 
   virtual size_t num_sequences() const = 0;  // that routers wait for
   virtual size_t num_routers() const = 0;
+  virtual uint64_t num_ghosts() const = 0;  // cancelled so far: their routers did not know them
   // Ends all streams: those that still write have until `grace` is over. Idempotent.
   virtual void Shutdown(Duration grace) = 0;
 };

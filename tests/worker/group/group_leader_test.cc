@@ -17,6 +17,9 @@ MemberHello Hello(uint32_t rank, uint64_t incarnation = 1) {
           .group_size = 3,
           .incarnation = incarnation,
           .numerics_id = "n1",
+          .model = "m",
+          .dtype = "bf16",
+          .kernels = "avx2",
           .host = "here",
           .pid = 100 + rank,
           .address = fmt::format("127.0.0.1:{}", 7100 + rank)};
@@ -47,6 +50,7 @@ class GroupLeaderTest : public ::testing::Test {
   }
   uint64_t StartAll() {
     const uint64_t epoch = leader_.epoch();
+    for (const MemberId m : {10, 11, 12}) leader_.OnEndpoint(m, epoch, {}, At(0s));
     for (const MemberId m : {10, 11, 12}) leader_.OnReady(m, epoch, At(0s));
     EXPECT_TRUE(leader_.running());
     return epoch;
@@ -66,6 +70,15 @@ TEST_F(GroupLeaderTest, PlansWhenAllAreThereAndStartsWhenAllAreReady) {
   EXPECT_EQ(plan->plan.epoch, 1000u);
   ASSERT_EQ(plan->plan.members.size(), 3u);
   for (uint32_t r = 0; r < 3; ++r) EXPECT_EQ(plan->plan.members[r].rank, r);
+
+  EXPECT_EQ(Get<ConnectEpoch>(leader_.OnEndpoint(11, 1000, {.mesh = "b"}, At(0s))), nullptr);
+  leader_.OnEndpoint(12, 1000, {.mesh = "c"}, At(0s));
+  EXPECT_TRUE(leader_.OnEndpoint(12, 1000, {.mesh = "d"}, At(0s)).empty()) << "the first counts";
+  out = leader_.OnEndpoint(10, 1000, {.segment = "s", .mesh = "a"}, At(0s));
+  const ConnectEpoch* connect = Get<ConnectEpoch>(out);
+  ASSERT_NE(connect, nullptr);
+  EXPECT_EQ(connect->epoch, 1000u);
+  EXPECT_EQ(connect->endpoints, (std::vector<ExchangeEndpoint>{{"s", "a"}, {"", "b"}, {"", "c"}}));
 
   EXPECT_EQ(Get<StartEpoch>(leader_.OnReady(10, 1000, At(0s))), nullptr);
   EXPECT_EQ(Get<StartEpoch>(leader_.OnReady(10, 1000, At(0s))), nullptr) << "twice is once";
@@ -106,6 +119,7 @@ TEST_F(GroupLeaderTest, WordsAboutOtherEpochsAndFromStrangersHaveNoEffect) {
   EXPECT_TRUE(leader_.OnFailed(12, epoch - 1, "old news", At(1s)).empty());
   EXPECT_TRUE(leader_.OnFailed(99, epoch, "stranger", At(1s)).empty());
   EXPECT_TRUE(leader_.OnReady(12, epoch + 5, At(1s)).empty());
+  EXPECT_TRUE(leader_.OnEndpoint(12, epoch, {}, At(1s)).empty());
   EXPECT_TRUE(leader_.OnLeft(99, At(1s)).empty());
   EXPECT_TRUE(leader_.running());
 }
@@ -122,6 +136,14 @@ TEST_F(GroupLeaderTest, RefusesAMismatchAndNamesRankAndDifference) {
   h = Hello(1);
   h.numerics_id = "n2";
   EXPECT_THAT(refusal(h), HasSubstr("rank 1 at 127.0.0.1:7101 (process 101) has numerics id n2"));
+  h.kernels = "avx512";
+  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has CPU kernels avx512, its leader avx2"));
+  h.dtype = "f32";
+  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has dtype f32, its leader bf16"));
+  h.model = "other";
+  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has model other, its leader m"));
+  h.build = "newer";
+  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has version newer, its leader test"));
   h = Hello(1);
   h.group_size = 4;
   EXPECT_THAT(refusal(h), HasSubstr("counts 4 ranks"));
@@ -130,9 +152,6 @@ TEST_F(GroupLeaderTest, RefusesAMismatchAndNamesRankAndDifference) {
   h = Hello(1);
   h.group = 7;
   EXPECT_THAT(refusal(h), HasSubstr("group 7"));
-  h = Hello(1);
-  h.host = "there";
-  EXPECT_THAT(refusal(h), HasSubstr("runs on there"));
   h = Hello(1);
   h.last_epoch = UINT64_MAX;
   EXPECT_THAT(refusal(h), HasSubstr("claims"));
@@ -182,25 +201,72 @@ TEST_F(GroupLeaderTest, AnEpochThatDoesNotStartIsGivenUpAndTriedAgainLaterEachTi
   }
 }
 
+TEST_F(GroupLeaderTest, AGroupWaitsForARefusedRankAndSaysWhyItWasRefused) {
+  leader_.OnJoin(10, Hello(0), At(0s));
+  leader_.OnJoin(12, Hello(2), At(0s));
+  MemberHello other = Hello(1);
+  other.dtype = "f32";
+  GroupActions out = leader_.OnJoin(11, other, At(0s));
+  ASSERT_NE(Get<TellGroup>(out), nullptr);
+  EXPECT_THAT(Get<TellGroup>(out)->waiting_for,
+              HasSubstr("ranks 1; rank 1 was refused: rank 1 at"));
+  EXPECT_THAT(leader_.WaitingFor(), HasSubstr("has dtype f32, its leader bf16"));
+  EXPECT_EQ(Get<TellGroup>(leader_.OnJoin(13, other, At(1s))), nullptr) << "that is no news";
+  out = leader_.OnJoin(14, Hello(1), At(2s));
+  EXPECT_NE(Get<PlanEpoch>(out), nullptr);
+  leader_.OnLeft(14, At(3s));
+  EXPECT_EQ(leader_.WaitingFor(), "ranks 1") << "what it was refused for once is over";
+}
+
 TEST_F(GroupLeaderTest, ARankThatNeverGetsReadyIsNamed) {
   leader_.OnJoin(10, Hello(0), At(0s));
   leader_.OnJoin(11, Hello(1), At(0s));
   leader_.OnJoin(12, Hello(2), At(0s));
   leader_.OnReady(10, 1000, At(0s));
   leader_.OnReady(12, 1000, At(0s));
-  EXPECT_EQ(leader_.next_tick(), At(30s));
-  const GroupActions out = leader_.OnTick(At(30s));
+  GroupActions out;
+  while (*leader_.next_tick() < At(30s)) {
+    const MonoTime now = *leader_.next_tick();
+    for (const MemberId m : {10, 11, 12}) leader_.OnHeard(m, now);
+    out = leader_.OnTick(now);
+    ASSERT_EQ(Get<EndEpoch>(out), nullptr);
+  }
+  out = leader_.OnTick(At(30s));
   ASSERT_NE(Get<EndEpoch>(out), nullptr);
   EXPECT_THAT(Get<EndEpoch>(out)->reason, HasSubstr("ranks 1 to set up epoch 1000"));
 }
 
-TEST_F(GroupLeaderTest, ASegmentThatCannotBeMadeEndsThePlan) {
-  leader_.OnJoin(10, Hello(0), At(0s));
-  leader_.OnJoin(11, Hello(1), At(0s));
-  leader_.OnJoin(12, Hello(2), At(0s));
-  const GroupActions out = leader_.OnPlanFailed(1000, ResourceExhausted("no memory"), At(0s));
-  ASSERT_NE(Get<EndEpoch>(out), nullptr);
-  EXPECT_EQ(Get<EndEpoch>(out)->reason, "no memory");
+TEST_F(GroupLeaderTest, ASilentRankIsGivenUpAndNamed) {
+  const uint64_t epoch = FormGroup();
+  MonoTime now{};
+  for (int beat = 0; leader_.num_members() == 3; ++beat) {
+    ASSERT_LT(beat, 20);
+    now = *leader_.next_tick();
+    leader_.OnHeard(10, now);
+    leader_.OnHeard(12, now);  // rank 1 is stopped
+    const GroupActions out = leader_.OnTick(now);
+    EXPECT_NE(Get<BeatLeader>(out), nullptr);
+    if (leader_.num_members() == 3) continue;
+    ASSERT_NE(Get<RefuseMember>(out), nullptr);
+    EXPECT_EQ(Get<RefuseMember>(out)->member, 11u);
+    ASSERT_NE(Get<EndEpoch>(out), nullptr);
+    EXPECT_EQ(Get<EndEpoch>(out)->epoch, epoch);
+    EXPECT_THAT(Get<EndEpoch>(out)->reason, HasSubstr("rank 1 at 127.0.0.1:7101 was silent for"));
+  }
+  EXPECT_GE(now, At(5s));
+  EXPECT_LE(now, At(6s));
+  EXPECT_NE(Get<PlanEpoch>(leader_.OnJoin(20, Hello(1), now)), nullptr) << "it may come back";
+}
+
+TEST_F(GroupLeaderTest, ALeaderThatWasStoppedItselfBlamesNobody) {
+  FormGroup();
+  GroupActions out = leader_.OnTick(At(60s));
+  EXPECT_EQ(Get<EndEpoch>(out), nullptr);
+  EXPECT_TRUE(leader_.running());
+  while (leader_.next_tick().value_or(At(67s)) < At(67s)) {
+    out = leader_.OnTick(*leader_.next_tick());
+  }
+  EXPECT_EQ(leader_.num_members(), 0u) << "but those who stay silent are";
 }
 
 TEST_F(GroupLeaderTest, AGroupDrainsAsOne) {

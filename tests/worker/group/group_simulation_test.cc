@@ -23,9 +23,11 @@ class Simulation {
 
   void RandomEvents(int count) {
     for (int i = 0; i < count; ++i) {
-      now_ += std::chrono::milliseconds(random_() % 40);
+      now_ += std::chrono::milliseconds(random_() % 80);
       const auto r = static_cast<uint32_t>(random_() % kRanks);
       const uint64_t dice = random_() % 100;
+      if (random_() % 50 == 0) stopped_ = static_cast<uint32_t>(random_() % (2 * kRanks));
+      if (r == stopped_) continue;
       if (dice < 3) Start(r);  // killed and started again
       if (dice >= 3 && dice < 6) Disconnect(r);
       if (dice >= 6 && dice < 9)
@@ -38,6 +40,7 @@ class Simulation {
   }
 
   bool Settle() {
+    stopped_ = kRanks;
     for (int i = 0; i < 4000; ++i) {
       now_ += std::chrono::milliseconds(10);
       for (uint32_t r = 0; r < kRanks; ++r) DeliverOne(r);
@@ -100,13 +103,16 @@ class Simulation {
     if (rank.stream == 0) {
       rank.stream = ++streams_;
       const MemberHello hello = rank.core->hello();
-      Do(r, rank.core->OnConnected());
+      Do(r, rank.core->OnConnected(now_));
       Do(leader_->OnJoin(rank.stream, hello, now_));
       return;
     }
     if (!rank.up.empty() && random_() % 2 == 0) {
       const MemberAction action = rank.up.front();
       rank.up.pop_front();
+      leader_->OnHeard(rank.stream, now_);
+      if (const auto* a = std::get_if<SendEndpoint>(&action))
+        Do(leader_->OnEndpoint(rank.stream, a->epoch, a->endpoint, now_));
       if (const auto* a = std::get_if<SendReady>(&action))
         Do(leader_->OnReady(rank.stream, a->epoch, now_));
       if (const auto* a = std::get_if<SendFailed>(&action)) {
@@ -115,6 +121,9 @@ class Simulation {
     } else if (!rank.down.empty()) {
       const GroupAction action = rank.down.front();
       rank.down.pop_front();
+      rank.core->OnHeard(now_);
+      if (const auto* a = std::get_if<ConnectEpoch>(&action))
+        Do(r, rank.core->OnConnect(a->epoch, a->endpoints));
       if (const auto* a = std::get_if<PlanEpoch>(&action)) Do(r, rank.core->OnPlan(a->plan));
       if (const auto* a = std::get_if<StartEpoch>(&action)) Do(r, rank.core->OnStarted(a->epoch));
       if (const auto* a = std::get_if<EndEpoch>(&action))
@@ -124,6 +133,9 @@ class Simulation {
   }
 
   void Tick() {
+    for (uint32_t r = 0; r < kRanks; ++r) {
+      if (r != stopped_ && ranks_[r].stream != 0) Do(r, ranks_[r].core->OnTick(now_));
+    }
     if (leader_->next_tick() && now_ >= *leader_->next_tick()) Do(leader_->OnTick(now_));
   }
 
@@ -143,10 +155,18 @@ class Simulation {
 
   void Do(uint32_t r, const MemberActions& actions) {
     for (const MemberAction& action : actions) {
-      if (const auto* a = std::get_if<SetUpExchange>(&action)) {
+      if (const auto* a = std::get_if<OpenExchange>(&action)) {
         const bool fails = random_() % 10 == 0;
-        Do(r, ranks_[r].core->OnSetUp(a->plan.epoch,
-                                      fails ? Status(Unavailable("no")) : absl::OkStatus()));
+        Do(r, ranks_[r].core->OnOpened(a->plan.epoch,
+                                       fails ? StatusOr<ExchangeEndpoint>(Unavailable("no"))
+                                             : ExchangeEndpoint{.mesh = std::to_string(r)}));
+      } else if (const auto* c = std::get_if<SetUpExchange>(&action)) {
+        for (uint32_t i = 0; i < kRanks; ++i) EXPECT_EQ(c->endpoints[i].mesh, std::to_string(i));
+        const bool fails = random_() % 10 == 0;
+        Do(r,
+           ranks_[r].core->OnSetUp(c->epoch, fails ? Status(Unavailable("no")) : absl::OkStatus()));
+      } else if (std::get_if<Reconnect>(&action) != nullptr) {
+        Disconnect(r);
       } else if (const auto* s = std::get_if<ServeEpoch>(&action)) {
         EXPECT_GT(s->epoch, ranks_[r].served) << "epochs of a process only grow";
         ranks_[r].served = s->epoch;
@@ -168,6 +188,7 @@ class Simulation {
   MonoTime now_{std::chrono::hours(1)};
   std::unique_ptr<GroupLeader> leader_;
   Rank ranks_[kRanks];
+  uint32_t stopped_ = kRanks;  // a rank whose process does nothing; kRanks and above: none
   uint64_t incarnation_ = 0;
   MemberId streams_ = 0;
   uint64_t highest_served_ = 0;

@@ -233,12 +233,75 @@ TEST(WorkerProcesses, AGroupWaitsForARankThatDrainsAndServesAgainWithItsSuccesso
   EXPECT_EQ(Generate(leader->Address("grpc"), 3, &finish).size(), 3u);
 }
 
-TEST(WorkerProcesses, ARankWithAnotherModelIsRefusedByName) {
-  auto leader = Leader();
-  Child other({"--ranks", "2", "--rank", "1", "--leader", leader->Address("grpc")},
-              "deepseek_v3_plain");
-  EXPECT_TRUE(leader->Logs("has numerics id")) << leader->log();
-  EXPECT_TRUE(other.Logs("all ranks need the same --model")) << other.log();
+// Waits until a worker tells its routers a reason for not being ready that holds `text`.
+std::string ReasonWith(const std::string& address, const std::string& text) {
+  auto stub = v1::Worker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+  auto stream = stub->Connect(&context);
+  v1::ToWorker message;
+  message.mutable_hello()->set_protocol_version(kProtocolVersion);
+  message.mutable_hello()->set_router_id("test");
+  (void)stream->Write(message);
+  v1::FromWorker answer;
+  std::string reason;
+  while (reason.find(text) == std::string::npos && stream->Read(&answer)) {
+    if (answer.has_state()) reason = answer.state().ready() ? "ready" : answer.state().reason();
+  }
+  context.TryCancel();
+  return reason;
+}
+
+TEST(WorkerProcesses, AMixedGroupNeverGetsReadyAndSaysWhichRankDiffersInWhat) {
+  struct Case {
+    std::vector<std::string> flags;
+    std::string model, says;
+  };
+  const std::vector<Case> cases = {
+      {{"--dtype", "f32"}, "tiny_glm4_moe", "has dtype f32, its leader bf16"},
+      {{"--dtype", "bf16", "--cpu-path", "reference"},
+       "tiny_glm4_moe",
+       "has CPU kernels reference"},
+      {{"--dtype", "bf16"}, "deepseek_v3_plain", "has model deepseek_v3_plain"},
+      {{"--dtype", "bf16", "--model-name", "tiny_glm4_moe"}, "deepseek_v3_plain", "numerics id"},
+      {{"--dtype", "bf16", "--group", "1"}, "tiny_glm4_moe", "belongs to group 1"},
+  };
+  Child leader({"--ranks", "2", "--rank", "0", "--dtype", "bf16"});
+  for (const Case& c : cases) {
+    std::vector<std::string> flags = {"--ranks", "2",        "--rank",
+                                      "1",       "--leader", leader.Address("grpc")};
+    flags.insert(flags.end(), c.flags.begin(), c.flags.end());
+    Child other(flags, c.model);
+    EXPECT_TRUE(other.Logs(c.says)) << other.log();
+    EXPECT_THAT(ReasonWith(leader.Address("grpc"), c.says),
+                HasSubstr("rank 1 was refused: rank 1"));
+    EXPECT_EQ(leader.log().find("ready in epoch"), std::string::npos);
+  }
+  Child right(
+      {"--ranks", "2", "--rank", "1", "--dtype", "bf16", "--leader", leader.Address("grpc")});
+  EXPECT_TRUE(right.Logs("ready in epoch")) << right.log();
+}
+
+TEST(WorkerProcesses, AStoppedRankIsFoundBySilenceAndTakenBack) {
+  const auto start = [](std::vector<std::string> flags) {
+    flags.insert(flags.end(), {"--ranks", "2", "--heartbeat-timeout", "500ms"});
+    return std::make_unique<Child>(flags);
+  };
+  auto leader = start({"--rank", "0"});
+  auto follower = start({"--rank", "1", "--leader", leader->Address("grpc")});
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  ASSERT_TRUE(follower->Logs("ready in epoch")) << follower->log();
+  follower->Signal(SIGSTOP);
+  EXPECT_TRUE(leader->Logs("was silent for")) << leader->log();
+  follower->Signal(SIGCONT);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  ASSERT_TRUE(follower->Logs("ready in epoch")) << follower->log();
+  leader->Signal(SIGSTOP);
+  EXPECT_TRUE(follower->Logs("was silent for")) << follower->log();
+  leader->Signal(SIGCONT);
+  ASSERT_TRUE(leader->Logs("ready in epoch")) << leader->log();
+  v1::Finish finish = v1::FINISH_NONE;
+  EXPECT_EQ(Generate(leader->Address("grpc"), 3, &finish).size(), 3u);
 }
 
 TEST(WorkerProcesses, ABrokenModelDirectoryEndsItWithOneMessage) {

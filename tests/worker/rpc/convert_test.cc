@@ -27,6 +27,7 @@ v1::SubmitSequence Good() {
   s->add_bias_ids(3);
   s->add_bias_values(-1.5f);
   s->add_stop_token_ids(7);
+  wire.set_cache_salt("acme");
   return wire;
 }
 
@@ -41,6 +42,7 @@ TEST(Convert, ReadsEveryFieldOfASubmit) {
   EXPECT_EQ(request->sampling.num_logprobs, -1);
   EXPECT_EQ(request->sampling.logit_bias, (std::vector<std::pair<int32_t, float>>{{3, -1.5f}}));
   EXPECT_EQ(request->stop_token_ids, (std::vector<int32_t>{7}));
+  EXPECT_EQ(request->cache_salt, "acme");
 }
 
 TEST(Convert, RefusesWhatIsOutOfRangeAndNamesIt) {
@@ -72,6 +74,8 @@ TEST(Convert, RefusesWhatIsOutOfRangeAndNamesIt) {
       {"bias", [](auto& w) { w.mutable_sampling()->add_bias_ids(1); }},
       {"logit bias of token id 100", [](auto& w) { w.mutable_sampling()->set_bias_ids(0, 100); }},
       {"logit bias", [](auto& w) { w.mutable_sampling()->set_bias_values(0, NAN); }},
+      {"cache_salt has 257 bytes, must be at most 256",
+       [](auto& w) { w.set_cache_salt(std::string(257, 'a')); }},
       {"stop token ids",
        [](auto& w) {
          for (int i = 0; i < kStopIdsMax; ++i) w.mutable_sampling()->add_stop_token_ids(1);
@@ -87,7 +91,7 @@ TEST(Convert, RefusesWhatIsOutOfRangeAndNamesIt) {
 }
 
 TEST(Convert, WritesUpdates) {
-  SequenceUpdate update{
+  SequenceOutput update{
       .id = SequenceId(1), .tokens = {4, 5}, .finish = Finish::kStop, .cached_tokens = 3};
   update.logprobs = {{-0.5f, {{4, -0.5f}, {9, -2.0f}}}, {-1.0f, {}}};
   v1::SequenceUpdate wire;
@@ -109,6 +113,9 @@ TEST(Convert, KeepsHelloPlanAndStatusOverTheWire) {
                           .group_size = 4,
                           .incarnation = 5,
                           .numerics_id = "n",
+                          .model = "m",
+                          .dtype = "d",
+                          .kernels = "k",
                           .host = "h",
                           .pid = 6,
                           .address = "a:1",
@@ -117,13 +124,17 @@ TEST(Convert, KeepsHelloPlanAndStatusOverTheWire) {
   ToWire(hello, &wire);
   const MemberHello back = FromWire(wire);
   EXPECT_EQ(back.numerics_id, "n");
+  EXPECT_EQ(back.model + back.dtype + back.kernels, "mdk");
+  v1::Endpoint endpoint_wire;
+  const ExchangeEndpoint endpoint{.segment = "/proc/1/fd/2", .mesh = std::string("\0\xff", 2)};
+  ToWire(endpoint, &endpoint_wire);
+  EXPECT_EQ(FromWire(endpoint_wire), endpoint);
   EXPECT_EQ(back.last_epoch, 7u);
   EXPECT_EQ(back.pid, 6);
   v1::EpochPlan plan_wire;
-  ToWire(EpochPlan{.epoch = 9, .segment = "/proc/1/fd/2", .members = {hello}}, &plan_wire);
+  ToWire(EpochPlan{.epoch = 9, .members = {hello}}, &plan_wire);
   const EpochPlan plan = FromWire(plan_wire);
   EXPECT_EQ(plan.epoch, 9u);
-  EXPECT_EQ(plan.segment, "/proc/1/fd/2");
   ASSERT_EQ(plan.members.size(), 1u);
   EXPECT_EQ(plan.members[0].incarnation, 5u);
   for (const DrainStage stage :

@@ -1,6 +1,7 @@
 // Leader and ranks over loopback gRPC and shared memory, as threads of one process.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <condition_variable>
@@ -33,6 +34,7 @@ class Rank {
   Rank(const std::string& leader, const MemberHello& self) {
     GroupClientOptions options{.leader = leader, .self = self};
     options.retry_max = std::chrono::milliseconds(50);
+    options.mesh_address = []() -> StatusOr<std::string> { return std::string("127.0.0.1"); };
     options.on_epoch = [this](std::shared_ptr<Collectives> c) {
       std::lock_guard lock(mu_);
       collectives_ = std::move(c);
@@ -76,7 +78,7 @@ class GroupRpcTest : public ::testing::Test {
     auto server = WorkerServer::Start({.listen = listen, .identity = {.group_size = size}});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = std::move(*server);
-    server_->LeadGroup({.leader = Hello(0, 1, size), .first_epoch = first_epoch}, 65536);
+    server_->LeadGroup({.leader = Hello(0, 1, size), .first_epoch = first_epoch});
   }
   std::unique_ptr<Rank> Start(uint32_t rank, uint64_t incarnation, uint32_t size) {
     return std::make_unique<Rank>(server_->address(), Hello(rank, incarnation, size));
@@ -100,6 +102,35 @@ TEST_F(GroupRpcTest, RanksFormAnEpochAndTheirCollectivesWork) {
       EXPECT_TRUE(rank->WaitFor([](const auto& s) { return s.serving; }).serving);
     });
   }
+}
+
+TEST_F(GroupRpcTest, RanksOnSeveralHostsFormOneGroup) {
+  signal(SIGPIPE, SIG_IGN);
+  StartLeader(3);
+  std::vector<std::unique_ptr<Rank>> ranks;
+  for (uint32_t r = 0; r < 3; ++r) {
+    MemberHello hello = Hello(r, 1, 3);
+    hello.host = r == 1 ? "there" : "here";
+    ranks.push_back(std::make_unique<Rank>(server_->address(), hello));
+  }
+  std::vector<std::jthread> threads;
+  for (const auto& rank : ranks) {
+    threads.emplace_back([&rank] {
+      const auto collectives = rank->WaitForEpoch();
+      ASSERT_NE(collectives, nullptr);
+      EXPECT_THAT(collectives->name(), HasSubstr("gloo"));
+      EXPECT_TRUE(collectives->Barrier().ok());
+      EXPECT_TRUE(rank->WaitFor([](const auto& s) { return s.serving; }).serving);
+    });
+  }
+  threads.clear();
+  const uint64_t first = ranks[0]->WaitForEpoch()->generation();
+  ranks[1].reset();
+  EXPECT_FALSE(ranks[2]->WaitFor([](const auto& s) { return !s.serving; }).serving);
+  MemberHello hello = Hello(1, 2, 3);
+  hello.host = "there";
+  ranks[1] = std::make_unique<Rank>(server_->address(), hello);
+  EXPECT_NE(ranks[2]->WaitForEpoch(first), nullptr);
 }
 
 TEST_F(GroupRpcTest, ALostRankEndsTheEpochAndItsSuccessorFormsTheNext) {
@@ -165,7 +196,7 @@ TEST_F(GroupRpcTest, ARankThatWaitsForALoadingLeaderSaysSo) {
       rank->WaitFor([](const auto& s) { return s.reason.find("loading") != std::string::npos; })
           .reason,
       HasSubstr("still loading"));
-  server_->LeadGroup({.leader = Hello(0, 1, 1), .first_epoch = 1}, 65536);
+  server_->LeadGroup({.leader = Hello(0, 1, 1), .first_epoch = 1});
   EXPECT_NE(rank->WaitForEpoch(), nullptr);
 }
 

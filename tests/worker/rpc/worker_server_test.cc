@@ -15,13 +15,14 @@ namespace choir {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // A router's stream.
 class Router {
  public:
   Router(const std::string& address, const std::string& id, uint32_t version = kProtocolVersion)
-      : stub_(
-            v1::Worker::NewStub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()))),
+      : stub_(v1::Worker::NewStub(
+            grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), FixedWindow()))),
         stream_(stub_->Connect(&context_)) {
     v1::ToWorker hello;
     hello.mutable_hello()->set_protocol_version(version);
@@ -37,6 +38,12 @@ class Router {
     if (!finished_) (void)stream_->Finish();
   }
 
+  // Else gRPC takes in ever more of what is not read.
+  static grpc::ChannelArguments FixedWindow() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    return arguments;
+  }
   void Send(const v1::ToWorker& message) { (void)stream_->Write(message); }
   void Submit(uint64_t id, int32_t token = 1) {
     v1::ToWorker message;
@@ -257,7 +264,43 @@ TEST_F(WorkerServerTest, ReconcilesGhostsAndLostSequences) {
   ASSERT_EQ(answer.step().updates_size(), 1);
   EXPECT_EQ(answer.step().updates(0).id(), 3u);
   EXPECT_EQ(answer.step().updates(0).finish(), v1::FINISH_LOST);
+  EXPECT_EQ(answer.ghosts(), 1u);
+  EXPECT_EQ(server_->num_ghosts(), 1u);
   EXPECT_EQ(engine_.WaitForCancels(1).size(), 1u);
+}
+
+TEST_F(WorkerServerTest, AListNamesWhatItsOwnMessageSubmits) {
+  OpenAndServe();
+  Router router(server_->address(), "r");
+  router.Read();
+  v1::ToWorker message;
+  Router::FillSubmit(1, 1, message.add_submits());
+  message.mutable_reconcile()->add_ids(1);
+  router.Send(message);
+  const auto submitted = engine_.WaitForSubmits(1);
+  ASSERT_EQ(submitted.size(), 1u);
+  Give(submitted.begin()->first, {9}, Finish::kStop);
+  const v1::FromWorker step = router.Read();  // no loss was told before
+  ASSERT_EQ(step.step().updates_size(), 1);
+  EXPECT_EQ(step.step().updates(0).finish(), v1::FINISH_STOP);
+  EXPECT_EQ(server_->num_ghosts(), 0u);
+}
+
+TEST_F(WorkerServerTest, ARouterThatComesBackLeavesNothingOnItsOlderStream) {
+  OpenAndServe();
+  Router older(server_->address(), "r");
+  older.Read();
+  Router another(server_->address(), "s");
+  another.Read();
+  older.Submit(1);
+  another.Submit(1);
+  engine_.WaitForSubmits(2);
+  Router newer(server_->address(), "r");
+  EXPECT_TRUE(newer.Read().has_hello());
+  EXPECT_EQ(newer.Read().ghosts(), 1u);
+  EXPECT_EQ(engine_.WaitForCancels(1).size(), 1u);
+  EXPECT_EQ(older.End().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(server_->num_sequences(), 1u);
 }
 
 TEST_F(WorkerServerTest, ALostRouterTakesItsSequencesWithIt) {
@@ -354,6 +397,87 @@ TEST_F(WorkerServerTest, AdminDrainBeginsAndWaitsForTheLastSequence) {
   grpc::ClientContext third;
   EXPECT_EQ(admin->Drain(&third, request, &response).error_code(),
             grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(WorkerServerTest, ARankWhoseEndpointIsTooLongIsCutOff) {
+  const auto end_of_join = [&](size_t segment_bytes, size_t mesh_bytes) {
+    auto stub = v1::Group::NewStub(
+        grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials()));
+    grpc::ClientContext context;
+    auto stream = stub->Join(&context);
+    v1::JoinUp message;
+    message.mutable_hello()->set_rank(1);
+    message.mutable_hello()->set_group_size(2);
+    (void)stream->Write(message);
+    message.Clear();
+    message.set_endpoint_epoch(1);
+    message.mutable_endpoint()->set_segment(std::string(segment_bytes, 's'));
+    message.mutable_endpoint()->set_mesh(std::string(mesh_bytes, 'm'));
+    (void)stream->Write(message);
+    (void)stream->WritesDone();
+    v1::JoinDown answer;
+    while (stream->Read(&answer)) {
+    }
+    return stream->Finish();
+  };
+  server_->LeadGroup({.leader = {.group_size = 2}});
+  EXPECT_THAT(end_of_join(256, 64 << 10).error_message(), Not(HasSubstr("endpoint")));
+  for (const auto& end : {end_of_join(257, 0), end_of_join(0, (64 << 10) + 1)}) {
+    EXPECT_EQ(end.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(end.error_message(), HasSubstr("endpoint is too long"));
+  }
+}
+
+// A stream of raw bytes, until the server ends it.
+grpc::Status SendBytes(const std::string& address, const std::string& method,
+                       const std::vector<std::string>& messages) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxSendMessageSize(-1);
+  grpc::GenericStub stub(
+      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  void* tag = nullptr;
+  bool ok = false;
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  call->StartCall(nullptr);
+  queue.Next(&tag, &ok);
+  for (const std::string& bytes : messages) {
+    const grpc::Slice slice(bytes);
+    call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+    queue.Next(&tag, &ok);
+  }
+  grpc::ByteBuffer answer;
+  do {
+    call->Read(&answer, nullptr);
+    queue.Next(&tag, &ok);
+  } while (ok);
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  queue.Next(&tag, &ok);
+  return status;
+}
+
+TEST_F(WorkerServerTest, CutsOffWhatIsNoMessageAndServesOn) {
+  OpenAndServe();
+  const std::string garbage("\xff\xff\xff\xff\x07", 5);
+  v1::ToWorker hello;
+  hello.mutable_hello()->set_protocol_version(kProtocolVersion);
+  hello.mutable_hello()->set_router_id("r");
+  for (const char* method : {"/choir.v1.Worker/Connect", "/choir.v1.Group/Join"}) {
+    const grpc::Status status = SendBytes(server_->address(), method, {garbage});
+    EXPECT_FALSE(status.ok()) << method;
+  }
+  const grpc::Status late = SendBytes(server_->address(), "/choir.v1.Worker/Connect",
+                                      {hello.SerializeAsString(), garbage});
+  EXPECT_EQ(late.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(late.error_message(), HasSubstr("no message of this protocol"));
+  const grpc::Status big =
+      SendBytes(server_->address(), "/choir.v1.Worker/Connect", {std::string(65 << 20, 'x')});
+  EXPECT_EQ(big.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << big.error_message();
+  Router router(server_->address(), "good");
+  EXPECT_TRUE(router.Read().has_hello());
+  EXPECT_EQ(server_->num_routers(), 1u);
 }
 
 TEST_F(WorkerServerTest, ATakenPortIsAnErrorThatNamesIt) {
