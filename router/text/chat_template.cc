@@ -1,15 +1,13 @@
 #include "router/text/chat_template.h"
 
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <utility>
 
-#include "router/text/json_fields.h"
 #include "router/text/template/inspect.h"
 #include "router/text/template/interpreter.h"
 #include "router/text/template/parser.h"
+#include "router/text/template_files.h"
 
 namespace choir {
 namespace {
@@ -17,19 +15,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 using tmpl::Value;
 
-constexpr uint64_t kFileBytesMax = 16 << 20;
+constexpr char kTemplateName[] = "chat_template";  // among kwargs: which of several
 
 struct Parsed {
   std::unique_ptr<const tmpl::Program> program;
   bool iterates_content = false;
+  bool shows_arguments = false;  // of tool calls, as JSON or one by one, when they are an object
+  bool knows_developer = false;
 };
-
-StatusOr<Parsed> ParseTemplate(const std::string& text) {
-  Parsed parsed;
-  CHOIR_ASSIGN_OR_RETURN(parsed.program, tmpl::Parse(text));
-  parsed.iterates_content = tmpl::IteratesContent(*parsed.program);
-  return parsed;
-}
 
 // JSON to the template's values. Nesting is bounded by the runtime.
 class Importer {
@@ -149,6 +142,75 @@ StatusOr<Json> NormalizeMessages(const Json& request, bool iterates_content) {
   return out;
 }
 
+StatusOr<std::string> Run(const tmpl::Program& program, const Json& variables, const Clock& clock,
+                          const TemplateLimits& limits) {
+  tmpl::Interpreter interpreter(program, limits, clock);
+  Importer importer(interpreter.runtime());
+  for (size_t symbol = 0; symbol < program.symbols.size(); ++symbol) {
+    const auto it = variables.find(program.symbols[symbol]);
+    if (it == variables.end()) continue;
+    CHOIR_ASSIGN_OR_RETURN(Value value, importer.Import(*it));
+    interpreter.Define(static_cast<int>(symbol), std::move(value));
+  }
+  return interpreter.Run();
+}
+
+// Whether a call whose arguments are an object comes out as JSON or as names and values, and not as
+// an error or as Python prints a dict: by trying it. Published templates differ: some take the text
+// of the arguments, some the object, some both; `is string` in them does not tell which.
+bool ShowsArguments(const tmpl::Program& program, Json variables) {
+  static constexpr char kName[] = "choir_argument";
+  const Json call = {
+      {"id", "call00001"},
+      {"type", "function"},
+      {"function", {{"name", "choir_function"}, {"arguments", {{kName, "choir_value"}}}}}};
+  variables["messages"] = {{{"role", "user"}, {"content", "x"}},
+                           {{"role", "assistant"}, {"content", ""}, {"tool_calls", {call}}},
+                           {{"role", "tool"},
+                            {"name", "choir_function"},
+                            {"tool_call_id", "call00001"},
+                            {"content", "y"}}};
+  variables["documents"] = Json();
+  variables["add_generation_prompt"] = true;
+  const Json tool = {{"type", "function"},
+                     {"function",
+                      {{"name", "choir_function"},
+                       {"description", "z"},
+                       {"parameters", {{"type", "object"}, {"properties", Json::object()}}}}}};
+  for (const Json& tools : {Json::array({tool}), Json()}) {
+    variables["tools"] = tools;
+    const auto text = Run(program, variables, Clock::Real(), {.steps_max = 200'000});
+    if (!text.ok() || text->find(kName) == std::string::npos) continue;
+    return text->find(fmt::format("'{}'", kName)) == std::string::npos;
+  }
+  return false;
+}
+
+StatusOr<Parsed> ParseTemplate(const std::string& text, const Json& variables) {
+  Parsed parsed;
+  CHOIR_ASSIGN_OR_RETURN(parsed.program, tmpl::Parse(text));
+  parsed.iterates_content = tmpl::IteratesContent(*parsed.program);
+  parsed.shows_arguments = ShowsArguments(*parsed.program, variables);
+  parsed.knows_developer = text.find("developer") != std::string::npos;
+  return parsed;
+}
+
+// JSON text of an object becomes the object; an empty text is one without arguments. What else a
+// model may have written stays text.
+void ParseArguments(Json* message) {
+  const auto calls = message->find("tool_calls");
+  if (calls == message->end() || !calls->is_array()) return;
+  for (Json& call : *calls) {
+    const auto function = call.is_object() ? call.find("function") : call.end();
+    if (function == call.end() || !function->is_object()) continue;
+    const auto arguments = function->find("arguments");
+    if (arguments == function->end() || !arguments->is_string()) continue;
+    const auto& text = arguments->get_ref<const std::string&>();
+    Json parsed = text.empty() ? Json::object() : Json::parse(text, nullptr, false);
+    if (parsed.is_object()) *arguments = std::move(parsed);
+  }
+}
+
 class JinjaChatTemplate : public ChatTemplate {
  public:
   JinjaChatTemplate(std::map<std::string, Parsed> templates, Json variables)
@@ -159,7 +221,7 @@ class JinjaChatTemplate : public ChatTemplate {
     if (!request.is_object()) return InvalidArgument("the request must be an object");
     const auto tools = request.find("tools");
     const bool has_tools = tools != request.end() && !tools->is_null();
-    CHOIR_ASSIGN_OR_RETURN(const Parsed* parsed, Select(has_tools));
+    CHOIR_ASSIGN_OR_RETURN(const Parsed* parsed, Select(request, has_tools));
 
     Json variables = variables_;
     CHOIR_ASSIGN_OR_RETURN(variables["messages"],
@@ -174,165 +236,91 @@ class JinjaChatTemplate : public ChatTemplate {
         if (name == "messages" || name == "tools" || name == "add_generation_prompt") {
           return InvalidArgument("'{}' cannot be given in kwargs", name);
         }
-        variables[name] = value;
+        if (name != kTemplateName) variables[name] = value;
       }
     }
     return Run(*parsed->program, variables, clock, limits);
   }
 
+  void Adapt(Json* request) const override {
+    const auto messages = request->find("messages");
+    const auto tools = request->find("tools");
+    if (messages == request->end() || !messages->is_array()) return;
+    const auto parsed = Select(*request, tools != request->end() && !tools->is_null());
+    if (!parsed.ok()) return;  // Render says why
+    for (Json& message : *messages) {
+      if (!message.is_object()) continue;
+      if ((*parsed)->shows_arguments) ParseArguments(&message);
+      const auto role = message.find("role");
+      if (!(*parsed)->knows_developer && role != message.end() && *role == "developer") {
+        *role = "system";
+      }
+    }
+  }
+
  private:
-  StatusOr<const Parsed*> Select(bool has_tools) const {
+  // kwargs may name one; else tool_use when tools are given, else default.
+  StatusOr<const Parsed*> Select(const Json& request, bool has_tools) const {
+    const auto kwargs = request.find("kwargs");
+    const bool named = kwargs != request.end() && kwargs->is_object();
+    if (const Json name = named ? kwargs->value(kTemplateName, Json()) : Json(); !name.is_null()) {
+      const auto found =
+          name.is_string() ? templates_.find(name.get<std::string>()) : templates_.end();
+      if (found != templates_.end()) return &found->second;
+      return InvalidArgument("{} {} is not among the model's templates: {}", kTemplateName,
+                             name.dump(-1, ' ', false, Json::error_handler_t::replace), Names());
+    }
     auto it = templates_.find("tool_use");
     if (!has_tools || it == templates_.end()) it = templates_.find("default");
     if (it != templates_.end()) return &it->second;
-    return InvalidArgument("the model has several chat templates and none is named 'default'");
+    return InvalidArgument(
+        "the model has several chat templates and none is named 'default': name one of {} as "
+        "chat_template in the template's arguments",
+        Names());
   }
 
-  static StatusOr<std::string> Run(const tmpl::Program& program, const Json& variables,
-                                   const Clock& clock, const TemplateLimits& limits) {
-    tmpl::Interpreter interpreter(program, limits, clock);
-    Importer importer(interpreter.runtime());
-    for (size_t symbol = 0; symbol < program.symbols.size(); ++symbol) {
-      const auto it = variables.find(program.symbols[symbol]);
-      if (it == variables.end()) continue;
-      CHOIR_ASSIGN_OR_RETURN(Value value, importer.Import(*it));
-      interpreter.Define(static_cast<int>(symbol), std::move(value));
-    }
-    return interpreter.Run();
+  std::string Names() const {
+    std::string names;
+    for (const auto& [name, parsed] : templates_) names += (names.empty() ? "" : ", ") + name;
+    return names;
   }
 
   const std::map<std::string, Parsed> templates_;
   const Json variables_;
 };
 
-StatusOr<std::string> ReadFile(const std::filesystem::path& path) {
-  std::error_code error;
-  const uint64_t size = std::filesystem::file_size(path, error);
-  if (error) return NotFound("{}: {}", path.string(), error.message());
-  if (size > kFileBytesMax) {
-    return InvalidArgument("{}: {} bytes, at most {} are read", path.string(), size, kFileBytesMax);
-  }
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) return NotFound("{}: cannot be read", path.string());
-  return text.str();
-}
-
-StatusOr<Json> ReadJson(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return Json::object();
-  CHOIR_ASSIGN_OR_RETURN(const std::string file, ReadFile(path));
-  Json json = Json::parse(file, nullptr, false);
-  if (json.is_object()) return json;
-  if (json.is_discarded()) {  // parsed once more for where and why
-    CHOIR_RETURN_IF_ERROR(text::ParseJson(file, path.string()).status());
-  }
-  return InvalidArgument("{}: must be a JSON object", path.string());
-}
-
-void AddToken(const std::string& name, const Json& token, Json* variables) {
-  if (token.is_string()) (*variables)[name] = token;
-  if (!token.is_object()) return;
-  const auto content = token.find("content");
-  if (content != token.end() && content->is_string()) (*variables)[name] = *content;
-}
-
-// bos_token, eos_token, ...; and the tokens a model adds under names of its own.
-void AddTokens(const Json& config, Json* variables) {
-  for (const auto& [key, value] : config.items()) {
-    if (key.ends_with("_token")) AddToken(key, value, variables);
-  }
-  const auto extra = config.find("extra_special_tokens");
-  if (extra == config.end() || !extra->is_object()) return;
-  for (const auto& [key, value] : extra->items()) AddToken(key, value, variables);
-}
-
-struct Source {
-  std::string file;  // that it was found in
-  std::string text;
-};
-using Sources = std::map<std::string, Source>;
-
-StatusOr<Sources> TemplatesOfConfig(const Json& config, const std::string& file) {
-  Sources sources;
-  const auto entry = config.find("chat_template");
-  if (entry == config.end()) return sources;
-  if (entry->is_string()) sources["default"] = {file, entry->get<std::string>()};
-  if (!entry->is_array()) return sources;
-  for (const Json& named : *entry) {
-    const auto name = named.is_object() ? named.find("name") : named.end();
-    const auto text = named.is_object() ? named.find("template") : named.end();
-    if (name == named.end() || text == named.end() || !name->is_string() || !text->is_string()) {
-      return InvalidArgument("{}: chat_template: each named template needs a name and a template",
-                             file);
-    }
-    sources[name->get<std::string>()] = {file, text->get<std::string>()};
-  }
-  return sources;
-}
-
-// chat_template.jinja, and additional_chat_templates/NAME.jinja beside it.
-Status AddTemplateFiles(const std::filesystem::path& dir, Sources* sources) {
-  const auto add = [sources](const std::string& name, const std::filesystem::path& file) -> Status {
-    CHOIR_ASSIGN_OR_RETURN(std::string text, ReadFile(file));
-    (*sources)[name] = {file.string(), std::move(text)};
-    return {};
-  };
-  std::error_code error;
-  if (std::filesystem::exists(dir / "chat_template.jinja", error)) {
-    sources->clear();
-    CHOIR_RETURN_IF_ERROR(add("default", dir / "chat_template.jinja"));
-  }
-  const auto more = std::filesystem::directory_iterator(dir / "additional_chat_templates", error);
-  if (error) return {};
-  for (const auto& file : more) {
-    if (file.path().extension() != ".jinja") continue;
-    CHOIR_RETURN_IF_ERROR(add(file.path().stem().string(), file.path()));
-  }
-  return {};
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::string& model_dir) {
-  CHOIR_RETURN_IF_ERROR(text::RequireModelDirectory(model_dir));
-  const std::filesystem::path dir(model_dir);
-  CHOIR_ASSIGN_OR_RETURN(const Json config, ReadJson(dir / "tokenizer_config.json"));
-  CHOIR_ASSIGN_OR_RETURN(const Json special, ReadJson(dir / "special_tokens_map.json"));
-  Json variables = Json::object();
-  AddTokens(special, &variables);
-  AddTokens(config, &variables);
-  CHOIR_ASSIGN_OR_RETURN(Sources sources, TemplatesOfConfig(config, dir / "tokenizer_config.json"));
-  CHOIR_RETURN_IF_ERROR(AddTemplateFiles(dir, &sources));
-  if (sources.empty()) {
+  CHOIR_ASSIGN_OR_RETURN(text::TemplateFiles files, text::ReadTemplateFiles(model_dir));
+  if (files.templates.empty()) {
     return NotFound(
         "{}: has no chat template (chat_template.jinja, or chat_template in "
         "tokenizer_config.json); use completions, or a model made for chat",
         model_dir);
   }
   std::map<std::string, Parsed> templates;
-  for (const auto& [name, source] : sources) {
-    auto parsed = ParseTemplate(source.text);
+  for (const auto& [name, source] : files.templates) {
+    auto parsed = ParseTemplate(source.text, files.variables);
     if (!parsed.ok()) {
       return InvalidArgument("{}: template '{}': {}; correct the template, or use another model",
                              source.file, name, MessageOf(parsed.status()));
     }
     templates.emplace(name, *std::move(parsed));
   }
-  return std::make_unique<JinjaChatTemplate>(std::move(templates), std::move(variables));
+  return std::make_unique<JinjaChatTemplate>(std::move(templates), std::move(files.variables));
 }
 
 StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::FromText(const std::string& text,
                                                                const Json& variables) {
-  CHOIR_ASSIGN_OR_RETURN(Parsed parsed, ParseTemplate(text));
-  std::map<std::string, Parsed> templates;
-  templates.emplace("default", std::move(parsed));
   Json tokens = Json::object();
-  if (variables.is_object()) AddTokens(variables, &tokens);
+  if (variables.is_object()) text::AddTokens(variables, &tokens);
   for (const auto& [key, value] : variables.items()) {
     if (!tokens.contains(key)) tokens[key] = value;
   }
+  CHOIR_ASSIGN_OR_RETURN(Parsed parsed, ParseTemplate(text, tokens));
+  std::map<std::string, Parsed> templates;
+  templates.emplace("default", std::move(parsed));
   return std::make_unique<JinjaChatTemplate>(std::move(templates), std::move(tokens));
 }
 

@@ -38,8 +38,8 @@ class ChatTemplate {
   // template as it is when the template loops over content (a `for` over x.content, x['content'],
   // x.get('content'), a variable named content or one set to such a value); for all other templates
   // the text parts become one string, joined by line ends, and a part that is not text is an error.
-  // Arguments of tool calls are passed as they come: the caller parses those that are JSON text.
-  // kwargs become variables and win over special tokens.
+  // Arguments of tool calls are passed as they come. kwargs become variables and win over special
+  // tokens; chat_template among them names one of several templates.
   //
   // Different from Jinja: integers have 64 bits (beyond is an error), there are no complex numbers,
   // and the tags for inheritance and includes are refused.
@@ -48,6 +48,12 @@ class ChatTemplate {
   // InvalidArgument carries what raise_exception said or what went wrong, with the line.
   virtual StatusOr<std::string> Render(const nlohmann::ordered_json& request, const Clock& clock,
                                        const TemplateLimits& limits) const = 0;
+
+  // A request as REST clients send it, made into one that this template understands: arguments of
+  // tool calls that are the JSON text of an object become that object where the template shows
+  // objects (found out by trying when it was loaded), and the role developer becomes system where
+  // the template knows no developer.
+  virtual void Adapt(nlohmann::ordered_json* request) const = 0;
 };
 
 }  // namespace choir

@@ -10,6 +10,7 @@ namespace {
 using Texts = DecodeTexts;
 
 constexpr int kDepthMax = 16;
+constexpr size_t kStepsMax = 64;
 
 }  // namespace
 
@@ -84,6 +85,7 @@ Status Decoder::ReadInto(const JsonField& field, int depth) {
   CHOIR_RETURN_IF_ERROR(field.RequireObject());
   if (depth > kDepthMax) return field.Error("nested too deeply");
   CHOIR_ASSIGN_OR_RETURN(const std::string type, field["type"].String());
+  if (steps_.size() >= kStepsMax) return field.Error("more than 64 decoders");
   if (type != "Sequence") return ReadOne(field, type);
   const JsonField parts = field["decoders"];
   CHOIR_RETURN_IF_ERROR(parts.RequireArray());

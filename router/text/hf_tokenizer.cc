@@ -64,8 +64,7 @@ StatusOr<std::vector<int32_t>> HfTokenizer::Encode(std::string_view text, bool a
   if (!done) {
     return ResourceExhausted(
         "tokenizer: the text of {} bytes makes a regular expression of tokenizer.json try too "
-        "often "
-        "to match; shorten it or break up its repetitions",
+        "often to match, or its normalizer write too much; shorten it or break up its repetitions",
         text.size());
   }
   if (add_special) ids.insert(ids.end(), behind_.begin(), behind_.end());

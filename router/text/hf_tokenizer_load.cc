@@ -3,6 +3,8 @@
 #include <set>
 #include <utility>
 
+#include "common/files/json_file.h"
+#include "common/files/read_file.h"
 #include "router/text/hf_tokenizer.h"
 #include "router/text/post_processor.h"
 
@@ -113,6 +115,21 @@ StatusOr<std::string> ReadSpecialName(const JsonField& field) {
   return field.String();
 }
 
+// tokenizer.json is missing, but another form is there.
+Status OtherForm(const std::string& model_dir, const Status& missing) {
+  for (const char* file : {"tokenizer.model", "tiktoken.model", "tekken.json", "vocab.json"}) {
+    if (!IsThere(model_dir + "/" + file)) continue;
+    return NotFound(
+        "{}: has {}, but no tokenizer.json, which is the form that is read; make one with "
+        "transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+        model_dir, file);
+  }
+  return missing;
+}
+
+// Of a large published vocabulary: its tokens, and three values a merge.
+constexpr JsonLimits kTokenizerLimits = {.values_max = 8'000'000};
+
 Status WithRemedy(const Status& status) {
   return Status(
       status.code(),
@@ -213,15 +230,12 @@ namespace choir {
 
 StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& model_dir) {
   CHOIR_RETURN_IF_ERROR(text::RequireModelDirectory(model_dir));
-  const auto tokenizer = text::ReadJsonFile(model_dir + "/tokenizer.json");
-  if (!tokenizer.ok()) return text::WithRemedy(tokenizer.status());
-  nlohmann::json config;
-  auto read = text::ReadJsonFile(model_dir + "/tokenizer_config.json");
-  if (read.ok()) {
-    config = *std::move(read);
-  } else if (!absl::IsNotFound(read.status())) {
-    return text::WithRemedy(read.status());
-  }
+  const std::string path = model_dir + "/tokenizer.json";
+  const auto tokenizer = ReadJsonObject(path, text::kTokenizerLimits);
+  if (!IsThere(path)) return text::OtherForm(model_dir, tokenizer.status());
+  CHOIR_RETURN_IF_ERROR(tokenizer.status());
+  CHOIR_ASSIGN_OR_RETURN(const nlohmann::json config,
+                         ReadJsonObjectIfThere(model_dir + "/tokenizer_config.json"));
   auto made = text::HfTokenizer::FromJson(*tokenizer, config);
   if (made.ok()) return std::unique_ptr<Tokenizer>(*std::move(made));
   // Its message begins with the file's name.

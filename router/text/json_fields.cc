@@ -1,14 +1,11 @@
 #include "router/text/json_fields.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include "router/text/unicode.h"
 
 namespace choir::text {
 namespace {
-
-constexpr std::streamoff kFileBytesMax = 256 << 20;
 
 // The parser's words without its name and numbers: "[lib.kind.101] parse error at line 1, column 2:
 // why". Of a single line the column is all there is to know.
@@ -34,23 +31,6 @@ StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& nam
     return InvalidArgument("{}: not valid JSON: {}", name,
                            ReasonOf(e.what(), text.find('\n') == std::string_view::npos));
   }
-}
-
-StatusOr<nlohmann::json> ReadJsonFile(const std::string& path) {
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return NotFound("{}: there is no such file", path);
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const std::streamoff size = file ? std::streamoff(file.tellg()) : -1;
-  if (size < 0 || std::filesystem::is_directory(path, error)) {
-    return InvalidArgument("{}: cannot be read as a file", path);
-  }
-  if (size > kFileBytesMax) {
-    return InvalidArgument("{}: {} bytes, the limit is {}", path, size, kFileBytesMax);
-  }
-  std::string text(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  if (!file.read(text.data(), size)) return InvalidArgument("{}: cannot be read as a file", path);
-  return ParseJson(text, path);
 }
 
 Status RequireModelDirectory(const std::string& model_dir) {

@@ -12,9 +12,7 @@
 
 namespace choir::text {
 
-// The parsed file; NotFound when it is not there, InvalidArgument with the position of a mistake.
-// Of ParseJson, `name` is what errors call the text.
-StatusOr<nlohmann::json> ReadJsonFile(const std::string& path);
+// InvalidArgument with the position of a mistake; `name` is what errors call the text.
 StatusOr<nlohmann::json> ParseJson(std::string_view text, const std::string& name);
 
 // NotFound: "there is no directory DIR; ...".

@@ -6,54 +6,77 @@
 #include <utility>
 
 #include "router/text/unicode.h"
+#include "router/text/unicode_versions.h"
 
 namespace choir::text {
 namespace {
 
 constexpr int kDepthMax = 16;
+constexpr size_t kStepsMax = 64;
+constexpr size_t kReplacedBytesMax = 64 << 20;  // steps that each lengthen a text end there
 
 utf8proc_propval_t CombiningClass(utf8proc_int32_t c) {
   return utf8proc_get_property(c)->combining_class;
 }
 
-// Unicode normal forms. utf8proc's own string functions sort combining marks in quadratic time,
-// which a client could use against us; so the sorting is done here.
+// Sorts the marks behind each starter by their class. utf8proc's own string functions do it in
+// quadratic time, which a client could use against us.
+void SortMarks(std::vector<utf8proc_int32_t>* chars) {
+  for (auto it = chars->begin(); it != chars->end();) {
+    if (CombiningClass(*it) == 0) {
+      ++it;
+      continue;
+    }
+    auto end = it;
+    while (end != chars->end() && CombiningClass(*end) != 0) ++end;
+    std::stable_sort(it, end, [](auto a, auto b) { return CombiningClass(a) < CombiningClass(b); });
+    it = end;
+  }
+}
+
+// A normal form of `chars`, which are decomposed, appended.
+void AppendOrdered(bool compose, std::vector<utf8proc_int32_t>* chars, std::string* out) {
+  SortMarks(chars);
+  if (compose) {
+    const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    const auto length = utf8proc_normalize_utf32(
+        chars->data(), static_cast<utf8proc_ssize_t>(chars->size()), options);
+    if (length >= 0) chars->resize(static_cast<size_t>(length));
+  }
+  for (const utf8proc_int32_t c : *chars) unicode::Append(static_cast<char32_t>(c), out);
+  chars->clear();
+}
+
+// Unicode normal forms. Characters that the package's normalizers do not know stand as they are,
+// and nothing is sorted or composed over them.
 void NormalForm(bool compatible, bool compose, std::string* text) {
   if (unicode::IsAscii(*text)) return;
   const auto decompose = static_cast<utf8proc_option_t>(
       UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : static_cast<utf8proc_option_t>(0)));
   std::vector<utf8proc_int32_t> chars;
   chars.reserve(text->size());
+  std::string out;
+  out.reserve(text->size());
   size_t pos = 0;
   while (pos < text->size()) {
-    const auto c = static_cast<utf8proc_int32_t>(unicode::Next(*text, &pos));
+    const char32_t c = unicode::Next(*text, &pos);
+    if (unicode::IsUnknownToNormalizers(c)) {
+      AppendOrdered(compose, &chars, &out);
+      unicode::Append(c, &out);
+      continue;
+    }
     utf8proc_int32_t parts[32];
     int last_boundclass = 0;
-    const auto count = utf8proc_decompose_char(c, parts, 32, decompose, &last_boundclass);
+    const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), parts, 32,
+                                               decompose, &last_boundclass);
     if (count <= 0 || count > 32) {
-      chars.push_back(c);
+      chars.push_back(static_cast<utf8proc_int32_t>(c));
     } else {
       chars.insert(chars.end(), parts, parts + count);
     }
   }
-  for (auto it = chars.begin(); it != chars.end();) {
-    if (CombiningClass(*it) == 0) {
-      ++it;
-      continue;
-    }
-    auto end = it;
-    while (end != chars.end() && CombiningClass(*end) != 0) ++end;
-    std::stable_sort(it, end, [](auto a, auto b) { return CombiningClass(a) < CombiningClass(b); });
-    it = end;
-  }
-  if (compose) {
-    const auto options = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE);
-    const auto length = utf8proc_normalize_utf32(
-        chars.data(), static_cast<utf8proc_ssize_t>(chars.size()), options);
-    if (length >= 0) chars.resize(static_cast<size_t>(length));
-  }
-  text->clear();
-  for (const utf8proc_int32_t c : chars) unicode::Append(static_cast<char32_t>(c), text);
+  AppendOrdered(compose, &chars, &out);
+  *text = std::move(out);
 }
 
 void Lowercase(std::string* text) {
@@ -110,6 +133,7 @@ bool ReplaceAll(const Pattern& pattern, const std::string& content, std::string*
     out.append(*text, done, match.begin - done);
     out += content;
     done = match.end;
+    if (out.size() > kReplacedBytesMax) return false;
   }
   if (matches.budget_spent()) return false;
   if (!any) return true;
@@ -141,6 +165,7 @@ Status Normalizer::ReadInto(const JsonField& field, int depth) {
   CHOIR_RETURN_IF_ERROR(field.RequireObject());
   if (depth > kDepthMax) return field.Error("nested too deeply");
   CHOIR_ASSIGN_OR_RETURN(const std::string type, field["type"].String());
+  if (steps_.size() >= kStepsMax) return field.Error("more than 64 normalizers");
   if (type != "Sequence") return ReadOne(field, type);
   const JsonField parts = field["normalizers"];
   CHOIR_RETURN_IF_ERROR(parts.RequireArray());

@@ -9,12 +9,12 @@
 namespace choir::text {
 namespace {
 
-using oniguruma::IsGeneralCategory;
-using oniguruma::kBareWord;
+using oniguruma::BareWord;
+using oniguruma::Digit;
 using oniguruma::kNoSpace;
 using oniguruma::kSpace;
-using oniguruma::kWord;
 using oniguruma::NamedClass;
+using oniguruma::Word;
 
 constexpr int kDepthMax = 100;
 class Translator {
@@ -197,13 +197,13 @@ class Translator {
     }
     std::string lower;
     for (const char c : name) lower.push_back(static_cast<char>(std::tolower(c)));
-    const std::string_view named = !inside && lower == "word" ? kBareWord : NamedClass(lower);
-    if (!named.empty()) {
-      if (inside && negated) return Error("unsupported negated property in a set");
-      *to += inside ? std::string(named) : (negated ? "[^" : "[") + std::string(named) + "]";
+    const std::string named = !inside && lower == "word" ? BareWord() : NamedClass(lower);
+    if (inside && negated && !named.empty()) return Error("unsupported negated property in a set");
+    const std::string items = named.empty() ? oniguruma::Property(name) : named;
+    if (!inside) {
+      *to += (negated ? "[^" : "[") + items + "]";
     } else {
-      *to += negated ? "\\P{" : "\\p{";
-      *to += (IsGeneralCategory(name) ? name : "sc:" + name) + "}";
+      *to += negated ? oniguruma::NegatedProperty(name) : items;
     }
     pos_ = end + 1;
     return {};
@@ -227,7 +227,8 @@ class Translator {
     if (c == 's' || c == 'S') {
       *to += c == 's' ? kSpace : kNoSpace;
     } else if (c == 'd' || c == 'D') {
-      *to += c == 'd' ? R"(\p{Nd})" : R"(\P{Nd})";
+      const std::string outside = (c == 'd' ? "[" : "[^") + Digit() + "]";
+      *to += !inside ? outside : c == 'd' ? Digit() : oniguruma::NegatedProperty("Nd");
     } else if (c == 'v') {
       *to += R"(\x0B)";
     } else if (std::string_view("ntrfae").find(c) != std::string_view::npos) {
@@ -265,18 +266,18 @@ class Translator {
     CHOIR_ASSIGN_OR_RETURN(const bool done, CommonEscape(false, &out_));
     if (done) return {};
     const char c = in_[pos_ + 1];
-    const std::string word = std::string("[") + kBareWord + "]";
+    const std::string word = "[" + BareWord() + "]";
     if (c == 'w') {
       out_ += word;
     } else if (c == 'W') {
-      out_ += std::string("[^") + kBareWord + "]";
+      out_ += "[^" + BareWord() + "]";
     } else if (c == 'b') {
       out_ += "(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))";
     } else if (c == 'B') {
       out_ += "(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))";
     } else if (c == 'h' || c == 'H') {
       out_ += c == 'h' ? "[0-9A-Fa-f]" : "[^0-9A-Fa-f]";
-    } else if (std::string_view("AzZGRXK123456789").find(c) != std::string_view::npos) {
+    } else if (std::string_view("AzZGRK123456789").find(c) != std::string_view::npos) {
       out_ += {'\\', c};
     } else {
       return Error(std::string("unsupported escape \\") + c);
@@ -336,7 +337,8 @@ class Translator {
       if (end == std::string_view::npos) return Error("unclosed [: :]");
       const std::string name(in_.substr(pos_ + 2, end - pos_ - 2));
       // Here, but not in \p{Punct}, symbols are punctuation too.
-      const std::string_view named = name == "punct" ? R"(\p{P}\p{S})" : NamedClass(name);
+      const std::string named =
+          name == "punct" ? NamedClass(name) + oniguruma::Property("S") : NamedClass(name);
       if (named.empty()) return Error("unsupported [:" + name + ":]");
       *to += named;
       pos_ = end + 2;
@@ -353,7 +355,7 @@ class Translator {
     if (done) return {};
     const char c = in_[pos_ + 1];
     if (c == 'w') {
-      *to += kWord;
+      *to += Word();
     } else if (c == 'h') {
       *to += "0-9A-Fa-f";
     } else if (c == 'b') {

@@ -14,6 +14,7 @@ using Piece = PreTokenizer::Piece;
 using Sink = PreTokenizer::Sink;
 
 constexpr int kDepthMax = 16;
+constexpr size_t kStepsMax = 64;
 
 // GPT-2's expression, which ByteLevel brings along.
 constexpr char kGpt2[] =
@@ -202,6 +203,7 @@ Status PreTokenizer::ReadInto(const JsonField& field, int depth) {
   CHOIR_RETURN_IF_ERROR(field.RequireObject());
   if (depth > kDepthMax) return field.Error("nested too deeply");
   CHOIR_ASSIGN_OR_RETURN(const std::string type, field["type"].String());
+  if (steps_.size() >= kStepsMax) return field.Error("more than 64 pre-tokenizers");
   if (type != "Sequence") return ReadOne(field, type);
   const JsonField parts = field["pretokenizers"];
   CHOIR_RETURN_IF_ERROR(parts.RequireArray());

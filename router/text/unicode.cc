@@ -5,6 +5,8 @@
 #include <array>
 #include <cstring>
 
+#include "router/text/unicode_versions.h"
+
 namespace choir::unicode {
 namespace {
 
@@ -174,7 +176,7 @@ bool IsNumeric(char32_t c) {
   if (c < 0x80) return c >= '0' && c <= '9';
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
   return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
-         category == UTF8PROC_CATEGORY_NO;
+         category == UTF8PROC_CATEGORY_NO || IsLaterNumber(c);
 }
 
 bool IsPunctuation(char32_t c) {
@@ -183,7 +185,9 @@ bool IsPunctuation(char32_t c) {
            (c >= '{' && c <= '~');
   }
   const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO;
+  return (category >= UTF8PROC_CATEGORY_PC && category <= UTF8PROC_CATEGORY_PO &&
+          !IsLaterPunctuation(c)) ||
+         c == 0x166D || c == 0x111C9;  // were punctuation once
 }
 
 bool IsMark(char32_t c) {

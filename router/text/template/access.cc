@@ -1,5 +1,6 @@
 // Attribute and item access with Jinja's fall-backs: `a.b` looks for a method first and an item
 // second, `a['b']` the other way round; what is not there is undefined, not an error.
+#include "router/text/template/interpreter.h"
 #include "router/text/template/methods.h"
 #include "router/text/template/ops.h"
 #include "router/text/template/unicode.h"
@@ -13,14 +14,35 @@ Value Missing(Runtime& rt, const Value& object, const std::string& name) {
                       : fmt::format("'{} object' has no attribute '{}'", TypeName(object), name));
 }
 
+StatusOr<Value> MacroAttribute(Runtime& rt, const MacroObject& object, const std::string& name) {
+  const MacroStmt& macro = *object.macro;
+  if (name == "name") return rt.String(macro.name);
+  if (name == "catch_kwargs") return Value::Bool(macro.uses_kwargs);
+  if (name == "catch_varargs") return Value::Bool(macro.uses_varargs);
+  if (name == "caller") return Value::Bool(macro.uses_caller);
+  if (name != "arguments") return Value::Absent();
+  std::vector<Value> arguments;
+  for (const auto& [symbol, parameter] : macro.parameters) {
+    arguments.push_back(rt.String(parameter));
+  }
+  return rt.List(std::move(arguments), ListType::kTuple);
+}
+
 // The method or field of that name, or kAbsent. Methods that would change a list or dict, and
 // Python's inner attributes, are undefined with a message of their own.
 StatusOr<Value> OwnAttribute(Runtime& rt, const Value& object, const std::string& name) {
   if (object.IsUndefined()) return UndefinedError(object);
-  if (object.Is(Kind::kLoop)) return object.Loop().Attribute(name);
+  if (object.Is(Kind::kLoop)) return object.Loop().Attribute(rt, name);
   if (object.Is(Kind::kNamespace)) {
     const Value* field = object.Namespace().Find(name);
     return field == nullptr ? Value::Absent() : *field;
+  }
+  if (object.Is(Kind::kList) && object.List().label == kGroupLabel) {
+    if (name == "grouper") return object.List().items[0];
+    if (name == "list") return object.List().items[1];
+  }
+  if (object.Is(Kind::kFunction) && object.Function().call == nullptr) {
+    return MacroAttribute(rt, static_cast<const MacroObject&>(object.Function()), name);
   }
   const bool is_inner = name.size() > 4 && name.starts_with("__") && name.ends_with("__");
   if (is_inner || IsMutatingMethod(object, name)) {

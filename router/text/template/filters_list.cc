@@ -95,13 +95,14 @@ StatusOr<Value> Sorted(Runtime& rt, std::vector<std::pair<Value, Value>> keyed, 
   return rt.List(std::move(items));
 }
 
-// The key of sort's `attribute`, "a.b,c" naming several.
+// The key of sort's `attribute`, "a.b,c" naming several. Always a list: so equal items, of which
+// the order may not be asked (None), need none.
 StatusOr<Value> MultiKey(Runtime& rt, const Value& item, const Value& attribute,
                          bool case_sensitive) {
-  if (attribute.Is(Kind::kAbsent) || attribute.IsNone()) return SortKey(rt, item, case_sensitive);
   if (!attribute.IsString()) {
-    CHOIR_ASSIGN_OR_RETURN(const Value v, GetPath(rt, item, attribute, Value::Absent()));
-    return SortKey(rt, v, case_sensitive);
+    CHOIR_ASSIGN_OR_RETURN(Value v, GetPath(rt, item, attribute, Value::Absent()));
+    CHOIR_ASSIGN_OR_RETURN(v, SortKey(rt, v, case_sensitive));
+    return rt.List({std::move(v)});
   }
   std::vector<Value> keys;
   const std::string& names = attribute.Text();
@@ -286,7 +287,7 @@ StatusOr<Value> GroupBy(Runtime& rt, const Value& self, const Args& args) {
     const Value grouper = rows[i + 1 - group.size()].List().items[1];
     CHOIR_ASSIGN_OR_RETURN(Value list, rt.List(std::exchange(group, {})));
     CHOIR_ASSIGN_OR_RETURN(Value pair,
-                           rt.List({grouper, std::move(list)}, ListType::kTuple, "group"));
+                           rt.List({grouper, std::move(list)}, ListType::kTuple, kGroupLabel));
     groups.push_back(std::move(pair));
   }
   return rt.List(std::move(groups));

@@ -150,8 +150,27 @@ StatusOr<Value> Round(Runtime& rt, const Value& self, const Args& args) {
   return Arithmetic(rt, MathOp::kDiv, whole, scale);
 }
 
-constexpr NamedBuiltin kFilters[] = {
-    {"int", Int}, {"float", Float}, {"abs", Abs}, {"round", Round}};
+StatusOr<Value> FileSizeFormat(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("filesizeformat", args, {"binary"}));
+  const bool binary = BoolArg(a[0], false);
+  CHOIR_ASSIGN_OR_RETURN(const Value number, Float(rt, self, {}));
+  const double bytes = number.AsDouble();
+  const double base = binary ? 1024 : 1000;
+  if (bytes == 1) return rt.String("1 Byte");
+  if (bytes < base) return rt.String(fmt::format("{:.0f} Bytes", std::trunc(bytes)));
+  static constexpr const char* kPrefixes = "kMGTPEZY";
+  double unit = base * base;
+  size_t i = 0;
+  for (; i < 7 && bytes >= unit; ++i) unit *= base;
+  const std::string prefix(1, binary && i == 0 ? 'K' : kPrefixes[i]);
+  return rt.String(fmt::format("{:.1f} {}{}", base * bytes / unit, prefix, binary ? "iB" : "B"));
+}
+
+constexpr NamedBuiltin kFilters[] = {{"int", Int},
+                                     {"float", Float},
+                                     {"abs", Abs},
+                                     {"round", Round},
+                                     {"filesizeformat", FileSizeFormat}};
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // Filters that make or measure text.
 #include <algorithm>
+#include <cctype>
 
 #include "router/text/template/filters.h"
 #include "router/text/template/ops.h"
@@ -12,6 +13,7 @@ template <std::string (*F)(std::string_view)>
 StatusOr<Value> CaseFilter(Runtime& rt, const Value& self, const Args& args) {
   CHOIR_RETURN_IF_ERROR(Bind("the filter", args, {}).status());
   CHOIR_ASSIGN_OR_RETURN(const std::string text, ToText(rt, self));
+  CHOIR_RETURN_IF_ERROR(rt.StepBytes(kCaseCost * text.size()));
   return rt.String(F(text));
 }
 
@@ -192,6 +194,73 @@ StatusOr<Value> Format(Runtime& rt, const Value& self, const Args& args) {
   return FormatPercent(rt, text, mapping);
 }
 
+// Percent-encoding of UTF-8; in a query a space is a plus and a slash is no exception.
+Status AddQuoted(Runtime& rt, const Value& v, bool in_query, Sink* out) {
+  CHOIR_ASSIGN_OR_RETURN(const std::string text, ToText(rt, v));
+  std::string quoted;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    const bool plain = byte < 0x80 && (std::isalnum(byte) != 0 || c == '_' || c == '.' ||
+                                       c == '-' || c == '~' || (c == '/' && !in_query));
+    if (plain) {
+      quoted.push_back(c);
+    } else {
+      quoted += c == ' ' && in_query ? "+" : fmt::format("%{:02X}", byte);
+    }
+  }
+  return out->Add(quoted);
+}
+
+// A text, or the pairs of a mapping or a list as a query.
+StatusOr<Value> UrlEncode(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_RETURN_IF_ERROR(Bind("urlencode", args, {}).status());
+  Sink out(rt);
+  Value pairs = self;
+  if (self.Is(Kind::kDict)) {
+    CHOIR_ASSIGN_OR_RETURN(const Value items, GetAttribute(rt, self, "items"));
+    CHOIR_ASSIGN_OR_RETURN(pairs, items.Function().call(rt, self, {}));
+  } else if (self.IsString() || self.IsNumber() || self.IsNone()) {
+    CHOIR_RETURN_IF_ERROR(AddQuoted(rt, self, false, &out));
+    return rt.String(out.Take());
+  }
+  CHOIR_ASSIGN_OR_RETURN(const auto items, ToVector(rt, pairs));
+  for (size_t i = 0; i < items.size(); ++i) {
+    CHOIR_ASSIGN_OR_RETURN(const auto pair, ToVector(rt, items[i]));
+    if (pair.size() != 2) return InvalidArgument("urlencode needs pairs, got {}", pair.size());
+    if (i > 0) CHOIR_RETURN_IF_ERROR(out.Add("&"));
+    CHOIR_RETURN_IF_ERROR(AddQuoted(rt, pair[0], true, &out));
+    CHOIR_RETURN_IF_ERROR(out.Add("="));
+    CHOIR_RETURN_IF_ERROR(AddQuoted(rt, pair[1], true, &out));
+  }
+  return rt.String(out.Take());
+}
+
+// Attributes of an XML element; those without a value are left out.
+StatusOr<Value> XmlAttr(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("xmlattr", args, {"autospace"}));
+  if (!self.Is(Kind::kDict)) {
+    return InvalidArgument("xmlattr needs a dict, not '{}'", TypeName(self));
+  }
+  const auto escaped = [&rt](const Value& v) -> StatusOr<std::string> {
+    CHOIR_ASSIGN_OR_RETURN(const std::string text, ToText(rt, v));
+    return v.IsSafe() ? text : Escape(text);
+  };
+  Sink out(rt);
+  bool space = BoolArg(a[0], true);
+  for (const auto& [key, value] : self.Dict().entries) {
+    if (value.IsNone() || value.IsUndefined()) continue;
+    CHOIR_ASSIGN_OR_RETURN(const std::string name, ToText(rt, key));
+    if (name.find_first_of(" \t\n\r\f\v/>=") != std::string::npos) {
+      return InvalidArgument("Invalid character in attribute name: '{}'", name);
+    }
+    if (std::exchange(space, true)) CHOIR_RETURN_IF_ERROR(out.Add(" "));
+    CHOIR_ASSIGN_OR_RETURN(const std::string key_text, escaped(key));
+    CHOIR_ASSIGN_OR_RETURN(const std::string value_text, escaped(value));
+    CHOIR_RETURN_IF_ERROR(out.Add(fmt::format("{}=\"{}\"", key_text, value_text)));
+  }
+  return rt.String(out.Take());
+}
+
 StatusOr<Value> ToJson(Runtime& rt, const Value& self, const Args& args) {
   CHOIR_ASSIGN_OR_RETURN(
       const auto a, Bind("tojson", args, {"ensure_ascii", "indent", "separators", "sort_keys"}));
@@ -241,6 +310,8 @@ constexpr NamedBuiltin kFilters[] = {
     {"forceescape", EscapeFilter<true>},
     {"format", Format},
     {"tojson", ToJson},
+    {"urlencode", UrlEncode},
+    {"xmlattr", XmlAttr},
 };
 
 }  // namespace

@@ -20,13 +20,29 @@ struct PercentArgs {
   }
 };
 
+// What ascii() makes of a repr().
+std::string AsciiEscapes(const std::string& text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const uint32_t c = NextChar(text, &i);
+    if (c < 0x80) {
+      out.push_back(static_cast<char>(c));
+    } else {
+      out += c < 0x100     ? fmt::format("\\x{:02x}", c)
+             : c < 0x10000 ? fmt::format("\\u{:04x}", c)
+                           : fmt::format("\\U{:08x}", c);
+    }
+  }
+  return out;
+}
+
 StatusOr<std::string> ConvertPercent(Runtime& rt, char code, FormatSpec spec, const Value& v) {
   if (code == 's' || code == 'r' || code == 'a') {
     Sink text(rt);
     CHOIR_RETURN_IF_ERROR(code == 's' ? AddText(rt, v, &text) : AddRepr(rt, v, &text));
     if (spec.align == '\0') spec.align = '>';
     spec.fill = " ";
-    return FormatText(rt, text.Take(), spec);
+    return FormatText(rt, code == 'a' ? AsciiEscapes(text.Take()) : text.Take(), spec);
   }
   if (code == 'c' && v.IsString()) {
     if (CountChars(v.Text()) != 1) return InvalidArgument("%c requires int or char");

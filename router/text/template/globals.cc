@@ -1,5 +1,6 @@
 #include "router/text/template/globals.h"
 
+#include <algorithm>
 #include <ctime>
 
 #include "router/text/template/filters.h"
@@ -70,6 +71,63 @@ StatusOr<Value> NamespaceFunction(Runtime& rt, const Value& self, const Args& ar
   return space;
 }
 
+// What is used between parts: nothing before the first one, then the separator.
+StatusOr<Value> JoinerCall(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_RETURN_IF_ERROR(Bind("joiner", args, {}).status());
+  Value* used = self.Namespace().Find("used");
+  const bool first = !Truth(*used);
+  *used = Value::Bool(true);
+  return first ? rt.String("") : *self.Namespace().Find("sep");
+}
+
+StatusOr<Value> JoinerFunction(Runtime& rt, const Value&, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("joiner", args, {"sep"}));
+  const Value state = rt.NewNamespace();
+  state.Namespace().fields = {{"sep", a[0].Is(Kind::kAbsent) ? rt.String(", ") : a[0]},
+                              {"used", Value::Bool(false)}};
+  return rt.Function("joiner", JoinerCall, state);
+}
+
+// Its items in turn, without end.
+class Cycler : public LoopObject {
+ public:
+  Cycler(Meter* meter, std::vector<Value> items) : LoopObject(meter), items_(std::move(items)) {
+    for (const Value& item : items_) depth = std::max(depth, item.Depth() + 1);
+    Charge(sizeof(Cycler) + items_.size() * sizeof(Value));
+  }
+  StatusOr<Value> Attribute(Runtime& rt, const std::string& name) override {
+    if (name == "current") return items_[at_];
+    if (name != "next" && name != "reset") return Value::Absent();
+    return rt.Function(name, name == "next" ? Next : Reset,
+                       Value::Of(Kind::kLoop, shared_from_this()));
+  }
+
+ private:
+  static StatusOr<Value> Next(Runtime&, const Value& self, const Args&) {
+    auto& cycler = static_cast<Cycler&>(self.Loop());
+    const Value item = cycler.items_[cycler.at_];
+    cycler.at_ = (cycler.at_ + 1) % cycler.items_.size();
+    return item;
+  }
+  static StatusOr<Value> Reset(Runtime&, const Value& self, const Args&) {
+    static_cast<Cycler&>(self.Loop()).at_ = 0;
+    return Value::None();
+  }
+
+  const std::vector<Value> items_;
+  size_t at_ = 0;
+};
+
+StatusOr<Value> CyclerFunction(Runtime& rt, const Value&, const Args& args) {
+  if (!args.named.empty()) return InvalidArgument("cycler() takes no keyword arguments");
+  if (args.positional.empty()) return InvalidArgument("at least one item has to be provided");
+  const auto cycler = std::make_shared<Cycler>(rt.meter(), args.positional);
+  if (cycler->depth > kValueDepthMax) {
+    return InvalidArgument("values nest deeper than {}", kValueDepthMax);
+  }
+  return Value::Of(Kind::kLoop, cycler);
+}
+
 StatusOr<Value> RaiseException(Runtime& rt, const Value&, const Args& args) {
   CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("raise_exception", args, {"message"}, 1));
   CHOIR_ASSIGN_OR_RETURN(const std::string message, ToText(rt, a[0]));
@@ -110,11 +168,10 @@ StatusOr<Value> StrftimeNow(Runtime& rt, const Value&, const Args& args) {
   return rt.String(std::move(out));
 }
 
-constexpr NamedBuiltin kGlobals[] = {{"range", RangeFunction},
-                                     {"dict", DictFunction},
-                                     {"namespace", NamespaceFunction},
-                                     {"raise_exception", RaiseException},
-                                     {"strftime_now", StrftimeNow}};
+constexpr NamedBuiltin kGlobals[] = {
+    {"range", RangeFunction},     {"dict", DictFunction},     {"namespace", NamespaceFunction},
+    {"joiner", JoinerFunction},   {"cycler", CyclerFunction}, {"raise_exception", RaiseException},
+    {"strftime_now", StrftimeNow}};
 
 }  // namespace
 

@@ -86,8 +86,7 @@ StatusOr<Value> ForLoop::Changed(Runtime& rt, const Value& self, const Args& arg
   return Value::Bool(!same);
 }
 
-StatusOr<Value> ForLoop::Attribute(const std::string& name) {
-  Runtime& rt = interpreter_->runtime();
+StatusOr<Value> ForLoop::Attribute(Runtime& rt, const std::string& name) {
   if (name == "index") return Value::Int(index_ + 1);
   if (name == "index0") return Value::Int(index_);
   if (name == "first") return Value::Bool(index_ == 0);
@@ -141,7 +140,9 @@ StatusOr<Interpreter::Flow> Interpreter::RunLoop(const ForStmt& node, const Scop
 
 // loop(items) inside a recursive loop.
 StatusOr<Value> Interpreter::CallLoop(const Value& value, const Args& args) {
-  const auto& loop = static_cast<const ForLoop&>(value.Loop());
+  const auto* called = dynamic_cast<const ForLoop*>(&value.Loop());
+  if (called == nullptr) return InvalidArgument("'Cycler' object is not callable");
+  const ForLoop& loop = *called;
   if (!loop.node().recursive) {
     return InvalidArgument("The loop must have the 'recursive' marker to be called recursively.");
   }

@@ -18,7 +18,7 @@ class ForLoop : public LoopObject {
   // Moves to the next item; false at the end.
   StatusOr<bool> Advance();
   const Value& item() const { return current_; }
-  StatusOr<Value> Attribute(const std::string& name) override;
+  StatusOr<Value> Attribute(Runtime& rt, const std::string& name) override;
 
   const ForStmt& node() const { return *node_; }
   const ScopePtr& scope() const { return scope_; }  // around the loop

@@ -6,6 +6,7 @@
 
 #include "router/text/template/filters.h"
 #include "router/text/template/ops.h"
+#include "router/text/template/text_search.h"
 #include "router/text/template/unicode.h"
 
 namespace choir::tmpl {
@@ -43,7 +44,7 @@ StatusOr<Range> ByteRange(Runtime& rt, const std::string& text, const Value& sta
 template <bool kStart>
 StatusOr<Value> HasAffix(Runtime& rt, const Value& self, const Args& args) {
   const char* who = kStart ? "startswith" : "endswith";
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind(who, args, {"affix", "start", "end"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional(who, args, {"affix", "start", "end"}, 1));
   CHOIR_ASSIGN_OR_RETURN(const Range range, ByteRange(rt, self.Text(), a[1], a[2]));
   std::vector<Value> candidates = {a[0]};
   if (a[0].Is(Kind::kList) && a[0].List().type == ListType::kTuple) candidates = a[0].List().items;
@@ -64,14 +65,15 @@ StatusOr<Value> HasAffix(Runtime& rt, const Value& self, const Args& args) {
 
 // find, rfind, index, rindex.
 template <bool kFromRight, bool kMustFind>
-StatusOr<Value> FindText(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("find", args, {"sub", "start", "end"}, 1));
+StatusOr<Value> FindSub(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("find", args, {"sub", "start", "end"}, 1));
   if (!a[0].IsString()) return InvalidArgument("must be str, not {}", TypeName(a[0]));
   CHOIR_ASSIGN_OR_RETURN(const Range range, ByteRange(rt, self.Text(), a[1], a[2]));
   size_t at = std::string_view::npos;
   if (range.valid) {
+    CHOIR_RETURN_IF_ERROR(rt.StepBytes(self.Text().size() + a[0].Text().size()));
     const auto text = std::string_view(self.Text()).substr(range.begin, range.end - range.begin);
-    at = kFromRight ? text.rfind(a[0].Text()) : text.find(a[0].Text());
+    at = kFromRight ? FindLastText(text, a[0].Text()) : FindText(text, a[0].Text());
   }
   if (at != std::string_view::npos) {
     return Value::Int(static_cast<int64_t>(
@@ -82,17 +84,19 @@ StatusOr<Value> FindText(Runtime& rt, const Value& self, const Args& args) {
 }
 
 StatusOr<Value> CountText(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("count", args, {"sub", "start", "end"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("count", args, {"sub", "start", "end"}, 1));
   if (!a[0].IsString()) return InvalidArgument("must be str, not {}", TypeName(a[0]));
   CHOIR_ASSIGN_OR_RETURN(const Range range, ByteRange(rt, self.Text(), a[1], a[2]));
   if (!range.valid) return Value::Int(0);
   const auto text = std::string_view(self.Text()).substr(range.begin, range.end - range.begin);
   const std::string& sub = a[0].Text();
   if (sub.empty()) return Value::Int(static_cast<int64_t>(CountChars(text)) + 1);
+  CHOIR_RETURN_IF_ERROR(rt.StepBytes(text.size() + sub.size()));
   int64_t n = 0;
-  for (size_t at = text.find(sub); at != std::string_view::npos;
-       at = text.find(sub, at + sub.size()))
+  for (size_t at = FindText(text, sub); at != std::string_view::npos;
+       at = FindText(text, sub, at + sub.size())) {
     ++n;
+  }
   return Value::Int(n);
 }
 
@@ -153,7 +157,7 @@ StatusOr<Value> Copy(Runtime&, const Value& self, const Args& args) {
 }
 
 StatusOr<Value> CountItems(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("count", args, {"value"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("count", args, {"value"}, 1));
   int64_t n = 0;
   for (const Value& item : self.List().items) {
     CHOIR_ASSIGN_OR_RETURN(const bool same, Equal(rt, item, a[0]));
@@ -163,7 +167,7 @@ StatusOr<Value> CountItems(Runtime& rt, const Value& self, const Args& args) {
 }
 
 StatusOr<Value> IndexOf(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("index", args, {"value", "start", "end"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("index", args, {"value", "start", "end"}, 1));
   const auto& items = self.List().items;
   const auto n = static_cast<int64_t>(items.size());
   CHOIR_ASSIGN_OR_RETURN(int64_t from, IntArg(a[1], "start", 0));
@@ -186,10 +190,10 @@ StatusOr<Value> IsInteger(Runtime&, const Value& self, const Args& args) {
 constexpr NamedBuiltin kStringQueries[] = {
     {"startswith", HasAffix<true>},
     {"endswith", HasAffix<false>},
-    {"find", FindText<false, false>},
-    {"rfind", FindText<true, false>},
-    {"index", FindText<false, true>},
-    {"rindex", FindText<true, true>},
+    {"find", FindSub<false, false>},
+    {"rfind", FindSub<true, false>},
+    {"index", FindSub<false, true>},
+    {"rindex", FindSub<true, true>},
     {"count", CountText},
     {"isspace", All<IsSpace>},
     {"isalpha", All<IsAlpha>},

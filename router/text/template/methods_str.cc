@@ -4,6 +4,7 @@
 #include "router/text/template/filters.h"
 #include "router/text/template/methods.h"
 #include "router/text/template/ops.h"
+#include "router/text/template/text_search.h"
 #include "router/text/template/unicode.h"
 
 namespace choir::tmpl {
@@ -12,13 +13,13 @@ namespace {
 template <std::string (*F)(std::string_view)>
 StatusOr<Value> Case(Runtime& rt, const Value& self, const Args& args) {
   CHOIR_RETURN_IF_ERROR(Bind("the method", args, {}).status());
-  CHOIR_RETURN_IF_ERROR(rt.StepBytes(self.Text().size()));
+  CHOIR_RETURN_IF_ERROR(rt.StepBytes(kCaseCost * self.Text().size()));
   return rt.String(F(self.Text()));
 }
 
 template <bool kLeft, bool kRight>
 StatusOr<Value> StripMethod(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("strip", args, {"chars"}));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("strip", args, {"chars"}));
   CHOIR_RETURN_IF_ERROR(rt.StepBytes(self.Text().size()));
   if (a[0].Is(Kind::kAbsent) || a[0].IsNone()) {
     return rt.String(std::string(Strip(self.Text(), nullptr, kLeft, kRight)));
@@ -34,7 +35,7 @@ struct Cut {
 
 Cut NextCut(std::string_view text, size_t from, const std::string* separator) {
   if (separator != nullptr) {
-    const size_t at = text.find(*separator, from);
+    const size_t at = FindText(text, *separator, from);
     return at == std::string_view::npos ? Cut{at, at} : Cut{at, at + separator->size()};
   }
   for (size_t i = from; i < text.size();) {
@@ -48,7 +49,7 @@ Cut NextCut(std::string_view text, size_t from, const std::string* separator) {
 
 Cut PreviousCut(std::string_view text, const std::string* separator) {
   if (separator != nullptr) {
-    const size_t at = text.rfind(*separator);
+    const size_t at = FindLastText(text, *separator);
     return at == std::string_view::npos ? Cut{at, at} : Cut{at, at + separator->size()};
   }
   for (size_t i = text.size(); i > 0;) {
@@ -92,7 +93,8 @@ StatusOr<Value> Split(Runtime& rt, const Value& self, const Args& args) {
     const std::string_view piece = kFromRight ? text.substr(cut.next) : text.substr(0, cut.end);
     pieces.push_back(rt.String(std::string(piece)));
     text = kFromRight ? text.substr(0, cut.end) : text.substr(cut.next);
-    CHOIR_RETURN_IF_ERROR(rt.Step());
+    const bool copies = kFromRight && separator != nullptr && separator->size() > kShortSearch;
+    CHOIR_RETURN_IF_ERROR(rt.StepBytes(copies ? text.size() : 0));
   }
   if (separator != nullptr || !text.empty()) pieces.push_back(rt.String(std::string(text)));
   if (kFromRight) std::reverse(pieces.begin(), pieces.end());
@@ -119,7 +121,7 @@ StatusOr<Value> Replace(Runtime& rt, const Value& self, const Args& args) {
   Sink out(rt);
   size_t at = 0;
   for (; left != 0; --left) {
-    const size_t found = from.empty() ? at : text.find(from, at);
+    const size_t found = from.empty() ? at : FindText(text, from, at);
     if (found == std::string::npos) break;
     CHOIR_RETURN_IF_ERROR(out.Add(std::string_view(text).substr(at, found - at)));
     CHOIR_RETURN_IF_ERROR(out.Add(to));
@@ -135,7 +137,7 @@ StatusOr<Value> Replace(Runtime& rt, const Value& self, const Args& args) {
 }
 
 StatusOr<Value> Join(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("join", args, {"iterable"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("join", args, {"iterable"}, 1));
   CHOIR_ASSIGN_OR_RETURN(const auto items, ToVector(rt, a[0]));
   Sink out(rt);
   for (size_t i = 0; i < items.size(); ++i) {
@@ -151,11 +153,12 @@ StatusOr<Value> Join(Runtime& rt, const Value& self, const Args& args) {
 
 template <bool kFromRight>
 StatusOr<Value> Partition(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("partition", args, {"sep"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("partition", args, {"sep"}, 1));
   if (!a[0].IsString()) return InvalidArgument("must be str, not {}", TypeName(a[0]));
   if (a[0].Text().empty()) return InvalidArgument("empty separator");
   const std::string& text = self.Text();
-  const size_t at = kFromRight ? text.rfind(a[0].Text()) : text.find(a[0].Text());
+  CHOIR_RETURN_IF_ERROR(rt.StepBytes(text.size() + a[0].Text().size()));
+  const size_t at = kFromRight ? FindLastText(text, a[0].Text()) : FindText(text, a[0].Text());
   const Value empty = rt.String("");
   if (at == std::string::npos) {
     return kFromRight ? rt.List({empty, empty, self}, ListType::kTuple)
@@ -168,7 +171,7 @@ StatusOr<Value> Partition(Runtime& rt, const Value& self, const Args& args) {
 
 template <bool kPrefix>
 StatusOr<Value> Remove(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("the method", args, {"affix"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("the method", args, {"affix"}, 1));
   if (!a[0].IsString()) return InvalidArgument("must be str, not {}", TypeName(a[0]));
   const std::string& text = self.Text();
   const std::string& affix = a[0].Text();
@@ -181,7 +184,8 @@ StatusOr<Value> Remove(Runtime& rt, const Value& self, const Args& args) {
 // ljust, rjust, center.
 template <int kSide>
 StatusOr<Value> Justify(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("the method", args, {"width", "fillchar"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a,
+                         BindPositional("the method", args, {"width", "fillchar"}, 1));
   CHOIR_ASSIGN_OR_RETURN(const int64_t width, IntArg(a[0], "the width", 0));
   const std::string fill = a[1].IsString() ? a[1].Text() : " ";
   if (CountChars(fill) != 1) return InvalidArgument("the fill must be exactly one character long");
@@ -202,7 +206,7 @@ StatusOr<Value> Justify(Runtime& rt, const Value& self, const Args& args) {
 }
 
 StatusOr<Value> ZeroFill(Runtime& rt, const Value& self, const Args& args) {
-  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("zfill", args, {"width"}, 1));
+  CHOIR_ASSIGN_OR_RETURN(const auto a, BindPositional("zfill", args, {"width"}, 1));
   CHOIR_ASSIGN_OR_RETURN(const int64_t width, IntArg(a[0], "the width", 0));
   const std::string& text = self.Text();
   const auto chars = static_cast<int64_t>(CountChars(text));
@@ -216,6 +220,40 @@ StatusOr<Value> ZeroFill(Runtime& rt, const Value& self, const Args& args) {
 
 StatusOr<Value> FormatMethod(Runtime& rt, const Value& self, const Args& args) {
   return FormatBraces(rt, self.Text(), args);
+}
+
+StatusOr<Value> FormatMap(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("format_map", args, {"mapping"}, 1));
+  if (!a[0].Is(Kind::kDict)) {
+    return InvalidArgument("format_map needs a dict, not '{}'", TypeName(a[0]));
+  }
+  Args named;
+  for (const auto& [key, value] : a[0].Dict().entries) {
+    if (key.IsString()) named.named.emplace_back(key.Text(), value);
+  }
+  return FormatBraces(rt, self.Text(), named);
+}
+
+StatusOr<Value> ExpandTabs(Runtime& rt, const Value& self, const Args& args) {
+  CHOIR_ASSIGN_OR_RETURN(const auto a, Bind("expandtabs", args, {"tabsize"}));
+  CHOIR_ASSIGN_OR_RETURN(const int64_t size, IntArg(a[0], "the tab size", 8));
+  const std::string& text = self.Text();
+  CHOIR_RETURN_IF_ERROR(rt.StepBytes(text.size()));
+  Sink out(rt);
+  int64_t column = 0;
+  for (size_t i = 0; i < text.size();) {
+    const size_t begin = i;
+    const uint32_t c = NextChar(text, &i);
+    if (c != '\t') {
+      CHOIR_RETURN_IF_ERROR(out.Add(std::string_view(text).substr(begin, i - begin)));
+      column = c == '\n' || c == '\r' ? 0 : column + 1;
+    } else if (size > 0) {
+      const int64_t spaces = size - column % size;
+      CHOIR_RETURN_IF_ERROR(out.AddTimes(' ', static_cast<uint64_t>(spaces)));
+      column += spaces;
+    }
+  }
+  return rt.String(out.Take());
 }
 
 constexpr NamedBuiltin kMethods[] = {
@@ -242,6 +280,8 @@ constexpr NamedBuiltin kMethods[] = {
     {"rjust", Justify<1>},
     {"zfill", ZeroFill},
     {"format", FormatMethod},
+    {"format_map", FormatMap},
+    {"expandtabs", ExpandTabs},
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "router/text/template/text_search.h"
 #include "router/text/template/unicode.h"
 
 namespace choir::tmpl {
@@ -273,8 +274,8 @@ StatusOr<bool> Contains(Runtime& rt, const Value& container, const Value& item) 
       return InvalidArgument("'in <string>' requires string as left operand, not {}",
                              TypeName(item));
     }
-    CHOIR_RETURN_IF_ERROR(rt.StepBytes(container.Text().size()));
-    return container.Text().find(item.Text()) != std::string::npos;
+    CHOIR_RETURN_IF_ERROR(rt.StepBytes(container.Text().size() + item.Text().size()));
+    return FindText(container.Text(), item.Text()) != std::string_view::npos;
   }
   if (container.Is(Kind::kDict)) {
     if (!IsHashable(item)) return InvalidArgument("unhashable type: '{}'", TypeName(item));

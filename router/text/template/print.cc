@@ -123,7 +123,8 @@ Status AddRepr(Runtime& rt, const Value& v, Sink* out) {
     case Kind::kDict:
       return AddDictRepr(rt, v.Dict(), out);
     case Kind::kFunction:
-      return out->Add("<function " + v.Function().name + ">");
+      return out->Add(v.Function().call == nullptr ? "<Macro '" + v.Function().name + "'>"
+                                                   : "<function " + v.Function().name + ">");
     default:
       return out->Add(fmt::format("<{}>", TypeName(v)));
   }

@@ -180,6 +180,13 @@ StatusOr<std::vector<Value>> Bind(const char* who, const Args& args,
   return bound;
 }
 
+StatusOr<std::vector<Value>> BindPositional(const char* who, const Args& args,
+                                            std::initializer_list<const char*> names,
+                                            size_t required) {
+  if (!args.named.empty()) return InvalidArgument("{}() takes no keyword arguments", who);
+  return Bind(who, args, names, required);
+}
+
 uint32_t DepthOf(const Value& v, const Args& args) {
   uint32_t depth = v.Depth();
   for (const Value& arg : args.positional) depth = std::max(depth, arg.Depth());

@@ -104,6 +104,10 @@ StatusOr<std::vector<Value>> ToVector(Runtime& rt, const Value& v);
 // The arguments of a builtin by position or name; absent ones are kAbsent.
 StatusOr<std::vector<Value>> Bind(const char* who, const Args& args,
                                   std::initializer_list<const char*> names, size_t required = 0);
+// The same for those that take no keyword arguments.
+StatusOr<std::vector<Value>> BindPositional(const char* who, const Args& args,
+                                            std::initializer_list<const char*> names,
+                                            size_t required = 0);
 // The depth of the deepest of them.
 uint32_t DepthOf(const Value& v, const Args& args);
 StatusOr<int64_t> IntArg(const Value& v, const char* what, int64_t absent);

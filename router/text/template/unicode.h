@@ -30,6 +30,8 @@ bool IsWordChar(uint32_t c);  // \w
 
 // str.strip and its one-sided forms; `chars` null: white space.
 std::string_view Strip(std::string_view text, const std::string* chars, bool left, bool right);
+// Work for a byte below in that of copying one: each character is looked up in tables.
+inline constexpr size_t kCaseCost = 16;
 std::string Upper(std::string_view text);
 std::string Lower(std::string_view text);
 std::string Capitalize(std::string_view text);

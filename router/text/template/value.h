@@ -137,8 +137,10 @@ struct ListObject : Object {
   using Object::Object;
   std::vector<Value> items;
   ListType type = ListType::kList;
-  std::string label;  // range: how it prints
+  std::string label;  // range: how it prints; kGroupLabel: a tuple of groupby
 };
+
+inline constexpr char kGroupLabel[] = "group";
 
 // Insertion-ordered; finds keys as Python does (1, 1.0 and True are one key).
 struct DictObject : Object {
@@ -182,7 +184,7 @@ class LoopObject : public Object, public std::enable_shared_from_this<LoopObject
  public:
   using Object::Object;
   // The attribute, or kAbsent when loops have none of that name.
-  virtual StatusOr<Value> Attribute(const std::string& name) = 0;
+  virtual StatusOr<Value> Attribute(Runtime& rt, const std::string& name) = 0;
 };
 
 const char* TypeName(const Value& v);  // Python's: "str", "NoneType", ...

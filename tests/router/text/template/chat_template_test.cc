@@ -9,6 +9,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/temp_dir.h"
+
 namespace choir {
 namespace {
 
@@ -28,14 +30,6 @@ Json User(const Json& content) {
 
 class ModelDir : public testing::Test {
  protected:
-  ModelDir()
-      : dir_(testing::TempDir() + "choir_template_" +
-             testing::UnitTest::GetInstance()->current_test_info()->name()) {
-    std::filesystem::remove_all(dir_);
-    std::filesystem::create_directories(dir_);
-  }
-  ~ModelDir() override { std::filesystem::remove_all(dir_); }
-
   void Write(const std::string& name, const std::string& text) {
     std::filesystem::create_directories(std::filesystem::path(dir_ + "/" + name).parent_path());
     std::ofstream(dir_ + "/" + name) << text;
@@ -47,7 +41,8 @@ class ModelDir : public testing::Test {
     return rendered.ok() ? *rendered : "error: " + MessageOf(rendered.status());
   }
 
-  const std::string dir_;
+  const TempDir temp_;
+  const std::string dir_ = temp_.path();
 };
 
 TEST_F(ModelDir, PrefersTheJinjaFileToTheConfig) {
@@ -70,7 +65,7 @@ TEST_F(ModelDir, SaysWhetherDirectoryTemplateOrSyntaxIsMissing) {
   Write("tokenizer_config.json", "{\n nul}");
   const std::string error = RenderDir(User("x"));
   EXPECT_THAT(error,
-              testing::HasSubstr("/tokenizer_config.json: not valid JSON: line 2, column 5"));
+              testing::HasSubstr("/tokenizer_config.json: JSON: malformed at line 2, column 5"));
   EXPECT_THAT(error, testing::Not(testing::HasSubstr("exception")));
 }
 
@@ -84,6 +79,19 @@ TEST_F(ModelDir, PicksToolUseAmongNamedTemplatesWhenToolsAreGiven) {
   EXPECT_EQ(RenderDir(request), "tools");
   request["tools"] = nullptr;
   EXPECT_EQ(RenderDir(request), "plain");
+}
+
+TEST_F(ModelDir, TakesTheTemplateThatKwargsName) {
+  Write("tokenizer_config.json",
+        R"({"chat_template": {"rag": "rag {{ documents[0].text }}", "tool_use": "tools"}})");
+  Json request = User("x");
+  EXPECT_THAT(RenderDir(request), testing::HasSubstr("none is named 'default': name one of rag, "));
+  request["kwargs"] = {{"chat_template", "rag"}, {"documents", {{{"text", "d"}}}}};
+  EXPECT_EQ(RenderDir(request), "rag d");
+  request["kwargs"] = {{"chat_template", "none such"}};
+  EXPECT_THAT(RenderDir(request),
+              testing::HasSubstr("chat_template \"none such\" is not among the model's templates: "
+                                 "rag, tool_use"));
 }
 
 TEST_F(ModelDir, ReadsTokensAsTextAndAsObjects) {
@@ -143,6 +151,50 @@ TEST(ChatTemplate, LetsKwargsOverrideTokensAndNotMessages) {
   EXPECT_EQ(Render("{{ bos_token }}{{ flag }}", request, {{"bos_token", "<s>"}}), "mineTrue");
   request["kwargs"] = {{"messages", Json::array()}};
   EXPECT_THAT(Render("", request), testing::HasSubstr("'messages' cannot be given in kwargs"));
+}
+
+// What a client sends, adapted and rendered.
+std::string RenderAdapted(const std::string& text, Json request) {
+  const auto parsed = ChatTemplate::FromText(text, Json::object());
+  if (!parsed.ok()) return "load: " + MessageOf(parsed.status());
+  (*parsed)->Adapt(&request);
+  const auto rendered = (*parsed)->Render(request, Clock::Real(), TemplateLimits());
+  return rendered.ok() ? *rendered : "error: " + MessageOf(rendered.status());
+}
+
+TEST(ChatTemplate, ParsesArgumentsOfToolCallsWhereTheTemplateShowsObjects) {
+  const auto request = [](const Json& arguments) {
+    return Json{{"messages",
+                 {{{"role", "assistant"},
+                   {"content", nullptr},
+                   {"tool_calls", {{{"function", {{"name", "f"}, {"arguments", arguments}}}}}}}}}};
+  };
+  const auto loop = [](const std::string& body) {
+    return "{% for m in messages %}{% for c in m.tool_calls or [] %}{% set a = "
+           "c.function.arguments "
+           "%}" +
+           body + "{% endfor %}{% endfor %}";
+  };
+  const Json text = "{\"b\":1,\"a\":\"\u00e9\"}";
+  EXPECT_EQ(RenderAdapted(loop("{{ a|tojson }}"), request(text)), R"({"b": 1, "a": "é"})");
+  EXPECT_EQ(RenderAdapted(loop("{{ a if a is string else a|tojson }}"), request(text)),
+            R"({"b": 1, "a": "é"})");
+  EXPECT_EQ(
+      RenderAdapted(loop("{% for k, v in a.items() %}{{ k }}={{ v }};{% endfor %}"), request(text)),
+      "b=1;a=é;");
+  // Of these, one takes text only and the other would print a dict of Python.
+  EXPECT_EQ(RenderAdapted(loop("{{ '<' + a + '>' }}"), request(text)),
+            "<" + text.get<std::string>() + ">");
+  EXPECT_EQ(RenderAdapted(loop("<{{ a }}>"), request(text)), "<" + text.get<std::string>() + ">");
+  EXPECT_EQ(RenderAdapted(loop("{{ a|tojson }}"), request("")), "{}");
+  // What a model wrote and is no object stays as it is.
+  EXPECT_EQ(RenderAdapted(loop("{{ a|tojson }}"), request("{oops")), R"("{oops")");
+}
+
+TEST(ChatTemplate, CallsTheDeveloperSystemWhereTheTemplateKnowsNone) {
+  const Json request = {{"messages", {{{"role", "developer"}, {"content", "c"}}}}};
+  EXPECT_EQ(RenderAdapted("{{ messages[0].role }}", request), "system");
+  EXPECT_EQ(RenderAdapted("{{ messages[0].role in ['developer'] }}", request), "True");
 }
 
 TEST(ChatTemplate, RefusesRequestsWithoutMessages) {

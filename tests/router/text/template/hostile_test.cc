@@ -162,6 +162,22 @@ TEST(HostileTemplate, FreesCycles) {  // a leak shows under the address sanitize
       "TruexFalsex");
 }
 
+// Each of these took minutes with searches that cost the product of both texts.
+TEST(HostileTemplate, SearchingIsNotQuadratic) {
+  const std::string texts = "{% set s = 'a' * 1000000 %}{% set t = 'a' * 500000 ~ 'b' %}";
+  EXPECT_EQ(Outcome(texts + "{{ s.find(t) }} {{ s.rfind(t) }} {{ s.count(t) }} {{ t in s }}"),
+            "-1 -1 0 False");
+  EXPECT_EQ(Outcome(texts + "{{ s.replace(t, '')|length }} {{ s.split(t)|length }} "
+                            "{{ s.rsplit(t)|length }} {{ s.partition(t)|length }} "
+                            "{{ s.rpartition(t)[2]|length }}"),
+            "1000000 1 1 3 1000000");
+  EXPECT_EQ(Outcome("{{ 'abcabc'.rfind('abc') }} {{ 'xyx'.rfind('') }} {{ 'aXb'.rsplit('X') }}"),
+            "3 3 ['a', 'b']");
+  EXPECT_THAT(Outcome("{% set s = '\u00e9' * 1000000 %}"
+                      "{% for i in range(5000) %}{% set u = s|upper %}{% endfor %}"),
+              HasSubstr("steps"));
+}
+
 TEST(HostileTemplate, StopsAtTheLimitsThatAreGiven) {
   TemplateLimits limits;
   limits.output_bytes_max = 10;
