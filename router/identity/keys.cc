@@ -1,20 +1,19 @@
 #include "router/identity/keys.h"
 
-#include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <ctime>
 #include <set>
 
 #include "common/base/check.h"
+#include "common/base/plain_name.h"
 #include "common/config/file_watch.h"
+#include "common/files/write_file.h"
+#include "router/identity/base64url.h"
 
 namespace choir {
 namespace {
@@ -38,22 +37,6 @@ bool ParseHex(const std::string& text, Sha256Digest* out) {
   return true;
 }
 
-std::string Base64Url(const std::vector<uint8_t>& bytes) {
-  static constexpr char kDigits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  std::string out;
-  uint32_t bits = 0;
-  int num_bits = 0;
-  for (const uint8_t b : bytes) {
-    bits = (bits << 8) | b;
-    for (num_bits += 8; num_bits >= 6; num_bits -= 6) {
-      out.push_back(kDigits[(bits >> (num_bits - 6)) & 63]);
-    }
-  }
-  if (num_bits > 0) out.push_back(kDigits[(bits << (6 - num_bits)) & 63]);
-  return out;
-}
-
 std::vector<uint8_t> RandomBytes(size_t n) {
   std::vector<uint8_t> bytes(n);
   CHOIR_CHECK(RAND_bytes(bytes.data(), static_cast<int>(n)) == 1);
@@ -70,7 +53,25 @@ std::string Rfc3339(WallTime time) {
   return text;
 }
 
-Status ReadField(const std::string& key, const std::string& value, KeyRecord* record) {
+}  // namespace
+
+StatusOr<WallTime> ParseKeyTime(const std::string& text) {
+  std::tm utc = {};
+  const char* end = strptime(text.c_str(), "%Y-%m-%dT%H:%M:%SZ", &utc);
+  if (end == nullptr || *end != '\0') {
+    return InvalidArgument("a time like 2026-02-03T04:05:06Z is needed, not '{}'", text);
+  }
+  constexpr time_t kEnd = 9'214'646'400;  // 2262, where nanoseconds in 64 bits end
+  const time_t seconds = timegm(&utc);
+  if (seconds < 0 || seconds >= kEnd) {
+    return InvalidArgument("'{}': a time from 1970 to 2261 is needed", text);
+  }
+  return WallTime(std::chrono::seconds(seconds));
+}
+
+namespace {
+
+Status ReadText(const std::string& key, const std::string& value, KeyRecord* record) {
   if (key == "id") {
     record->id = value;
   } else if (key == "hash") {
@@ -84,8 +85,14 @@ Status ReadField(const std::string& key, const std::string& value, KeyRecord* re
     record->created = value;
   } else if (key == "revoked") {
     record->revoked = value;
+  } else if (key == "expires") {
+    CHOIR_ASSIGN_OR_RETURN(const WallTime when, ParseKeyTime(value));
+    SetExpiry(when, record);
   } else {
-    return InvalidArgument("unknown field '{}'; known are id, hash, tenant, created, revoked", key);
+    return InvalidArgument(
+        "unknown field '{}'; known are id, hash, tenant, created, revoked, expires, models, "
+        "networks, class, limits",
+        key);
   }
   return absl::OkStatus();
 }
@@ -96,8 +103,10 @@ StatusOr<KeyRecord> ReadRecord(const YAML::Node& node) {
   if (!node.IsMap()) return InvalidArgument("a map is needed");
   for (const auto& field : node) {
     const std::string key = field.first.as<std::string>();
+    CHOIR_ASSIGN_OR_RETURN(const bool right, ReadRight(key, field.second, &record.rights));
+    if (right) continue;
     if (!field.second.IsScalar()) return InvalidArgument("{}: a text is needed", key);
-    CHOIR_RETURN_IF_ERROR(ReadField(key, field.second.as<std::string>(), &record));
+    CHOIR_RETURN_IF_ERROR(ReadText(key, field.second.as<std::string>(), &record));
     has_hash |= key == "hash";
   }
   if (record.id.empty() || !has_hash || record.tenant.empty()) {
@@ -108,12 +117,34 @@ StatusOr<KeyRecord> ReadRecord(const YAML::Node& node) {
 
 }  // namespace
 
+KeyState StateOf(const KeyRecord& key, WallTime now) {
+  if (!key.revoked.empty()) return KeyState::kRevoked;
+  return now >= key.expires_at ? KeyState::kExpired : KeyState::kInForce;
+}
+
+const char* KeyStateName(KeyState state) {
+  switch (state) {
+    case KeyState::kInForce:
+      return "in force";
+    case KeyState::kRevoked:
+      return "revoked";
+    case KeyState::kExpired:
+      return "expired";
+  }
+  return "?";
+}
+
+void SetExpiry(WallTime when, KeyRecord* key) {
+  when = WallTime(std::chrono::floor<std::chrono::seconds>(when.time_since_epoch()));
+  if (when >= key->expires_at) return;
+  key->expires_at = when;
+  key->expires = Rfc3339(when);
+}
+
+void Revoke(WallTime now, KeyRecord* key) { key->revoked = Rfc3339(now); }
+
 Status CheckTenantName(const std::string& tenant) {
-  const bool good = !tenant.empty() && tenant.size() <= 64 &&
-                    std::all_of(tenant.begin(), tenant.end(), [](unsigned char c) {
-                      return std::isalnum(c) || c == '.' || c == '_' || c == '-';
-                    });
-  if (good) return absl::OkStatus();
+  if (IsPlainName(tenant, 64)) return absl::OkStatus();
   return InvalidArgument("tenant '{}': 1 to 64 of letters, digits, '.', '_' and '-' are needed",
                          tenant);
 }
@@ -166,6 +197,10 @@ std::string FormatKeys(const std::vector<KeyRecord>& keys) {
     if (!key.revoked.empty()) {
       out << YAML::Key << "revoked" << YAML::Value << YAML::DoubleQuoted << key.revoked;
     }
+    if (!key.expires.empty()) {
+      out << YAML::Key << "expires" << YAML::Value << YAML::DoubleQuoted << key.expires;
+    }
+    EmitRights(key.rights, &out);
     out << YAML::EndMap;
   }
   out << YAML::EndSeq << YAML::EndMap;
@@ -178,29 +213,12 @@ StatusOr<std::vector<KeyRecord>> LoadKeys(const std::string& path) {
 }
 
 Status SaveKeys(const std::string& path, const std::vector<KeyRecord>& keys) {
-  std::string temporary = path + ".XXXXXX";
-  const int fd = mkostemp(temporary.data(), O_CLOEXEC);  // made 0600
-  if (fd < 0) return Unavailable("{}: cannot be written: {}", path, std::strerror(errno));
-  const std::string text = FormatKeys(keys);
-  size_t done = 0;
-  bool good = true;
-  while (good && done < text.size()) {
-    const ssize_t n = write(fd, text.data() + done, text.size() - done);
-    good = n > 0 || (n < 0 && errno == EINTR);
-    if (n > 0) done += static_cast<size_t>(n);
-  }
-  good = good && fsync(fd) == 0;
-  const int error = errno;
-  close(fd);
-  if (good && rename(temporary.c_str(), path.c_str()) == 0) return absl::OkStatus();
-  const int last = good ? errno : error;
-  unlink(temporary.c_str());
-  return Unavailable("{}: cannot be written: {}", path, std::strerror(last));
+  return WriteFileWhole(path, FormatKeys(keys), {.durable = true, .like_replaced = true});
 }
 
 NewKey MakeKey(const std::string& tenant, const Clock& clock) {
   NewKey key;
-  key.secret = std::string(kPrefix) + Base64Url(RandomBytes(32));
+  key.secret = std::string(kPrefix) + ToBase64Url(RandomBytes(32));
   key.record.id = "k" + ToHex(RandomBytes(6));
   key.record.hash = Sha256Of(key.secret);
   key.record.tenant = tenant;
@@ -212,7 +230,7 @@ KeySet::KeySet(std::vector<KeyRecord> keys) : keys_(std::move(keys)) {
   for (size_t i = 0; i < keys_.size(); ++i) by_prefix_.emplace(PrefixOf(keys_[i].hash), i);
 }
 
-const KeyRecord* KeySet::Find(std::string_view secret) const {
+const KeyRecord* KeySet::Find(std::string_view secret, WallTime now) const {
   if (!secret.starts_with(kPrefix) || secret.size() > 256) return nullptr;
   const Sha256Digest hash = Sha256Of(secret);
   const KeyRecord* found = nullptr;
@@ -221,7 +239,7 @@ const KeyRecord* KeySet::Find(std::string_view secret) const {
     const KeyRecord& key = keys_[it->second];
     if (CRYPTO_memcmp(key.hash.data(), hash.data(), hash.size()) == 0) found = &key;
   }
-  return found != nullptr && found->revoked.empty() ? found : nullptr;
+  return found != nullptr && StateOf(*found, now) == KeyState::kInForce ? found : nullptr;
 }
 
 }  // namespace choir

@@ -5,7 +5,10 @@
 //   keys:
 //     - {id: k3f9a1c20, hash: "<64 hex digits>", tenant: acme, created: "2026-01-02T03:04:05Z"}
 //     - {id: ..., hash: ..., tenant: ..., created: ..., revoked: "2026-02-03T04:05:06Z"}
+//     - {id: ..., hash: ..., tenant: ..., created: ..., expires: "2026-02-03T04:05:06Z"}
+//     - {id: ..., hash: ..., tenant: ..., created: ..., models: [my-moe], class: bulk}  # rights.h
 //
+// A rotated key has an end (`expires`), so that it and its successor are both good for a while.
 // Shared by the router and by `choir keys`. Pure values and plain file functions; any thread.
 #pragma once
 
@@ -19,6 +22,7 @@
 #include "common/base/clock.h"
 #include "common/base/sha256.h"
 #include "common/base/status.h"
+#include "router/identity/rights.h"
 
 namespace choir {
 
@@ -27,8 +31,20 @@ struct KeyRecord {
   Sha256Digest hash{};
   std::string tenant;   // [A-Za-z0-9._-], 1..64
   std::string created;  // RFC 3339, UTC
-  std::string revoked;  // empty: in force
+  std::string revoked;  // empty: not revoked
+  std::string expires;  // RFC 3339, UTC; empty: never. Set with SetExpiry
+  WallTime expires_at = WallTime::max();
+  Rights rights;
 };
+
+enum class KeyState { kInForce, kRevoked, kExpired };
+KeyState StateOf(const KeyRecord& key, WallTime now);
+const char* KeyStateName(KeyState state);  // "in force", "revoked", "expired"
+// RFC 3339 in UTC and whole seconds, 1970 to 2261: "2026-02-03T04:05:06Z".
+StatusOr<WallTime> ParseKeyTime(const std::string& text);
+// Never later than it is; whole seconds.
+void SetExpiry(WallTime when, KeyRecord* key);
+void Revoke(WallTime now, KeyRecord* key);
 
 inline constexpr size_t kKeysMax = 100'000;
 
@@ -54,9 +70,9 @@ class KeySet {
   KeySet() = default;
   explicit KeySet(std::vector<KeyRecord> keys);
 
-  // The record when the key is known and not revoked. The comparison takes the same time wherever
-  // two hashes differ.
-  const KeyRecord* Find(std::string_view secret) const;
+  // The record when the key is known and in force at `now`. The comparison takes the same time
+  // wherever two hashes differ.
+  const KeyRecord* Find(std::string_view secret, WallTime now) const;
   size_t size() const { return keys_.size(); }
 
  private:
