@@ -1,0 +1,167 @@
+#include "router/limits/limit_config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <functional>
+#include <set>
+
+#include "common/base/plain_name.h"
+#include "common/config/options.h"
+
+namespace choir {
+namespace {
+
+std::string NearestHint(const std::string& name, const std::vector<std::string>& known) {
+  const std::string near = NearestName(name, known);
+  return near.empty() ? fmt::format("; known are {}", fmt::join(known, ", "))
+                      : fmt::format(", did you mean '{}'?", near);
+}
+
+// Calls `see` for every entry of a mapping; its errors get the entry's name in front.
+Status ReadMap(const YAML::Node& node,
+               const std::function<Status(const std::string&, const YAML::Node&)>& see) {
+  if (!node.IsDefined() || node.IsNull()) return absl::OkStatus();
+  if (!node.IsMap()) return InvalidArgument("must be a mapping, as {{name: value, ...}}");
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    if (!item.first.IsScalar()) return InvalidArgument("has a name that is no plain text");
+    const std::string name = item.first.Scalar();
+    if (!seen.insert(name).second) return InvalidArgument("{} is given twice", name);
+    CHOIR_RETURN_IF_ERROR(Annotate(see(name, item.second), name));
+  }
+  return absl::OkStatus();
+}
+
+Status SetRule(const std::string& name, const YAML::Node& value, LimitRules* rules) {
+  if (value.IsNull()) return absl::OkStatus();  // as if absent
+  if (!value.IsScalar()) return InvalidArgument("{}: must be a single value", name);
+  return SetLimitRule(name, value.Scalar(), rules);
+}
+
+Status ReadRules(const YAML::Node& node, LimitRules* rules) {
+  if (!node.IsMap()) return InvalidArgument("must be a mapping of limits");
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "?";
+    if (!seen.insert(name).second) return InvalidArgument("{} is given twice", name);
+    CHOIR_RETURN_IF_ERROR(SetRule(name, item.second, rules));
+  }
+  return CompleteLimitRules(rules);
+}
+
+Status SetClassOrWeight(const std::string& name, const std::string& value, TenantConfig* tenant) {
+  if (name == "class") {
+    const std::optional<AdmissionClass> named = ParseAdmissionClass(value);
+    if (!named) {
+      return InvalidArgument("class: '{}' is not one of interactive | default | bulk | system",
+                             value);
+    }
+    tenant->admission_class = *named;
+    return absl::OkStatus();
+  }
+  uint64_t weight = 0;
+  const char* const end = value.data() + value.size();
+  const auto [rest, error] = std::from_chars(value.data(), end, weight);
+  if (error != std::errc() || rest != end || weight < 1 || weight > kWeightMax) {
+    return InvalidArgument("weight: '{}' is not an integer from 1 to {}", value, kWeightMax);
+  }
+  tenant->weight = weight;
+  return absl::OkStatus();
+}
+
+Status ReadTenant(const YAML::Node& node, TenantConfig* tenant) {
+  if (node.IsNull()) return absl::OkStatus();
+  if (!node.IsMap()) return InvalidArgument("must be a mapping of limits");
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    const std::string name = item.first.IsScalar() ? item.first.Scalar() : "?";
+    if (!seen.insert(name).second) return InvalidArgument("{} is given twice", name);
+    if (name == "class" || name == "weight") {
+      const std::string value = item.second.IsScalar() ? item.second.Scalar() : "";
+      CHOIR_RETURN_IF_ERROR(SetClassOrWeight(name, value, tenant));
+    } else if (IsLimitRule(name)) {
+      CHOIR_RETURN_IF_ERROR(SetRule(name, item.second, &tenant->limits));
+    } else {
+      std::vector<std::string> known = LimitRuleNames();
+      known.insert(known.end(), {"class", "weight"});
+      return InvalidArgument("unknown key '{}'{}", name, NearestHint(name, known));
+    }
+  }
+  return CompleteLimitRules(&tenant->limits);
+}
+
+Status ReadPrices(const YAML::Node& node, TokenPrices* prices) {
+  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+    double* const price = name == "prompt"   ? &prices->prompt
+                          : name == "cached" ? &prices->cached
+                          : name == "output" ? &prices->output
+                                             : nullptr;
+    if (price == nullptr) {
+      return InvalidArgument("unknown key{}", NearestHint(name, {"prompt", "cached", "output"}));
+    }
+    const std::string text = value.IsScalar() ? value.Scalar() : "";
+    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), *price);
+    if (error != std::errc() || rest != text.data() + text.size() ||
+        !(*price >= 0 && *price <= 1e6)) {
+      return InvalidArgument("'{}' is not a number from 0 to 1e+06", text);
+    }
+    return absl::OkStatus();
+  });
+}
+
+Status CheckName(const std::string& tenant) {
+  if (IsPlainName(tenant, 64)) return absl::OkStatus();
+  return InvalidArgument("a tenant's name is 1 to 64 of letters, digits, '.', '_' and '-'");
+}
+
+}  // namespace
+
+Status ReadTenants(const YAML::Node& node, LimitConfig* config) {
+  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+    CHOIR_RETURN_IF_ERROR(CheckName(name));
+    if (config->tenants.size() >= kTenantsMax) {
+      return InvalidArgument("more than {} tenants", kTenantsMax);
+    }
+    return ReadTenant(value, &config->tenants[name]);
+  });
+}
+
+Status ReadLimits(const YAML::Node& node, LimitConfig* config) {
+  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+    if (name == "global") return ReadRules(value, &config->global);
+    if (name == "default") return ReadRules(value, &config->default_tenant);
+    if (name == "prices") return ReadPrices(value, &config->prices);
+    if (name == "models") {
+      return ReadMap(value, [&](const std::string& model, const YAML::Node& rules) {
+        return ReadRules(rules, &config->models[model]);
+      });
+    }
+    return InvalidArgument("unknown key{}",
+                           NearestHint(name, {"global", "default", "models", "prices"}));
+  });
+}
+
+AdmissionConfig AdmissionOf(const LimitConfig& config) {
+  AdmissionConfig admission = config.admission;
+  for (const auto& [name, tenant] : config.tenants) {
+    admission.tenants[name] = {.admission_class = tenant.admission_class,
+                               .weight = static_cast<double>(tenant.weight)};
+  }
+  return admission;
+}
+
+Status CheckLimitConfig(const LimitConfig& config) {
+  bool budget = config.global.budget || config.default_tenant.budget;
+  for (const auto& [name, tenant] : config.tenants) budget |= tenant.limits.budget.has_value();
+  for (const auto& [name, rules] : config.models) budget |= rules.budget.has_value();
+  if (budget && config.prices == TokenPrices{}) {
+    return InvalidArgument(
+        "router: a budget needs prices: give router.limits.prices, as "
+        "{{prompt: 0.27, cached: 0.07, output: 1.1}} for a million tokens");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace choir
