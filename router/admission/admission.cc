@@ -1,49 +1,216 @@
+// What happens to a request; which one is next is in admission_choice.cc.
 #include "router/admission/admission.h"
+
+#include <algorithm>
 
 #include "common/base/check.h"
 
 namespace choir {
-namespace {
 
-class BoundedAdmission final : public Admission {
- public:
-  explicit BoundedAdmission(uint64_t requests_max) : requests_max_(requests_max) {}
+Permit::Permit(Admission* admission, const AdmitRequest& request, double weight, MonoTime now)
+    : admission_(admission),
+      number_(request.number),
+      class_(request.admission_class),
+      resumed_(request.resumed),
+      deadline_(request.deadline),
+      weight_(weight),
+      tenant_(request.tenant),
+      max_tokens_(request.max_tokens),
+      entered_(now) {
+  place_.permit = this;
+}
 
-  std::variant<std::unique_ptr<Permit>, ApiError> Admit(const AdmitRequest&) override {
-    if (*held_ >= requests_max_) {
-      return Overloaded("queue_full",
-                        fmt::format("{} requests are running or queued already", requests_max_), 1);
-    }
-    ++*held_;
-    return std::make_unique<Place>(held_);
+Permit::~Permit() {
+  if (stage_ != Stage::kEnded) admission_->End(*this, {}, admission_->last_now_);
+}
+
+void Permit::End(const UsedWork& used, MonoTime now) { admission_->End(*this, used, now); }
+
+void Permit::Placed() {
+  CHOIR_CHECK(stage_ == Stage::kMayRun);
+  stage_ = Stage::kRunning;
+  admission_->unplaced_sequences_ -= work_.choices;
+  admission_->unplaced_tokens_ -= work_.prompt;
+}
+
+Admission::Admission(AdmissionConfig config, uint64_t requests_max)
+    : config_(std::move(config)), requests_max_(requests_max) {}
+
+Admission::~Admission() { CHOIR_CHECK(held_ == 0); }
+
+void Admission::SetConfig(AdmissionConfig config) { config_ = std::move(config); }
+
+AdmissionClass Admission::ClassOf(const std::string& tenant) const {
+  const auto it = config_.tenants.find(tenant);
+  return it == config_.tenants.end() ? TenantStanding{}.admission_class
+                                     : it->second.admission_class;
+}
+
+std::variant<std::unique_ptr<Permit>, ApiError> Admission::Enter(const AdmitRequest& request,
+                                                                 MonoTime now) {
+  last_now_ = now;
+  const AdmissionClass c = request.admission_class;
+  ClassState& state = At(c);
+  if (!AnyPermitLeft(request)) {
+    return Overloaded(
+        "queue_full",
+        fmt::format("{} requests are running or queued already (router.max_requests)", held_), 1);
   }
+  const uint64_t queued = state.entered + state.queue.size();
+  if (!request.resumed && queued >= config_.of(c).queue &&
+      queued - config_.of(c).queue >= RoomOf(c)) {
+    return QueueFull(c, now);
+  }
+  const auto standing = config_.tenants.find(request.tenant);
+  const double weight = standing == config_.tenants.end() ? 1 : standing->second.weight;
+  std::unique_ptr<Permit> permit(new Permit(this, request, weight, now));
+  ++state.entered;
+  ++held_;
+  ++entered_;
+  if (auto error = CheckDeadline(*permit, now)) return *std::move(error);
+  return permit;
+}
 
- private:
-  class Place final : public Permit {
-   public:
-    explicit Place(std::shared_ptr<uint64_t> held) : held_(std::move(held)) {}
-    ~Place() override { Release(); }
-    std::optional<ApiError> Reserve(uint64_t) override { return std::nullopt; }
-    void Settle(const Usage&) override {}
-    void Release() override {
-      if (!held_) return;
-      CHOIR_CHECK(*held_ > 0);
-      --*held_;
-      held_.reset();
+std::optional<ApiError> Admission::Wait(Permit& permit, const RequestWork& work, MonoTime now) {
+  CHOIR_CHECK(permit.stage_ == Permit::Stage::kEntered && work.choices >= 1);
+  last_now_ = now;
+  permit.work_ = work;
+  permit.max_tokens_ = work.output_max / work.choices;
+  ClassState& state = At(permit.class_);
+  if (permit.resumed_) {
+    --state.entered;
+    state.queue.Start(&permit.place_, permit.tenant_, permit.weight_, work.tokens());
+    StartRunning(permit, now);
+    return std::nullopt;
+  }
+  if (auto error = CheckDeadline(permit, now)) return error;
+  --state.entered;
+  permit.stage_ = Permit::Stage::kWaiting;
+  state.queue.Add(&permit.place_, permit.tenant_, permit.weight_, work.tokens());
+  permit.expires_ = permit.entered_ + config_.of(permit.class_).queue_timeout;
+  expiries_.emplace(std::pair(permit.expires_, permit.number_), &permit);
+  if (state.queue.size() <= config_.of(permit.class_).queue) return std::nullopt;
+  const std::optional<Choice> next = Choose(now);
+  if (next && next->admission_class == permit.class_) return std::nullopt;
+  StopWaiting(permit, now);
+  return QueueFull(permit.class_, now);
+}
+
+std::optional<uint64_t> Admission::Next(MonoTime now) {
+  last_now_ = now;
+  const std::optional<Choice> choice = Choose(now);
+  NotePassedOver(choice ? std::optional(choice->admission_class) : std::nullopt, now);
+  if (!choice) {
+    for (ClassState& state : classes_) state.drain.SetWaiting(state.queue.size() > 0, now);
+    return std::nullopt;
+  }
+  ClassState& state = At(choice->admission_class);
+  Permit& permit = *static_cast<Permit::Place*>(state.queue.front())->permit;
+  permit.aged_ = choice->aged;
+  state.drain.OnStart(permit.work_.tokens(), now);
+  state.queue.Pop();
+  expiries_.erase({permit.expires_, permit.number_});
+  state.passed_over_since.reset();
+  state.aged += choice->aged ? 1 : 0;
+  StartRunning(permit, now);
+  return permit.number_;
+}
+
+void Admission::StartRunning(Permit& permit, MonoTime now) {
+  permit.stage_ = Permit::Stage::kMayRun;
+  permit.started_ = now;
+  ClassState& state = At(permit.class_);
+  ++state.running;
+  ++state.started;
+  state.running_sequences += permit.work_.choices;
+  sequences_ += permit.work_.choices;
+  unplaced_sequences_ += permit.work_.choices;
+  unplaced_tokens_ += permit.work_.prompt;
+  charged_ += permit.work_.tokens();
+}
+
+// It gives up its place in the queue.
+void Admission::StopWaiting(Permit& permit, MonoTime now) {
+  ClassState& state = At(permit.class_);
+  expiries_.erase({permit.expires_, permit.number_});
+  state.queue.Remove(&permit.place_);
+  if (state.queue.size() == 0) {
+    state.drain.SetWaiting(false, now);
+    state.passed_over_since.reset();
+  }
+  ++state.entered;  // until its end
+  permit.stage_ = Permit::Stage::kEntered;
+}
+
+void Admission::End(Permit& permit, const UsedWork& used, MonoTime now) {
+  CHOIR_CHECK(permit.stage_ != Permit::Stage::kEnded);
+  last_now_ = now;
+  ClassState& state = At(permit.class_);
+  if (permit.stage_ == Permit::Stage::kWaiting) StopWaiting(permit, now);
+  if (permit.stage_ == Permit::Stage::kEntered) {
+    --state.entered;
+  } else {
+    if (permit.stage_ == Permit::Stage::kMayRun) permit.Placed();
+    settled_ += permit.work_.tokens();
+    state.queue.Settle(&permit.place_, used.tokens);
+    --state.running;
+    state.running_sequences -= permit.work_.choices;
+    sequences_ -= permit.work_.choices;
+    if (used.ended_well) {
+      state.run_times.OnEnd(Seconds(now - permit.started_), used.output_tokens);
     }
+  }
+  permit.stage_ = Permit::Stage::kEnded;
+  --held_;
+  ++ended_;
+}
 
-   private:
-    std::shared_ptr<uint64_t> held_;  // also keeps a permit valid that outlives the admission
-  };
+std::vector<std::pair<uint64_t, ApiError>> Admission::TakeExpired(MonoTime now) {
+  last_now_ = now;
+  std::vector<std::pair<uint64_t, ApiError>> expired;
+  while (!expiries_.empty() && expiries_.begin()->first.first <= now) {
+    Permit& permit = *expiries_.begin()->second;
+    const std::string name = AdmissionClassName(permit.class_);
+    ApiError error = QueueFull(permit.class_, now);
+    error.message = fmt::format(
+        "it waited {:.3g} s for its turn, as long as requests of class {} may "
+        "(router.admission.{}.queue_timeout)",
+        Seconds(now - permit.entered_), name, name);
+    error.limit_rule = fmt::format("class:{}.queue_timeout", name);
+    StopWaiting(permit, now);
+    expired.emplace_back(permit.number_, std::move(error));
+  }
+  return expired;
+}
 
-  const uint64_t requests_max_;
-  std::shared_ptr<uint64_t> held_ = std::make_shared<uint64_t>(0);
-};
-
-}  // namespace
-
-std::unique_ptr<Admission> MakeBoundedAdmission(uint64_t requests_max) {
-  return std::make_unique<BoundedAdmission>(requests_max);
+AdmissionStatus Admission::status(MonoTime now) const {
+  AdmissionStatus status{.capacity = capacity_,
+                         .held = held_,
+                         .held_max = requests_max_,
+                         .entered = entered_,
+                         .ended = ended_,
+                         .charged_tokens = charged_,
+                         .settled_tokens = settled_};
+  for (const AdmissionClass c : kAdmissionClasses) {
+    const ClassState& state = At(c);
+    status.there += state.entered + state.queue.size() + state.running;
+    status.outstanding_tokens += state.queue.started_work();
+    AdmissionStatus::Class& out = status.classes[static_cast<size_t>(c)];
+    out = {.entered = state.entered,
+           .waiting = state.queue.size(),
+           .waiting_tenants = state.queue.waiting_tenants(),
+           .waiting_tokens = state.queue.waiting_work(),
+           .running = state.running,
+           .running_sequences = state.running_sequences,
+           .queue = config_.of(c).queue,
+           .floor = config_.of(c).floor.Of(Places()),
+           .started = state.started,
+           .aged = state.aged};
+    const Amount& ceiling = config_.of(c).ceiling;
+    if (capacity_.bounded || !ceiling.is_share) out.ceiling = ceiling.Of(Places());
+    if (state.queue.size() > 0) out.wait_seconds = state.drain.SecondsFor(0, now);
+  }
+  return status;
 }
 
 }  // namespace choir

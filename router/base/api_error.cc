@@ -28,12 +28,36 @@ ApiError ModelNotFound(std::string_view asked, std::string_view served) {
       .param = "model"};
 }
 
+ApiError StreamNotFound(std::string_view request_id) {
+  return {.http = 404,
+          .type = "invalid_request_error",
+          .code = "not_found",
+          .message = fmt::format("there is no stream '{}' to go on with: it has ended, or was kept "
+                                 "for as long as it could be",
+                                 request_id)};
+}
+
 ApiError Overloaded(std::string code, std::string message, double retry_after_seconds) {
   return {.http = 503,
           .type = "overloaded_error",
           .code = std::move(code),
           .message = std::move(message),
           .retry_after_seconds = retry_after_seconds};
+}
+
+ApiError RateLimited(std::string code, std::string message, double retry_after_seconds) {
+  return {.http = 429,
+          .type = "rate_limit_error",
+          .code = std::move(code),
+          .message = std::move(message),
+          .retry_after_seconds = retry_after_seconds};
+}
+
+ApiError InsufficientBalance(std::string message) {
+  return {.http = 402,
+          .type = "insufficient_balance",
+          .code = "insufficient_balance",
+          .message = std::move(message)};
 }
 
 ApiError DeadlinePassed(double timeout_seconds) {

@@ -29,6 +29,7 @@ struct SequenceSampling {
   std::vector<float> bias_values;
   std::vector<int32_t> stop_token_ids;
   int32_t num_logprobs = -1;  // -1: none
+  int32_t priority = 0;       // at its worker; smaller first
 };
 
 struct SequenceSubmit {
@@ -38,6 +39,8 @@ struct SequenceSubmit {
   SequenceSampling sampling;
   uint32_t choice = 0;
   std::string request_id;
+  std::string cache_salt;  // computed prefixes are shared among sequences of one salt only
+  std::string trace_parent;
 };
 
 struct StepLogprob {
@@ -55,7 +58,7 @@ struct SequenceUpdate {
   std::vector<StepLogprob> logprobs;
   SequenceEnd end = SequenceEnd::kNone;
   std::string error;
-  uint32_t cached_tokens = 0;
+  uint32_t cached_tokens = 0;  // of the prompt, found in the worker's prefix cache
 };
 
 struct TopLogprob {
@@ -68,6 +71,7 @@ struct TokenLogprob {
   float logprob = 0;
   std::string bytes;
   std::vector<TopLogprob> top;
+  uint32_t text_offset = 0;  // characters of the choice's text before the one that it is part of
 };
 
 struct Usage {
@@ -86,5 +90,13 @@ struct ChoiceDelta {
   std::vector<TokenLogprob> logprobs;
   std::string finish_reason;  // "", "stop", "length"
 };
+
+// An answer that was given before.
+struct KnownChoice {
+  std::vector<int32_t> tokens;
+  std::string finish_reason;
+  bool operator==(const KnownChoice&) const = default;
+};
+using KnownAnswer = std::vector<KnownChoice>;
 
 }  // namespace choir
