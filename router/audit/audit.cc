@@ -5,12 +5,10 @@ namespace {
 
 class NoAudit final : public Audit {
  public:
-  void Intent(const AuditRequest&, const SequenceSampling&, const std::vector<int32_t>&,
-              IntentDone done) override {
-    done(Receipt());
-  }
-  void Outcome(const AuditRequest&, const AuditOutcome&, Done done) override { done(Receipt()); }
-  void Refused(const AuditRequest&, int, Done done) override { done(Receipt()); }
+  void Intent(AuditIntent, Done done) override { done(Receipt()); }
+  void Outcome(AuditOutcome, Done done) override { done(Receipt()); }
+  void Refused(AuditRefusal, Done done) override { done(Receipt()); }
+  void Admin(std::string, std::string) override {}
 };
 
 }  // namespace

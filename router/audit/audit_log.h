@@ -1,0 +1,119 @@
+// The audit log of a router: takes intents, outcomes and refusals from the owner thread, writes
+// them on a thread of its own in groups (one write and one fdatasync for all that waited), and
+// answers on the owner thread.
+//
+//   enforced     an answer means: on the disk. What cannot be written is refused.
+//   bounded      an answer means: written; on the disk within sync_interval. What cannot be written
+//   is
+//                refused.
+//   best-effort  an answer means: written, or given up. Nothing is refused for the log's sake; what
+//   was
+//                lost is counted, and a gap record says how many once writing works again.
+//
+// Outcomes that cannot be written are kept (at most backlog_max records) and tried again; their
+// requests are answered with an error after outcome_wait, and the record follows when it can.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "common/base/clock.h"
+#include "common/base/status.h"
+#include "common/runtime/bounded_queue.h"
+#include "router/audit/audit.h"
+#include "router/audit/audit_record.h"
+#include "router/audit/audit_store.h"
+
+namespace choir {
+
+enum class AuditClass { kEnforced, kBounded, kBestEffort };
+
+struct AuditLogOptions {
+  AuditStoreOptions store;
+  AuditClass durability = AuditClass::kEnforced;
+  bool capture_content = false;
+  Duration sync_interval = std::chrono::milliseconds(100);  // bounded: how much may be lost
+  Duration checkpoint_interval = std::chrono::seconds(60);
+  Duration outcome_wait = std::chrono::seconds(5);
+  size_t backlog_max = 100'000;  // records
+};
+
+// Called from the writer thread.
+struct AuditObserver {
+  std::function<void(const std::string& phase)> record;
+  std::function<void(double seconds)> fsync;
+  std::function<void(size_t records)> backlog;
+  std::function<void(uint64_t records)> dropped;
+};
+
+class AuditLog final : public Audit {
+ public:
+  // Runs a task on the owner thread.
+  using Post = std::function<void(std::function<void()>)>;
+
+  // Repairs and opens the log; a gap record names what a crash left open.
+  static StatusOr<std::unique_ptr<AuditLog>> Open(AuditLogOptions options, AuditObserver observer,
+                                                  Post post, const Clock* clock);
+  ~AuditLog() override;  // as Close
+
+  void Intent(AuditIntent intent, Done done) override;
+  void Outcome(AuditOutcome outcome, Done done) override;
+  void Refused(AuditRefusal refusal, Done done) override;
+  void Admin(std::string event, std::string detail) override;
+
+  // `done` runs on the owner thread after the answers to all that came before, but of outcomes that
+  // cannot be written.
+  void Flush(std::function<void()> done);
+  // Writes what is queued, seals and closes the log, ends the thread. Answers may still be posted.
+  void Close();
+
+ private:
+  enum class Kind { kIntent, kOutcome, kOther, kFlush };
+  struct Item {
+    Kind kind = Kind::kOther;
+    std::function<StatusOr<nlohmann::json>()> make;  // on the writer thread
+    std::string phase;
+    Done done;         // empty: answered already, or nobody waits
+    MonoTime give_up;  // of an outcome: then it is answered with an error
+    nlohmann::json made;
+  };
+  struct Answer {
+    Done done;
+    StatusOr<Receipt> receipt;
+  };
+
+  AuditLog(AuditLogOptions options, AuditObserver observer, Post post, const Clock* clock,
+           std::unique_ptr<AuditStore> store);
+  void Push(Item item);
+  void Run();
+  void WriteBatch(std::vector<Item> batch);
+  std::vector<Item> MakeRecords(std::vector<Item> batch);
+  Status TryWrite(std::vector<Item>* items);
+  void OnFailure(const Status& status, std::vector<Item> items);
+  void AnswerWritten(uint64_t first_seq, std::vector<Item>* items);
+  void GiveUpWaiting();
+  void DoTimed();
+  void Drop(uint64_t records);
+  void Send();
+  ContentPolicy Policy(const std::string& tenant, TenantKey* key);
+
+  const AuditLogOptions options_;
+  const AuditObserver observer_;
+  const Post post_;
+  const Clock* const clock_;
+  std::unique_ptr<AuditStore> store_;  // from here on of the writer thread, but queue_
+  TenantKeys tenant_keys_;
+  BoundedQueue<Item> queue_;
+  std::deque<Item> kept_;  // not written yet because of an error
+  std::vector<Answer> answers_, flushed_;
+  uint64_t dropped_ = 0;  // since the last gap record
+  MonoTime next_sync_, next_checkpoint_;
+  bool failing_ = false;
+  std::thread thread_;
+};
+
+}  // namespace choir
