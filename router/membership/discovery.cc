@@ -7,6 +7,8 @@
 
 namespace choir {
 
+bool IsDnsName(const std::string& address) { return address.starts_with("dns:"); }
+
 Status CheckWorkerAddress(const std::string& address) {
   if (address.starts_with("unix:") && address.size() > 5) return absl::OkStatus();
   const size_t colon = address.rfind(':');
@@ -14,11 +16,14 @@ Status CheckWorkerAddress(const std::string& address) {
   const bool digits =
       !port.empty() && port.size() <= 5 &&
       std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (colon != 0 && digits && std::stoi(port) >= 1 && std::stoi(port) <= 65535) {
+  const bool named = !IsDnsName(address) ||
+                     (colon > 4 && address.find_first_of(":/[", 4) == colon);  // not dns:7100
+  if (colon != 0 && digits && named && std::stoi(port) >= 1 && std::stoi(port) <= 65535) {
     return absl::OkStatus();
   }
-  return InvalidArgument("worker address '{}': host:port with a port of 1 to 65535 is needed",
-                         address);
+  return InvalidArgument(
+      "worker address '{}': host:port or dns:name:port with a port of 1 to 65535 is needed",
+      address);
 }
 
 StatusOr<std::vector<std::string>> ParseWorkers(const std::string& text, const std::string& name) {

@@ -1,5 +1,5 @@
-// What the router knows of its workers at one moment: an immutable value that may be handed to any
-// thread.
+// What the router knows of one worker, and of all of them at one moment: immutable values that may
+// be handed to any thread.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "router/base/types.h"
+#include "router/membership/circuit_breaker.h"
 
 namespace choir {
 
@@ -37,6 +38,8 @@ struct WorkerIdentity {
   uint32_t context_length = 0;
   uint32_t vocab_size = 0;
   uint64_t kv_tokens_max = 0;
+  uint32_t kv_block_tokens = 0;  // of a block that can be found again; 0: none can
+  uint32_t running_max = 0;      // sequences that it runs at once; 0: it does not say
   uint64_t incarnation = 0;
 };
 
@@ -45,6 +48,7 @@ struct WorkerLoad {
   uint32_t waiting = 0;
   uint64_t kv_tokens_used = 0;
   uint64_t waiting_tokens = 0;
+  uint64_t computed_tokens = 0;  // since its start
 };
 
 struct WorkerView {
@@ -58,17 +62,36 @@ struct WorkerView {
   WorkerLoad reported;
   uint64_t assigned_sequences = 0;  // by this router
   uint64_t assigned_tokens = 0;     // of those, not yet answered with a first token
+  BreakerState breaker = BreakerState::kClosed;
+  bool takes_work = true;  // as its breaker says
+
+  // It may be given a sequence.
+  bool Serves() const { return phase == WorkerPhase::kReady && takes_work; }
 };
 
-struct Snapshot {
-  uint64_t version = 0;
-  std::vector<WorkerView> workers;
+// Work in flight in units of one prompt token: what a router-side estimate and the worker's own
+// report agree to be the larger. A running sequence weighs as much as kDecodeWeight prompt tokens.
+uint64_t LoadOf(const WorkerView& worker);
+inline constexpr uint64_t kDecodeWeight = 256;
 
-  size_t NumReady() const {
-    size_t n = 0;
-    for (const WorkerView& w : workers) n += w.phase == WorkerPhase::kReady;
-    return n;
-  }
+// What the ranks that may be given work have, all together.
+struct RankCapacity {
+  uint64_t ranks = 0;
+  uint64_t silent = 0;     // of them, those that do not say how many sequences they run at once
+  uint64_t seats = 0;      // that many, of the others
+  uint64_t free = 0;       // seats
+  uint64_t over = 0;       // sequences beyond its seats, of each rank
+  uint64_t kv_free = 0;    // tokens
+  uint64_t kv_silent = 0;  // ranks that do not say how many tokens they hold
+
+  RankCapacity& operator+=(const RankCapacity& other);
+  RankCapacity& operator-=(const RankCapacity& other);
+};
+RankCapacity CapacityOf(const WorkerView& worker);
+
+// All of them, copied: for people. What decides reads RankTable.
+struct Snapshot {
+  std::vector<WorkerView> workers;
 };
 
 }  // namespace choir

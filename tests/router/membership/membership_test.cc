@@ -37,9 +37,9 @@ TEST(Membership, AWorkerBecomesReadyAfterHelloAndState) {
   const WorkerIndex a = m.Add("a:1");
   m.OnConnecting(a, 1);
   ASSERT_TRUE(m.OnHello(a, Identity("g0r0")).ok());
-  EXPECT_EQ(m.snapshot()->NumReady(), 0u);
+  EXPECT_EQ(m.ranks().size(), 0u);
   EXPECT_FALSE(m.OnState(a, ReadyIn(1)));
-  EXPECT_EQ(m.snapshot()->NumReady(), 1u);
+  EXPECT_EQ(m.ranks().size(), 1u);
   EXPECT_EQ(m.context_length(), 64u);
 }
 
@@ -47,8 +47,8 @@ TEST(Membership, ASnapshotDoesNotChange) {
   Membership m(100);
   const auto before = m.snapshot();
   m.Add("a:1");
-  EXPECT_TRUE(before->workers.empty());
-  EXPECT_EQ(m.snapshot()->workers.size(), 1u);
+  EXPECT_TRUE(before.workers.empty());
+  EXPECT_EQ(m.snapshot().workers.size(), 1u);
 }
 
 TEST(Membership, ANewEpochIsReportedOnce) {
@@ -62,6 +62,30 @@ TEST(Membership, ANewEpochIsReportedOnce) {
   EXPECT_TRUE(m.OnState(a, ReadyIn(1)));  // the leader was restarted and counts anew
 }
 
+TEST(Membership, TheEndOfAnEpochOnOneRankIsItsEndOnAllOfItsGroup) {
+  Membership m(100);
+  std::vector<WorkerIndex> all;
+  for (const char* id : {"g0r0", "g0r1", "g1r0"}) {
+    all.push_back(m.Add(fmt::format("{}:1", id)));
+    WorkerIdentity identity = Identity(id);
+    identity.group = id[1] == '0' ? 0 : 1;
+    identity.group_size = 2;
+    ASSERT_TRUE(m.OnHello(all.back(), identity).ok());
+    m.OnState(all.back(), ReadyIn(5));
+  }
+  ASSERT_EQ(m.ranks().size(), 3u);
+  WorkerStateReport over;
+  over.reason = "rank 1 was silent";
+  EXPECT_TRUE(m.OnState(all[0], over));
+  EXPECT_EQ(m.OnGroupEpochEnded(all[0], 5), std::vector<WorkerIndex>{all[1]});
+  EXPECT_EQ(m.Find(all[1])->phase, WorkerPhase::kNotReady);
+  EXPECT_EQ(m.Find(all[1])->reason, "epoch 5 of its group is over, says g0r0");
+  EXPECT_EQ(m.Find(all[2])->phase, WorkerPhase::kReady) << "another group";
+  m.OnState(all[1], ReadyIn(6));
+  EXPECT_TRUE(m.OnGroupEpochEnded(all[0], 5).empty()) << "it is in a later epoch already";
+  EXPECT_EQ(m.Find(all[1])->phase, WorkerPhase::kReady);
+}
+
 TEST(Membership, RefusesAnotherProtocolByName) {
   Membership m(100);
   const WorkerIndex a = m.Add("a:1");
@@ -72,7 +96,7 @@ TEST(Membership, RefusesAnotherProtocolByName) {
   EXPECT_NE(MessageOf(status).find("g0r7"), std::string::npos);
   EXPECT_EQ(m.Find(a)->phase, WorkerPhase::kRefused);
   m.OnState(a, ReadyIn(1));
-  EXPECT_EQ(m.snapshot()->NumReady(), 0u);
+  EXPECT_EQ(m.ranks().size(), 0u);
 }
 
 TEST(Membership, RefusesAnotherModelNumericsOrVocabulary) {
