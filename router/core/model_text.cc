@@ -1,18 +1,22 @@
 #include "router/core/model_text.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
-#include "common/config/file_watch.h"
+#include "common/files/json_file.h"
+#include "common/files/read_file.h"
 
 namespace choir {
 namespace {
 
+using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr int kJsonDepthMax = 64;
+constexpr size_t kShownMax = 80;  // of a bad value in a message
 
 // nlohmann's parser without exceptions; deeper nesting than kJsonDepthMax counts as malformed.
 std::optional<ordered_json> ParseJson(const std::string& text) {
@@ -28,25 +32,34 @@ std::optional<ordered_json> ParseJson(const std::string& text) {
   return result;
 }
 
-StatusOr<ordered_json> ReadJsonFile(const std::string& path) {
-  CHOIR_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path));
-  auto json = ParseJson(text);
-  if (!json || !json->is_object()) return InvalidArgument("{}: not a JSON object", path);
-  return *std::move(json);
-}
+constexpr JsonLimits kConfigLimits = {.bytes_max = 8 << 20};
 
 // eos_token_id is a number, a list, or absent.
-Status AddEos(const ordered_json& config, const std::string& path, std::set<int32_t>* out) {
+Status AddEos(const json& config, const std::string& path, std::set<int32_t>* out) {
   const auto it = config.find("eos_token_id");
   if (it == config.end() || it->is_null()) return absl::OkStatus();
-  const ordered_json list = it->is_array() ? *it : ordered_json::array({*it});
-  for (const auto& id : list) {
-    if (!id.is_number_integer() || id < 0) {
-      return InvalidArgument("{}: eos_token_id: token ids are needed, not {}", path, id.dump());
+  const json list = it->is_array() ? *it : json::array({*it});
+  for (const json& id : list) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
+      return InvalidArgument("{}: eos_token_id: token ids are needed, not {}; correct it", path,
+                             id.dump().substr(0, kShownMax));
     }
     out->insert(id.get<int32_t>());
   }
   return absl::OkStatus();
+}
+
+// A number of generation_config.json; absent or null: nullopt.
+StatusOr<std::optional<double>> Number(const json& config, const std::string& path, const char* key,
+                                       bool whole) {
+  const auto it = config.find(key);
+  if (it == config.end() || it->is_null()) return std::optional<double>();
+  const double value = it->is_number() ? it->get<double>() : std::nan("");
+  if (std::isnan(value) || (whole && (value != std::floor(value) || std::abs(value) > INT32_MAX))) {
+    return InvalidArgument("{}: {}: a {} is needed, not {}; correct it or take it out", path, key,
+                           whole ? "whole number" : "number", it->dump().substr(0, kShownMax));
+  }
+  return std::optional<double>(value);
 }
 
 // The last thing of a text apart from white space.
@@ -70,48 +83,52 @@ StatusOr<std::unique_ptr<ModelText>> ModelText::Load(const std::string& model_di
 
 Status ModelText::ReadConfig(const std::string& model_dir) {
   const std::string path = model_dir + "/config.json";
-  CHOIR_ASSIGN_OR_RETURN(const ordered_json config, ReadJsonFile(path));
+  CHOIR_ASSIGN_OR_RETURN(const json config, ReadJsonObject(path, kConfigLimits));
   const auto number = [&](const char* key, int64_t absent) -> StatusOr<int64_t> {
     const auto it = config.find(key);
     if (it == config.end() || it->is_null()) return absent;
-    if (!it->is_number_integer() || *it < 1 || *it > INT32_MAX) {
-      return InvalidArgument("{}: {}: a positive number is needed, not {}", path, key, it->dump());
+    if (!it->is_number_unsigned() || *it < 1u || *it > static_cast<uint64_t>(INT32_MAX)) {
+      return InvalidArgument("{}: {}: a whole number above 0 is needed, not {}; correct it", path,
+                             key, it->dump().substr(0, kShownMax));
     }
     return it->get<int64_t>();
   };
   CHOIR_ASSIGN_OR_RETURN(const int64_t vocab, number("vocab_size", tokenizer_->vocab_size()));
   CHOIR_ASSIGN_OR_RETURN(const int64_t context, number("max_position_embeddings", 0));
+  if (tokenizer_->vocab_size() > vocab) {
+    return InvalidArgument(
+        "{}/tokenizer.json: vocabulary: has ids up to {}, but vocab_size in config.json is {}; "
+        "both "
+        "must be of one model",
+        model_dir, tokenizer_->vocab_size() - 1, vocab);
+  }
   vocab_size_ = static_cast<int32_t>(vocab);
   context_length_ = static_cast<uint32_t>(context);
   std::set<int32_t> eos;
   CHOIR_RETURN_IF_ERROR(AddEos(config, path, &eos));
-  if (const auto id = tokenizer_->eos_id()) eos.insert(*id);
+  // The tokenizer's own is the last resort; generation_config.json, read next, has the last word.
+  if (const auto id = tokenizer_->eos_id(); id && eos.empty()) eos.insert(*id);
   defaults_.eos_token_ids.assign(eos.begin(), eos.end());
   return absl::OkStatus();
 }
 
 Status ModelText::ReadGenerationConfig(const std::string& model_dir) {
   const std::string path = model_dir + "/generation_config.json";
-  StatusOr<ordered_json> config = ReadJsonFile(path);
-  if (absl::IsNotFound(config.status())) return absl::OkStatus();
-  if (!config.ok()) return config.status();
-  std::set<int32_t> eos(defaults_.eos_token_ids.begin(), defaults_.eos_token_ids.end());
-  CHOIR_RETURN_IF_ERROR(AddEos(*config, path, &eos));
-  defaults_.eos_token_ids.assign(eos.begin(), eos.end());
+  CHOIR_ASSIGN_OR_RETURN(const json config, ReadJsonObjectIfThere(path, kConfigLimits));
+  if (config.is_null()) return absl::OkStatus();
+  std::set<int32_t> eos;
+  CHOIR_RETURN_IF_ERROR(AddEos(config, path, &eos));
+  if (!eos.empty()) defaults_.eos_token_ids.assign(eos.begin(), eos.end());
   SamplingInput given;
-  const auto number = [&](const char* key) -> std::optional<double> {
-    const auto it = config->find(key);
-    if (it == config->end() || !it->is_number()) return std::nullopt;
-    return it->get<double>();
-  };
-  given.temperature = number("temperature");
-  given.top_p = number("top_p");
-  if (const auto k = number("top_k")) given.top_k = *k < 1 ? -1 : static_cast<int32_t>(*k);
+  CHOIR_ASSIGN_OR_RETURN(given.temperature, Number(config, path, "temperature", false));
+  CHOIR_ASSIGN_OR_RETURN(given.top_p, Number(config, path, "top_p", false));
+  CHOIR_ASSIGN_OR_RETURN(const std::optional<double> top_k, Number(config, path, "top_k", true));
+  if (top_k) given.top_k = *top_k < 1 ? -1 : static_cast<int32_t>(*top_k);
   RequestInput check;
   check.content = PromptIds{{0}};
   check.sampling = given;
   if (const auto error = ValidateRequest(check, vocab_size_)) {
-    return InvalidArgument("{}: {}", path, error->message);
+    return InvalidArgument("{}: {}; correct it or take it out", path, error->message);
   }
   defaults_.temperature = given.temperature.value_or(1);
   defaults_.top_p = given.top_p.value_or(1);
@@ -126,7 +143,7 @@ Status ModelText::ReadTemplate(const std::string& model_dir) {
   template_ = *std::move(loaded);
   splits_reasoning_ = tokenizer_->TokenId(tags_.open).has_value();
   for (const char* file : {"/chat_template.jinja", "/tokenizer_config.json"}) {
-    const auto text = ReadSmallFile(model_dir + file, 64 << 20);
+    const auto text = ReadTextFile(model_dir + file, 64 << 20);
     splits_reasoning_ |= text.ok() && text->find(tags_.open) != std::string::npos;
   }
   return absl::OkStatus();
@@ -156,7 +173,9 @@ std::variant<PreparedRequest, ApiError> ModelText::Prepare(const RequestInput& i
   if (limits.context_length != 0) {
     context = context == 0 ? limits.context_length : std::min(context, limits.context_length);
   }
-  if (context != 0 && prepared.prompt.size() + 1 > context) {
+  const size_t answer_min =
+      input.sampling.max_tokens == 0u ? 0 : 1;  // 0: only an echo is asked for
+  if (context != 0 && prepared.prompt.size() + answer_min > context) {
     ApiError error = InvalidParam(
         field, fmt::format("the prompt has {} tokens; with one of answer that is more than the "
                            "context length of {} tokens",
@@ -164,13 +183,37 @@ std::variant<PreparedRequest, ApiError> ModelText::Prepare(const RequestInput& i
     error.code = "context_length_exceeded";
     return error;
   }
+  if (input.echo) {
+    if (auto error = MakeEcho(input, &prepared)) return *std::move(error);
+  }
   prepared.sampling = CompleteSampling(input.sampling, defaults_, limits.seed);
   if (context != 0) {
     const auto room = context - static_cast<uint32_t>(prepared.prompt.size());
     prepared.sampling.max_tokens = std::min(prepared.sampling.max_tokens, room);
   }
   prepared.num_choices = input.sampling.n.value_or(1);
+  if (limits.prefix_block_tokens != 0) {
+    prepared.prefix = std::make_shared<const PromptPrefix>(
+        MakePromptPrefix(prepared.prompt, limits.cache_salt, limits.prefix_block_tokens));
+  }
   return prepared;
+}
+
+std::optional<ApiError> ModelText::MakeEcho(const RequestInput& input,
+                                            PreparedRequest* prepared) const {
+  if (const auto* prompt = std::get_if<PromptText>(&input.content)) {
+    prepared->echo = prompt->text;
+  } else {
+    auto text = tokenizer_->Decode(prepared->prompt, /*skip_special=*/false);
+    if (!text.ok()) return InvalidParam("token_ids", MessageOf(text.status()));
+    prepared->echo = *std::move(text);
+  }
+  const size_t bytes = prepared->echo.size() * input.sampling.n.value_or(1);
+  if (bytes <= kEchoBytesMax) return std::nullopt;
+  return InvalidParam("echo",
+                      fmt::format("echo would repeat {} bytes of prompt in all choices, at most {} "
+                                  "are allowed",
+                                  bytes, kEchoBytesMax));
 }
 
 std::variant<std::vector<int32_t>, ApiError> ModelText::Tokens(const RequestInput& input,
@@ -213,8 +256,14 @@ std::variant<std::vector<int32_t>, ApiError> ModelText::ChatTokens(const ChatInp
     if (!kwargs || !kwargs->is_object()) {
       return InvalidParam("chat_template_kwargs", "chat_template_kwargs must be an object");
     }
+    for (const char* name : {"messages", "tools", "add_generation_prompt"}) {
+      if (!kwargs->contains(name)) continue;
+      return InvalidParam("chat_template_kwargs",
+                          fmt::format("chat_template_kwargs must not hold '{}'", name));
+    }
     request["kwargs"] = *std::move(kwargs);
   }
+  template_->Adapt(&request);
   auto rendered = template_->Render(request, clock, {});
   if (!rendered.ok()) {
     return InvalidParam("messages", "the chat template: " + MessageOf(rendered.status()));

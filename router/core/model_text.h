@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
@@ -17,8 +18,10 @@
 namespace choir {
 
 struct PrepareLimits {
-  uint32_t context_length = 0;  // of the workers; 0: only the model's own
-  uint64_t seed = 0;            // drawn, for a request without one
+  uint32_t context_length = 0;       // of the workers; 0: only the model's own
+  uint64_t seed = 0;                 // drawn, for a request without one
+  uint32_t prefix_block_tokens = 0;  // 0: no PromptPrefix is wanted
+  std::string cache_salt;            // of the prefix
 };
 
 // Ready for dispatch.
@@ -27,6 +30,8 @@ struct PreparedRequest {
   SequenceSampling sampling;
   uint32_t num_choices = 1;
   ChoiceTextOptions text;
+  std::string echo;
+  std::shared_ptr<const PromptPrefix> prefix;  // null: not wanted
 };
 
 class ModelText {
@@ -53,6 +58,7 @@ class ModelText {
   Status ReadTemplate(const std::string& model_dir);
   std::variant<std::vector<int32_t>, ApiError> Tokens(const RequestInput& input, const Clock& clock,
                                                       ChoiceTextOptions* text) const;
+  std::optional<ApiError> MakeEcho(const RequestInput& input, PreparedRequest* prepared) const;
   std::variant<std::vector<int32_t>, ApiError> ChatTokens(const ChatInput& chat, const Clock& clock,
                                                           ChoiceTextOptions* text) const;
 

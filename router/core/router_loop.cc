@@ -52,6 +52,8 @@ void RouterLoop::Post(Task task) {
   CHOIR_CHECK(tasks_.closed());
 }
 
+void RouterLoop::Wake() { tasks_.Wake(); }
+
 bool RouterLoop::RunText(Task work, Task then) {
   return texts_.TryPush({std::move(work), std::move(then)});
 }

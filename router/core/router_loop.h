@@ -41,6 +41,8 @@ class RouterLoop {
 
   // Never refuses: callers hold a Session or are one of the few fixed parts of the process.
   void Post(Task task);
+  // A round without a task: what `each_round` could not do before can be done now. Any thread.
+  void Wake();
   // For the core's run_text: `work` on the pool, then `then` on the owner thread.
   bool RunText(Task work, Task then);
   // Runs `task` on the owner thread and waits; false when it did not come to it in time.

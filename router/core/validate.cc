@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/base/request_id.h"
+
 namespace choir {
 namespace {
 
@@ -79,9 +81,6 @@ Error CheckBias(const SamplingInput& s, int32_t vocab_size) {
 }
 
 Error CheckSampling(const SamplingInput& s, int32_t vocab_size) {
-  if (s.max_tokens && *s.max_tokens == 0) {
-    return InvalidParam("max_tokens", "max_tokens is 0, but must be at least 1");
-  }
   if (s.top_k && *s.top_k != -1 && *s.top_k < 1) {
     return InvalidParam("top_k",
                         fmt::format("top_k is {}, but must be -1 (off) or at least 1", *s.top_k));
@@ -97,6 +96,32 @@ Error CheckSampling(const SamplingInput& s, int32_t vocab_size) {
   return CheckBias(s, vocab_size);
 }
 
+Error CheckEcho(const RequestInput& input) {
+  const SamplingInput& s = input.sampling;
+  if (s.max_tokens && *s.max_tokens == 0 && !input.echo) {
+    return InvalidParam("max_tokens", "max_tokens is 0, but must be at least 1 without echo");
+  }
+  if (!input.echo) return std::nullopt;
+  if (std::holds_alternative<ChatInput>(input.content)) {
+    return InvalidParam("echo", "echo is for prompts, not for messages");
+  }
+  if (s.logprobs) {
+    return InvalidParam("echo", "echo with logprobs is not supported: a prompt's tokens have none");
+  }
+  return std::nullopt;
+}
+
+// As the audit log gives them, or none. It goes into another log: nothing else may.
+bool IsReceipt(const std::string& receipt) {
+  constexpr size_t kDigitsMax = 20;
+  if (receipt.empty()) return true;
+  const size_t colon = receipt.rfind(':');
+  if (colon == std::string::npos || !IsRequestId(receipt.substr(0, colon))) return false;
+  const std::string number = receipt.substr(colon + 1);
+  return !number.empty() && number.size() <= kDigitsMax &&
+         std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
 Error CheckResume(const RequestInput& input, int32_t vocab_size) {
   if (!input.resume) return std::nullopt;
   const uint32_t n = input.sampling.n.value_or(1);
@@ -109,23 +134,23 @@ Error CheckResume(const RequestInput& input, int32_t vocab_size) {
   if (!IsRequestId(input.resume->request_id)) {
     return InvalidParam("resume", "resume needs the request's id");
   }
+  if (!IsReceipt(input.resume->audit_receipt)) {
+    return InvalidParam("resume", "resume names a record that is no log:number");
+  }
   return std::nullopt;
 }
 
 }  // namespace
-
-bool IsRequestId(const std::string& id) {
-  return !id.empty() && id.size() <= kRequestIdMax &&
-         std::all_of(id.begin(), id.end(), [](unsigned char c) {
-           return std::isalnum(c) || c == '.' || c == '_' || c == '-';
-         });
-}
 
 std::optional<ApiError> ValidateRequest(const RequestInput& input, int32_t vocab_size) {
   if (!input.client_request_id.empty() && !IsRequestId(input.client_request_id)) {
     return InvalidParam("request_id", fmt::format("request_id must be 1 to {} of letters, digits, "
                                                   "'.', '_' and '-'",
                                                   kRequestIdMax));
+  }
+  constexpr size_t kResumeStateMax = 4096;
+  if (input.resume_state.size() > kResumeStateMax) {
+    return InvalidParam("resume_state", "resume_state is larger than 4 KiB");
   }
   if (std::holds_alternative<std::monostate>(input.content)) {
     return InvalidParam("prompt", "prompt is missing: give a text, token_ids or messages");
@@ -142,6 +167,7 @@ std::optional<ApiError> ValidateRequest(const RequestInput& input, int32_t vocab
     if (Error e = CheckIds("token_ids", ids->ids, vocab_size)) return e;
   }
   if (Error e = CheckSampling(input.sampling, vocab_size)) return e;
+  if (Error e = CheckEcho(input)) return e;
   return CheckResume(input, vocab_size);
 }
 

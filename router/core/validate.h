@@ -16,11 +16,10 @@ inline constexpr size_t kStopBytesMax = 4096;
 inline constexpr size_t kStopTokensMax = 256;
 inline constexpr size_t kLogitBiasMax = 4096;
 inline constexpr uint32_t kLogprobsMax = 20;
-inline constexpr size_t kRequestIdMax = 128;
+inline constexpr size_t kEchoBytesMax = size_t{1} << 20;  // of all choices
 
 // The first field that is out of its range; the error names field and range.
 std::optional<ApiError> ValidateRequest(const RequestInput& input, int32_t vocab_size);
-bool IsRequestId(const std::string& id);
 
 // What absent fields mean for one model.
 struct SamplingDefaults {

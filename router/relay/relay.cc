@@ -30,20 +30,31 @@ Relay::Relay(RelayRequest request, RelayLimits limits, Placer* placer, uint64_t*
     choices_.push_back(std::make_unique<Choice>(request_.text));
   }
   finish_reasons_.resize(request_.num_choices);
+  echo_chars_ =
+      static_cast<uint32_t>(std::count_if(request_.echo.begin(), request_.echo.end(), [](char c) {
+        return (static_cast<uint8_t>(c) & 0xC0) != 0x80;
+      }));
 }
 
 void Relay::Start(MonoTime now, Actions* out) {
-  for (const ResumedChoice& resumed : request_.resume) Preload(resumed, out);
+  for (uint32_t i = 0; i < choices_.size(); ++i) {
+    ResumedChoice resumed;
+    for (const ResumedChoice& r : request_.resume) {
+      if (r.choice == i) resumed = r;
+    }
+    Begin(i, resumed, out);
+  }
   FinishIfDone(out);
   PlaceAll(now, out);
 }
 
-// The text of the delivered tokens is made again; what the client has of it is left out.
-void Relay::Preload(const ResumedChoice& resumed, Actions* out) {
-  if (resumed.choice >= choices_.size()) return;
-  Choice& choice = *choices_[resumed.choice];
+// The echo, and the text of tokens that another router delivered, made again; what the client has
+// of it is left out.
+void Relay::Begin(uint32_t index, const ResumedChoice& resumed, Actions* out) {
+  Choice& choice = *choices_[index];
   ChoiceDelta delta;
-  delta.choice = resumed.choice;
+  delta.choice = index;
+  delta.text = request_.echo;
   for (const int32_t token : resumed.token_ids) {
     if (choice.finished) break;
     choice.tokens.push_back(token);
@@ -53,7 +64,11 @@ void Relay::Preload(const ResumedChoice& resumed, Actions* out) {
     delta.finish_reason = std::move(piece.finish_reason);
     choice.finished = !delta.finish_reason.empty();
   }
-  finish_reasons_[resumed.choice] = delta.finish_reason;
+  if (request_.sampling.max_tokens == 0) {  // the prompt is all that was asked for
+    delta.finish_reason = "length";
+    choice.finished = true;
+  }
+  finish_reasons_[index] = delta.finish_reason;
   delta.text.erase(0, resumed.text_bytes);
   delta.reasoning.erase(0, resumed.reasoning_bytes);
   if (!delta.text.empty() || !delta.reasoning.empty() || choice.finished) {
@@ -75,7 +90,12 @@ void Relay::PlaceOne(uint32_t index, Actions* out) {
   PlaceQuery query;
   query.num_tokens = static_cast<uint32_t>(request_.prompt.size() + choice.tokens.size());
   query.numerics_id = numerics_id_;
+  query.prefix = request_.prefix.get();
+  query.session = request_.session;
   for (const Passed& p : choice.passed) query.passed.push_back(p.placement);
+  for (const auto& other : choices_) {
+    if (other->sequence) query.siblings.push_back({other->placement, other->tokens.empty()});
+  }
   std::optional<Placement> placement = placer_->Place(query);
   if (!placement) {
     if (IsRefusedEverywhere(choice)) {
@@ -96,7 +116,9 @@ void Relay::PlaceOne(uint32_t index, Actions* out) {
   submit.sampling = request_.sampling;
   submit.choice = index;
   submit.request_id = request_.request_id;
-  out->push_back(SubmitAction{choice.placement.worker, std::move(submit)});
+  submit.cache_salt = request_.cache_salt;
+  out->push_back(SubmitAction{choice.placement.worker, std::move(submit),
+                              choice.placement.counted_tokens, choice.placement.predicted_tokens});
 }
 
 // A fresh choice that each ready rank just said no to fails at once. One that is under way waits,
@@ -148,6 +170,12 @@ void Relay::OnUpdate(const SequenceUpdate& update, MonoTime now, Actions* out) {
   }
 }
 
+std::vector<RuleHits> Relay::content_hits() const {
+  std::vector<RuleHits> hits;
+  for (const auto& choice : choices_) choice->text.AddHits(&hits);
+  return hits;
+}
+
 // True when the token ends the choice.
 bool Relay::Commit(Choice& choice, const SequenceUpdate& update, size_t i, ChoiceDelta* delta) {
   const int32_t token = update.token_ids[i];
@@ -155,7 +183,7 @@ bool Relay::Commit(Choice& choice, const SequenceUpdate& update, size_t i, Choic
   choice.fruitless_attempts = 0;
   choice.tokens.push_back(token);
   delta->token_ids.push_back(token);
-  AddLogprob(update, i, delta);
+  AddLogprob(choice, update, i, delta);
   ChoiceText::Piece piece = choice.text.Push(token);
   delta->text += piece.text;
   delta->reasoning += piece.reasoning;
@@ -163,20 +191,34 @@ bool Relay::Commit(Choice& choice, const SequenceUpdate& update, size_t i, Choic
   return !delta->finish_reason.empty();
 }
 
-void Relay::AddLogprob(const SequenceUpdate& update, size_t i, ChoiceDelta* delta) const {
-  if (request_.sampling.num_logprobs < 0 || i >= update.logprobs.size()) return;
+void Relay::AddLogprob(Choice& choice, const SequenceUpdate& update, size_t i, ChoiceDelta* delta) {
+  if (request_.sampling.num_logprobs < 0) return;
+  if (i >= update.logprobs.size()) return choice.logprobs.clear();  // those before are of no use
   const StepLogprob& from = update.logprobs[i];
+  delta->logprobs.push_back(MakeLogprob(from, update.token_ids[i], choice.text.num_chars()));
+  if (!request_.keep_logprobs) return;
+  kept_logprob_bytes_ += sizeof(StepLogprob) + from.top_ids.size() * 2 * sizeof(float);
+  if (kept_logprob_bytes_ <= limits_.kept_logprob_bytes_max) {
+    choice.logprobs.push_back(from);
+  } else {  // a part of them is of no use
+    for (const auto& any : choices_) any->logprobs = {};
+  }
+}
+
+TokenLogprob Relay::MakeLogprob(const StepLogprob& from, int32_t token, uint32_t num_chars) const {
   const Tokenizer& tokenizer = *request_.text.tokenizer;
-  TokenLogprob& to = delta->logprobs.emplace_back();
-  to.token_id = update.token_ids[i];
+  TokenLogprob to;
+  to.token_id = token;
   to.logprob = from.logprob;
-  to.bytes = tokenizer.TokenBytes(to.token_id);
+  to.bytes = tokenizer.TokenBytes(token);
+  to.text_offset = echo_chars_ + num_chars;
   const size_t n = std::min({from.top_ids.size(), from.top_logprobs.size(),
                              static_cast<size_t>(request_.sampling.num_logprobs)});
   for (size_t k = 0; k < n; ++k) {
     to.top.push_back(
         {from.top_ids[k], from.top_logprobs[k], tokenizer.TokenBytes(from.top_ids[k])});
   }
+  return to;
 }
 
 void Relay::OnLost(SequenceId id, LossCause cause, MonoTime now, Actions* out) {
@@ -200,7 +242,24 @@ void Relay::Replay(uint32_t index, LossCause cause, MonoTime now, Actions* out) 
          out);
     return;
   }
+  if (RetryRefused(now)) {
+    Fail(Overloaded("not_ready",
+                    "the request was lost before its first token, and so many others were lately "
+                    "that it is not run again: the router's retry budget is used up",
+                    1),
+         out);
+    return;
+  }
   PlaceAll(now, out);
+}
+
+// One that is under way goes on whatever the budget says.
+bool Relay::RetryRefused(MonoTime now) {
+  const bool fresh = std::all_of(choices_.begin(), choices_.end(),
+                                 [](const auto& c) { return c->tokens.empty() && !c->finished; });
+  if (!fresh || retried_at_ == now) return false;
+  retried_at_ = now;
+  return !placer_->MayRetry(now);
 }
 
 void Relay::OnPlaceable(MonoTime now, Actions* out) {
@@ -210,7 +269,13 @@ void Relay::OnPlaceable(MonoTime now, Actions* out) {
 void Relay::OnTimer(MonoTime now, Actions* out) {
   if (over_) return;
   if (now >= request_.deadline) {
-    Fail(DeadlinePassed(request_.timeout_seconds), out);
+    ApiError error = DeadlinePassed(request_.timeout_seconds);
+    if (waiting()) {
+      error.message += numerics_id_.empty() ? "; it waited for a rank that is ready"
+                                            : "; it waited for a ready rank with numerics id " +
+                                                  numerics_id_ + ", on which it could go on";
+    }
+    Fail(std::move(error), out);
     return;
   }
   PlaceAll(now, out);

@@ -1,26 +1,22 @@
 #include "router/rpc/edge_service.h"
 
+#include <algorithm>
+#include <cstdint>
+#include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
+#include <variant>
 
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/rpc/credentials.h"
+#include "common/rpc/refused_stream.h"
 #include "router/rpc/convert.h"
+#include "router/rpc/write_turn.h"
 
 namespace choir {
-namespace {
-
-class RefusedStream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeDown> {
- public:
-  RefusedStream() {
-    Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "too many streams are open"));
-  }
-  void OnDone() override { delete this; }
-};
-
-}  // namespace
-
 class EdgeService::Stream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeDown>,
                             public std::enable_shared_from_this<EdgeService::Stream> {
  public:
@@ -48,8 +44,12 @@ class EdgeService::Stream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeD
   void OnWriteDone(bool) override {
     const auto keep = shared_from_this();
     std::lock_guard lock(mu_);
-    writing_ = false;
-    if (ended_) Finish(status_);
+    const bool due = turn_.Done();
+    if (ended_) {
+      Finish(status_);
+    } else if (due) {
+      loop_->Wake();
+    }
   }
   void OnCancel() override {
     loop_->Post([self = shared_from_this()] { self->Gone(grpc::Status::CANCELLED); });
@@ -75,19 +75,28 @@ class EdgeService::Stream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeD
     if (has_hello_) *pending_.mutable_welcome() = welcome;
   }
   void Forget(uint64_t id) { requests_.erase(id); }
+  // What waits for windows; false when that is too much for the request or for all together.
+  bool CountHeld(size_t of_request, int64_t change) {
+    held_bytes_ += change;
+    return of_request <= service_->limits_.held_bytes_max &&
+           held_bytes_ <= static_cast<int64_t>(service_->limits_.held_bytes_total_max);
+  }
   void Flush();
   void Gone(const grpc::Status& status);
   bool gone() const { return gone_; }
 
  private:
   void Take();
+  void TellAuth(uint64_t id, const std::variant<Principal, RouterCore::Denied>& answer,
+                bool with_status);
   bool TakeHello(const v1::EdgeHello& hello);
   void TakeOpen(v1::EdgeOpen&& open);
+  void TakeCancel(uint64_t id);
   void End(const grpc::Status& status) {
     std::lock_guard lock(mu_);
     if (std::exchange(ended_, true)) return;
     status_ = status;
-    if (!writing_) Finish(status_);
+    if (!turn_.writing()) Finish(status_);
   }
 
   EdgeService* const service_;
@@ -101,13 +110,18 @@ class EdgeService::Stream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeD
   // Owner thread only.
   v1::EdgeDown pending_;
   size_t pending_bytes_ = 0;
-  std::map<uint64_t, uint64_t> requests_;  // gateway's number: core's
+  int64_t held_bytes_ = 0;
+  struct Entry {
+    std::shared_ptr<Request> request;
+    uint64_t core_id = 0;
+  };
+  std::map<uint64_t, Entry> requests_;  // by the gateway's number; held until their last event left
   std::string gateway_;
   bool has_hello_ = false;
   bool gone_ = false;
 
   std::mutex mu_;  // guards the following, and StartWrite, StartRead and Finish against each other
-  bool writing_ = false;
+  WriteTurn turn_;
   bool ended_ = false;
   grpc::Status status_;
 };
@@ -115,70 +129,149 @@ class EdgeService::Stream : public grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeD
 // One request's way back to its gateway.
 class EdgeService::Request : public ClientStream {
  public:
-  Request(std::shared_ptr<Stream> stream, uint64_t id, bool echo)
-      : stream_(std::move(stream)), id_(id), echo_(echo) {}
+  Request(std::shared_ptr<Stream> stream, const v1::EdgeOpen& open)
+      : stream_(std::move(stream)),
+        id_(open.id()),
+        echo_(open.has_generate() && open.generate().echo_token_ids()),
+        kept_(open.has_attach() || !open.resume_state().empty()),
+        limited_(open.window_bytes() != 0),
+        window_(static_cast<int64_t>(std::min<uint64_t>(open.window_bytes(), INT64_MAX))) {}
+  ~Request() override { DropHeld(); }
 
   bool Accepted(const AcceptedInfo& info) override {
     v1::EdgeEvent* event = stream_->AddEvent(id_);
-    v1::EdgeAccepted* accepted = event->mutable_accepted();
-    accepted->set_request_id(info.request_id);
-    accepted->set_seed(info.seed);
-    accepted->set_prompt_tokens(static_cast<uint32_t>(info.prompt.size()));
-    accepted->set_audit_receipt(info.audit_receipt);
-    if (echo_) accepted->mutable_prompt_token_ids()->Add(info.prompt.begin(), info.prompt.end());
+    ToProto(info, echo_, event->mutable_accepted());
     return stream_->Count(*event);
   }
   bool Delta(ChoiceDelta delta) override {
-    v1::EdgeEvent* event = stream_->AddEvent(id_);
-    ToProto(std::move(delta), event->mutable_delta());
-    return stream_->Count(*event);
+    v1::EdgeEvent event;
+    event.set_id(id_);
+    ToProto(std::move(delta), event.mutable_delta());
+    if (held_.empty() && (!limited_ || window_ > 0)) return Send(std::move(event));
+    const size_t size = event.ByteSizeLong();
+    held_bytes_ += size;
+    held_.push_back(std::move(event));
+    return stream_->CountHeld(held_bytes_, static_cast<int64_t>(size));
   }
   void Done(const Usage& usage) override {
-    ended_ = true;
-    stream_->Forget(id_);
-    v1::EdgeEvent* event = stream_->AddEvent(id_);
-    ToProto(usage, event->mutable_done()->mutable_usage());
-    stream_->Count(*event);
+    v1::EdgeEvent event;
+    event.set_id(id_);
+    ToProto(usage, event.mutable_done()->mutable_usage());
+    End(std::move(event));
   }
-  void Fail(const ApiError& error, const std::string& receipt) override {
-    ended_ = true;
-    stream_->Forget(id_);
-    v1::EdgeEvent* event = stream_->AddEvent(id_);
-    ToProto(error, receipt, event->mutable_error());
-    stream_->Count(*event);
+  void Fail(const ApiError& error, const FailedInfo& info) override {
+    v1::EdgeEvent event;
+    event.set_id(id_);
+    ToProto(error, info, event.mutable_error());
+    if (error.http == 499) DropHeld();  // nobody reads it any more
+    End(std::move(event));
   }
-  bool ended() const { return ended_; }
+  // The client took so much.
+  void Grant(uint64_t bytes) {
+    constexpr uint64_t kGrantMax = uint64_t{1} << 40;
+    window_ += static_cast<int64_t>(std::min(bytes, kGrantMax));
+    while (!held_.empty() && window_ > 0) {
+      const size_t size = held_.front().ByteSizeLong();
+      held_bytes_ -= size;
+      stream_->CountHeld(held_bytes_, -static_cast<int64_t>(size));
+      Send(std::move(held_.front()));
+      held_.pop_front();
+    }
+    SendLast();
+  }
+  bool ended() const { return last_.has_value(); }
 
  private:
+  bool Send(v1::EdgeEvent event) {
+    window_ -= limited_ ? static_cast<int64_t>(event.ByteSizeLong()) : 0;
+    v1::EdgeEvent* to = stream_->AddEvent(id_);
+    *to = std::move(event);
+    return stream_->Count(*to);
+  }
+  void DropHeld() {
+    stream_->CountHeld(0, -static_cast<int64_t>(held_bytes_));
+    held_bytes_ = 0;
+    held_.clear();
+  }
+  void End(v1::EdgeEvent last) {
+    last_ = std::move(last);
+    SendLast();
+  }
+  // Behind everything that waits for the window; the end itself takes none.
+  void SendLast() {
+    if (!last_ || sent_last_ || !held_.empty()) return;
+    sent_last_ = true;
+    v1::EdgeEvent* event = stream_->AddEvent(id_);
+    *event = std::move(*last_);
+    stream_->Count(*event);
+    if (!kept_) stream_->Forget(id_);  // perhaps destroys this
+  }
+
   const std::shared_ptr<Stream> stream_;
   const uint64_t id_;
   const bool echo_;
-  bool ended_ = false;
+  const bool kept_;  // until the gateway says that its client has the end
+  const bool limited_;
+  int64_t window_;  // what may still be sent; the last event may overdraw it
+  std::deque<v1::EdgeEvent> held_;
+  size_t held_bytes_ = 0;
+  std::optional<v1::EdgeEvent> last_;
+  bool sent_last_ = false;
 };
 
 void EdgeService::Stream::Take() {
   if (gone_) return;
   if (!has_hello_ && !TakeHello(in_.hello())) return;
   for (const v1::EdgeAuth& auth : in_.auths()) {
-    v1::EdgeAuthResult* result = pending_.add_auths();
-    result->set_id(auth.id());
-    if (const auto principal = service_->core_->Authenticate(auth.bearer())) {
-      result->set_tenant(principal->tenant);
-    } else {
-      ToProto(InvalidKey(), "", result->mutable_error());
-    }
-    Count(*result);
+    service_->core_->Authenticate(
+        auth.bearer(),
+        {.source = auth.source(),
+         .route = auth.route(),
+         .check_rights = auth.check_rights(),
+         .model = auth.model()},
+        [weak = weak_from_this(), id = auth.id(),
+         status = auth.want_status()](const std::variant<Principal, RouterCore::Denied>& answer) {
+          if (const auto self = weak.lock()) self->TellAuth(id, answer, status);
+        });
   }
   for (v1::EdgeOpen& open : *in_.mutable_opens()) {
     if (gone_) return;
     TakeOpen(std::move(open));
   }
-  for (const v1::EdgeCancel& cancel : in_.cancels()) {
-    const auto it = requests_.find(cancel.id());
-    if (it != requests_.end()) service_->core_->Cancel(it->second, "the client went away");
+  for (v1::EdgeOpen& asked : *in_.mutable_explains()) {
+    service_->core_->Explain(FromProto(std::move(asked)),
+                             [weak = weak_from_this(), id = asked.id()](const auto& explained) {
+                               const auto self = weak.lock();
+                               if (self && !self->gone_)
+                                 self->Count(AddExplained(id, explained, &self->pending_));
+                             });
+  }
+  for (const v1::EdgeCancel& cancel : in_.cancels()) TakeCancel(cancel.id());
+  for (const v1::EdgeGrant& grant : in_.grants()) {
+    const auto it = requests_.find(grant.id());
+    if (it == requests_.end()) continue;
+    const std::shared_ptr<Request> keep = it->second.request;
+    keep->Grant(grant.bytes());
   }
   std::lock_guard lock(mu_);
   if (!ended_) StartRead(&in_);
+}
+
+void EdgeService::Stream::TellAuth(uint64_t id,
+                                   const std::variant<Principal, RouterCore::Denied>& answer,
+                                   bool with_status) {
+  if (gone_) return;
+  v1::EdgeAuthResult* result = pending_.add_auths();
+  result->set_id(id);
+  if (const auto* principal = std::get_if<Principal>(&answer)) {
+    result->set_tenant(principal->tenant);
+    for (const std::string& model : principal->rights->models) result->add_models(model);
+    if (with_status) result->set_status_json(service_->core_->StatusJson(principal->tenant));
+  } else {
+    const auto& denied = std::get<RouterCore::Denied>(answer);
+    ToProto(denied.error, FailedInfo{.audit_receipt = denied.receipt}, result->mutable_error());
+  }
+  Count(*result);
 }
 
 bool EdgeService::Stream::TakeHello(const v1::EdgeHello& hello) {
@@ -204,10 +297,22 @@ void EdgeService::Stream::TakeOpen(v1::EdgeOpen&& open) {
                       fmt::format("request number {} is open already in this stream", id)));
     return;
   }
-  const bool echo = open.has_generate() && open.generate().echo_token_ids();
-  auto request = std::make_shared<Request>(shared_from_this(), id, echo);
-  const uint64_t core_id = service_->core_->Open(FromProto(std::move(open)), request);
-  if (!request->ended()) requests_[id] = core_id;
+  auto request = std::make_shared<Request>(shared_from_this(), open);
+  requests_[id].request = request;
+  const uint64_t core_id = open.has_attach()
+                               ? service_->core_->Attach(AttachFromProto(open), request)
+                               : service_->core_->Open(FromProto(std::move(open)), request);
+  const auto it = requests_.find(id);  // not when it has ended already
+  if (it != requests_.end()) it->second.core_id = core_id;
+}
+
+void EdgeService::Stream::TakeCancel(uint64_t id) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  const Entry entry = it->second;
+  // Of one that has ended only its window was waited for, or this.
+  if (entry.request->ended()) Forget(id);
+  service_->core_->Cancel(entry.core_id, "the client went away", entry.request.get());
 }
 
 void EdgeService::Stream::Flush() {
@@ -217,10 +322,9 @@ void EdgeService::Stream::Flush() {
     Gone(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "this stream is read too slowly"));
     return;
   }
-  if (pending_.events().empty() && pending_.auths().empty() && !pending_.has_welcome()) return;
+  if (pending_bytes_ == 0 && !pending_.has_welcome()) return;
   std::lock_guard lock(mu_);
-  if (writing_ || ended_) return;
-  writing_ = true;
+  if (ended_ || !turn_.Take()) return;
   out_.Clear();
   out_.Swap(&pending_);
   pending_bytes_ = 0;
@@ -232,22 +336,26 @@ void EdgeService::Stream::Gone(const grpc::Status& status) {
   if (std::exchange(gone_, true)) return;
   if (has_hello_) CHOIR_LOG(info, "gateway '{}' disconnected", gateway_);
   const auto keep = shared_from_this();
-  const std::map<uint64_t, uint64_t> requests = std::move(requests_);
+  const std::map<uint64_t, Entry> requests = std::move(requests_);
   requests_.clear();
-  for (const auto& [id, core_id] : requests) {
-    service_->core_->Cancel(core_id, "the gateway's stream ended");
+  for (const auto& [id, entry] : requests) {
+    service_->core_->Detach(entry.core_id, entry.request.get());
   }
   service_->streams_.erase(keep);
   End(status);
 }
 
-EdgeService::EdgeService(EdgeLimits limits, RouterLoop* loop) : limits_(limits), loop_(loop) {}
+EdgeService::EdgeService(EdgeLimits limits, std::shared_ptr<TlsIdentity> tls, RouterLoop* loop)
+    : limits_(limits), tls_(std::move(tls)), loop_(loop) {}
 EdgeService::~EdgeService() = default;
 
 grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeDown>* EdgeService::Connect(
-    grpc::CallbackServerContext*) {
+    grpc::CallbackServerContext* context) {
+  using Refused = RefusedStream<v1::EdgeUp, v1::EdgeDown>;
+  const Status may = CheckCaller(tls_.get(), *context, {kGatewayRole});
+  if (!may.ok()) return new Refused(may);
   std::shared_ptr<void> place = loop_->OpenSession();
-  if (!place) return new RefusedStream;
+  if (!place) return new Refused(Unavailable("too many streams are open"));
   auto stream = std::make_shared<Stream>(this, std::move(place));
   loop_->Post([this, stream] {
     if (closed_) {

@@ -2,25 +2,39 @@
 
 #include <algorithm>
 #include <deque>
+#include <iterator>
 #include <mutex>
 #include <utility>
+#include <variant>
 
+#include "common/base/bearer.h"
+#include "common/base/cache_control.h"
+#include "common/rpc/credentials.h"
 #include "router/rpc/convert.h"
 
 namespace choir {
 namespace {
 
-// The key in `authorization: Bearer <key>`; empty when there is none.
+// The key in `authorization: Bearer KEY`; empty when there is none, or more than one to choose
+// from.
 std::string BearerOf(const grpc::CallbackServerContext& context) {
-  const auto it = context.client_metadata().find("authorization");
-  if (it == context.client_metadata().end()) return {};
-  const std::string value(it->second.data(), it->second.size());
-  constexpr std::string_view kScheme = "bearer ";
-  if (value.size() <= kScheme.size()) return {};
-  const bool is_bearer =
-      std::equal(kScheme.begin(), kScheme.end(), value.begin(),
-                 [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); });
-  return is_bearer ? value.substr(kScheme.size()) : std::string();
+  const auto [begin, end] = context.client_metadata().equal_range("authorization");
+  if (begin == end || std::next(begin) != end) return {};
+  return std::string(BearerIn({begin->second.data(), begin->second.size()}));
+}
+
+// The class of admission that the client asks for; one that is no class when it names two.
+std::string ClassOf(const grpc::CallbackServerContext& context) {
+  std::string found;
+  for (const char* name : {"x-choir-class", "choir-class"}) {
+    const auto [begin, end] = context.client_metadata().equal_range(name);
+    for (auto it = begin; it != end; ++it) {
+      const std::string value(it->second.data(), it->second.size());
+      if (!found.empty() && value != found) return "two of them";
+      found = value.empty() ? "none" : value;
+    }
+  }
+  return found;
 }
 
 // Seconds to the client's own deadline; 0 when it set none.
@@ -82,11 +96,14 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     v1::GenerateEvent event;
     event.set_request_id(info.request_id);
     event.set_seed(info.seed);
+    event.set_recalled(info.recalled);
+    hides_tokens_ = info.hides_tokens;
     if (echo_) event.mutable_prompt_token_ids()->Add(info.prompt.begin(), info.prompt.end());
     return Send(std::move(event));
   }
   bool Delta(ChoiceDelta delta) override {
     v1::GenerateEvent event;
+    if (hides_tokens_) delta.token_ids.clear();
     ToProto(std::move(delta), &event);
     return Send(std::move(event));
   }
@@ -96,7 +113,9 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     Send(std::move(event));
     End(grpc::Status::OK);
   }
-  void Fail(const ApiError& error, const std::string&) override { End(ToGrpcStatus(error)); }
+  void Fail(const ApiError& error, const FailedInfo& info) override {
+    End(ToGrpcStatus(error, info.request_id));
+  }
 
  private:
   bool Send(v1::GenerateEvent event) {
@@ -132,6 +151,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
   RouterLoop* const loop_;
   const std::shared_ptr<Alive> alive_;
   const bool echo_;
+  bool hides_tokens_ = false;
   std::shared_ptr<Call> self_;   // held by gRPC
   std::shared_ptr<void> place_;  // among the loop's sessions, as long as a task may hold this
   uint64_t core_id_ = 0;         // owner thread only
@@ -153,21 +173,25 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
     alive_->Add();
   }
 
-  void Start(std::string bearer) {
+  void Start(std::string bearer, RouterCore::CallerInfo caller) {
     place_ = service_->loop_->OpenSession();
     if (!place_) {
       Finish(ToGrpcStatus(service_->RefuseCall()));
       return;
     }
     // Not finished before the task ran, so this object outlives it.
-    service_->loop_->Post([this, bearer = std::move(bearer)] {
-      RouterCore& core = *service_->core_;
-      if (!core.Authenticate(bearer)) {
-        Finish(ToGrpcStatus(InvalidKey()));
-        return;
-      }
-      ToProto(core.model_info(), response_->add_models());
-      Finish(grpc::Status::OK);
+    service_->loop_->Post([this, bearer = std::move(bearer), caller = std::move(caller)] {
+      service_->core_->Authenticate(
+          bearer, caller, [this](const std::variant<Principal, RouterCore::Denied>& answer) {
+            if (const auto* denied = std::get_if<RouterCore::Denied>(&answer)) {
+              return Finish(ToGrpcStatus(denied->error));
+            }
+            const RouterCore::ModelInfo model = service_->core_->model_info();
+            if (MayUseModel(*std::get<Principal>(answer).rights, model.id)) {
+              ToProto(model, response_->add_models());
+            }
+            Finish(grpc::Status::OK);
+          });
     });
   }
   void OnDone() override {
@@ -183,8 +207,9 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
   std::shared_ptr<void> place_;
 };
 
-InferenceService::InferenceService(InferenceLimits limits, RouterLoop* loop)
-    : limits_(limits), loop_(loop) {}
+InferenceService::InferenceService(InferenceLimits limits, std::shared_ptr<TlsIdentity> tls,
+                                   RouterLoop* loop)
+    : limits_(limits), tls_(std::move(tls)), loop_(loop) {}
 InferenceService::~InferenceService() = default;
 
 ApiError InferenceService::RefuseCall() const {
@@ -196,8 +221,19 @@ ApiError InferenceService::RefuseCall() const {
 grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Start(
     grpc::CallbackServerContext* context, RequestInput input, bool echo) {
   input.bearer = BearerOf(*context);
+  input.certificate = CallerCertificate(tls_.get(), *context);
   input.source = context->peer();
   input.timeout_seconds = TimeoutOf(*context);
+  input.wanted_class = ClassOf(*context);
+  const auto given = [context](const char* name) {
+    const auto it = context->client_metadata().find(name);
+    return it == context->client_metadata().end()
+               ? std::string()
+               : std::string(it->second.data(), it->second.size()).substr(0, 512);
+  };
+  input.session = given("x-choir-session");
+  input.trace_parent = given("traceparent");
+  input.no_cache = IsNoCache(given("cache-control"));
   auto call = std::make_shared<Call>(this, echo);
   call->Start(std::move(input));
   return call.get();
@@ -217,7 +253,10 @@ grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerConte
                                                        const v1::ListModelsRequest*,
                                                        v1::ListModelsResponse* response) {
   auto* call = new ModelsCall(this, response);
-  call->Start(BearerOf(*context));
+  call->Start(BearerOf(*context), {.source = context->peer(),
+                                   .route = "/choir.v1.Inference/ListModels",
+                                   .certificate = CallerCertificate(tls_.get(), *context),
+                                   .check_rights = true});
   return call;
 }
 

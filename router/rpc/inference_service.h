@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "choir/v1/inference.grpc.pb.h"
+#include "common/tls/tls_identity.h"
 #include "router/core/router_core.h"
 #include "router/core/router_loop.h"
 #include "router/rpc/alive.h"
@@ -17,7 +18,7 @@ struct InferenceLimits {
 
 class InferenceService : public v1::Inference::CallbackService {
  public:
-  InferenceService(InferenceLimits limits, RouterLoop* loop);
+  InferenceService(InferenceLimits limits, std::shared_ptr<TlsIdentity> tls, RouterLoop* loop);
   ~InferenceService() override;
 
   void SetCore(RouterCore* core) { core_ = core; }
@@ -40,6 +41,7 @@ class InferenceService : public v1::Inference::CallbackService {
   ApiError RefuseCall() const;  // any thread: there is no place for one more
 
   const InferenceLimits limits_;
+  const std::shared_ptr<TlsIdentity> tls_;  // null: plain text
   RouterLoop* const loop_;
   RouterCore* core_ = nullptr;
   const std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();

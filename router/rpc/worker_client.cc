@@ -11,14 +11,24 @@
 #include "choir/v1/worker.grpc.pb.h"
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/rpc/credentials.h"
 #include "router/rpc/convert.h"
+#include "router/rpc/write_turn.h"
 
 namespace choir {
+namespace {
+
+// A step's tokens of all sequences with their log probabilities are far below.
+constexpr int kReceiveBytesMax = 64 << 20;
+
+}  // namespace
 
 struct WorkerClient::Received {
+  Status good;  // otherwise nothing of it counts
   std::optional<WorkerIdentity> hello;
   std::optional<WorkerStateReport> state;
   std::optional<StepReport> step;
+  uint32_t ghosts = 0;
 };
 
 // One stream of one connection. Lives until gRPC is done with it; the link may let go of it
@@ -27,22 +37,22 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
                              public std::enable_shared_from_this<WorkerClient::Stream> {
  public:
   Stream(WorkerClient* client, WorkerIndex worker, uint64_t connection, const std::string& address,
-         size_t pending_bytes_max)
+         const std::shared_ptr<grpc::ChannelCredentials>& credentials)
       : client_(client),
         loop_(client->loop_),
         alive_(client->alive_),
         worker_(worker),
         connection_(connection),
-        pending_bytes_max_(pending_bytes_max) {
+        pending_bytes_max_(client->limits_.pending_bytes_max) {
     grpc::ChannelArguments args;
     // A fresh connection each time: no pauses but our own.
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    args.SetMaxReceiveMessageSize(-1);
+    args.SetMaxReceiveMessageSize(kReceiveBytesMax);
     args.SetMaxSendMessageSize(-1);
     args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
     args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
     args.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-    channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), args);
+    channel_ = grpc::CreateCustomChannel(address, credentials, args);
     stub_ = v1::Worker::NewStub(channel_);
   }
 
@@ -51,7 +61,7 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
     client_->alive_->Add();
     stub_->async()->Connect(&context_, this);
     AddHold();  // writes and reads are started from outside of reactions
-    writing_ = true;
+    (void)turn_.Take();
     out_ = std::move(hello);
     StartWrite(&out_);
     StartRead(&in_);
@@ -62,10 +72,14 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
   v1::ToWorker& pending() { return pending_; }
   bool Flush() {
     std::lock_guard lock(mu_);
-    if (pending_.submits().empty() && pending_.cancels().empty()) return true;
+    if (pending_.submits().empty() && pending_.cancels().empty() && !pending_.has_reconcile()) {
+      return true;
+    }
     if (ended_) return false;
-    if (writing_) return pending_.ByteSizeLong() <= pending_bytes_max_;
-    StartWriteLocked();
+    if (!turn_.Take()) return pending_.ByteSizeLong() <= pending_bytes_max_;
+    out_.Clear();
+    out_.Swap(&pending_);
+    StartWrite(&out_);
     return true;
   }
   void ReadNext() {
@@ -83,27 +97,35 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
   void OnWriteDone(bool ok) override {
     const auto keep = shared_from_this();  // the end may come while the lock is held
     std::lock_guard lock(mu_);
-    writing_ = false;
-    if (!ok) EndLocked();
+    const bool due = turn_.Done();
+    if (!ok) {
+      EndLocked();
+    } else if (due) {
+      loop_->Wake();
+    }
   }
   void OnReadDone(bool ok) override {
     if (!ok) {
       const auto keep = shared_from_this();
       std::lock_guard lock(mu_);
+      cut_at_read_ = !ended_;
       EndLocked();
       return;
     }
     Received received;
+    if (in_.has_hello()) vocab_size_ = in_.hello().vocab_size();
+    received.good = CheckFromWorker(in_, vocab_size_);
     if (in_.has_hello()) received.hello = FromProto(in_.hello());
     if (in_.has_state()) received.state = FromProto(in_.state());
     if (in_.has_step()) received.step = FromProto(in_.step());
+    received.ghosts = in_.ghosts();
     loop_->Post([self = shared_from_this(), r = std::make_shared<Received>(std::move(received))] {
       if (self->forgotten_) return;
       self->client_->OnReceived(self->worker_, self->connection_, std::move(*r));
     });
   }
   void OnDone(const grpc::Status& status) override {
-    const std::string reason = status.ok() ? "the worker ended the stream" : status.error_message();
+    const std::string reason = WhyEnded(status);
     const std::shared_ptr<Alive> alive = alive_;
     loop_->Post([self = std::move(self_), reason] {
       if (!self->forgotten_) self->client_->OnEnded(self->worker_, self->connection_, reason);
@@ -112,11 +134,15 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
   }
 
  private:
-  void StartWriteLocked() {
-    writing_ = true;
-    out_.Clear();
-    out_.Swap(&pending_);
-    StartWrite(&out_);
+  std::string WhyEnded(const grpc::Status& status) {
+    if (status.ok()) return "the worker ended the stream";
+    std::lock_guard lock(mu_);
+    // Nothing but us ended it, because what came could not be read.
+    const bool from_there = status.error_message().find("RST_STREAM") != std::string::npos;
+    if (cut_at_read_ && status.error_code() == grpc::StatusCode::CANCELLED && !from_there) {
+      return "it sent bytes that are no message of the protocol; is it a worker of this release?";
+    }
+    return status.error_message();
   }
   void EndLocked() {
     if (std::exchange(ended_, true)) return;
@@ -135,13 +161,15 @@ class WorkerClient::Stream : public grpc::ClientBidiReactor<v1::ToWorker, v1::Fr
   grpc::ClientContext context_;
   std::shared_ptr<Stream> self_;  // held by gRPC
   v1::FromWorker in_;
+  uint32_t vocab_size_ = 0;  // as its hello says; the reading callbacks' own
   v1::ToWorker out_;
   v1::ToWorker pending_;    // owner thread only
   bool forgotten_ = false;  // owner thread only
 
   std::mutex mu_;  // guards the following, and StartRead and StartWrite against the end
-  bool writing_ = false;
+  WriteTurn turn_;
   bool ended_ = false;
+  bool cut_at_read_ = false;
 };
 
 struct WorkerClient::Link {
@@ -154,9 +182,13 @@ struct WorkerClient::Link {
   Duration pause{0};
 };
 
-WorkerClient::WorkerClient(std::string router_id, WorkerClientLimits limits, RouterLoop* loop,
-                           const Clock* clock)
-    : router_id_(std::move(router_id)), limits_(limits), loop_(loop), clock_(clock) {}
+WorkerClient::WorkerClient(std::string router_id, WorkerClientLimits limits, WorkerClientTls tls,
+                           RouterLoop* loop, const Clock* clock)
+    : router_id_(std::move(router_id)),
+      limits_(limits),
+      tls_(std::move(tls)),
+      loop_(loop),
+      clock_(clock) {}
 
 WorkerClient::~WorkerClient() { Close(); }
 
@@ -191,8 +223,15 @@ void WorkerClient::Connect(Link& link) {
   link.has_hello = false;
   link.due = clock_->Now() + limits_.hello_timeout;
   core_->OnWorkerConnecting(link.worker, link.connection);
-  link.stream = std::make_shared<Stream>(this, link.worker, link.connection, link.address,
-                                         limits_.pending_bytes_max);
+  const auto credentials =
+      MakeChannelCredentials(tls_.identity, tls_.options, link.address, kWorkerRole);
+  if (!credentials.ok()) {
+    link.due = clock_->Now() + limits_.refused_retry;
+    core_->OnWorkerLost(link.worker, MessageOf(credentials.status()));
+    return;
+  }
+  link.stream =
+      std::make_shared<Stream>(this, link.worker, link.connection, link.address, *credentials);
   v1::ToWorker hello;
   hello.mutable_hello()->set_protocol_version(kProtocolVersion);
   hello.mutable_hello()->set_router_id(router_id_);
@@ -225,6 +264,12 @@ void WorkerClient::Drop(Link& link, const std::string& reason, Duration pause) {
   core_->OnWorkerLost(link.worker, reason);
 }
 
+// It broke the protocol, and will hardly change by itself.
+void WorkerClient::CutOff(Link& link, const std::string& reason) {
+  CHOIR_LOG(warn, "worker at {} is cut off: {}", link.address, reason);
+  Drop(link, reason, limits_.refused_retry);
+}
+
 WorkerClient::Link* WorkerClient::Current(WorkerIndex worker, uint64_t connection) {
   const auto it = links_.find(worker);
   if (it == links_.end() || !it->second->stream || it->second->connection != connection) {
@@ -236,6 +281,8 @@ WorkerClient::Link* WorkerClient::Current(WorkerIndex worker, uint64_t connectio
 void WorkerClient::OnReceived(WorkerIndex worker, uint64_t connection, Received received) {
   Link* link = Current(worker, connection);
   if (link == nullptr) return;
+  if (!received.good.ok()) return CutOff(*link, MessageOf(received.good));
+  if (received.hello && link->has_hello) return CutOff(*link, "it sent a second hello");
   if (received.hello) {
     const Status status = core_->OnWorkerHello(worker, *received.hello);
     if (!status.ok()) {
@@ -245,11 +292,11 @@ void WorkerClient::OnReceived(WorkerIndex worker, uint64_t connection, Received 
     link->has_hello = true;
     link->pause = Duration(0);
   } else if (!link->has_hello) {
-    Drop(*link, "its first message is no hello", limits_.refused_retry);
-    return;
+    return CutOff(*link, "its first message is no hello");
   }
   if (received.state) core_->OnWorkerState(worker, *received.state);
   if (received.step) core_->OnWorkerStep(worker, *received.step);
+  core_->OnWorkerGhosts(worker, received.ghosts);
   link = Current(worker, connection);
   if (link != nullptr) link->stream->ReadNext();
 }
@@ -279,7 +326,18 @@ void WorkerClient::WaitClosed() { alive_->WaitNone(); }
 void WorkerClient::Submit(WorkerIndex worker, SequenceSubmit submit) {
   const auto it = links_.find(worker);
   if (it == links_.end() || !it->second->stream) return;
-  ToProto(std::move(submit), it->second->stream->pending().add_submits());
+  v1::ToWorker& pending = it->second->stream->pending();
+  // A list that is not sent yet goes with it.
+  if (pending.has_reconcile()) pending.mutable_reconcile()->add_ids(submit.id.value());
+  ToProto(std::move(submit), pending.add_submits());
+}
+
+void WorkerClient::Reconcile(WorkerIndex worker, const std::vector<SequenceId>& ids) {
+  const auto it = links_.find(worker);
+  if (it == links_.end() || !it->second->stream || !it->second->has_hello) return;
+  v1::SequenceList* list = it->second->stream->pending().mutable_reconcile();
+  list->clear_ids();
+  for (const SequenceId id : ids) list->add_ids(id.value());
 }
 
 void WorkerClient::Cancel(WorkerIndex worker, SequenceId id) {

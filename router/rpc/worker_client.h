@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/tls/tls_identity.h"
 #include "router/core/router_core.h"
 #include "router/core/router_loop.h"
 #include "router/rpc/alive.h"
@@ -26,10 +27,15 @@ struct WorkerClientLimits {
   size_t pending_bytes_max = 256 << 20;  // not yet taken by the stream; beyond it the stream is cut
 };
 
+struct WorkerClientTls {
+  std::shared_ptr<TlsIdentity> identity;  // null: plain text
+  TlsOptions options;
+};
+
 class WorkerClient : public WorkerLinks {
  public:
-  WorkerClient(std::string router_id, WorkerClientLimits limits, RouterLoop* loop,
-               const Clock* clock);
+  WorkerClient(std::string router_id, WorkerClientLimits limits, WorkerClientTls tls,
+               RouterLoop* loop, const Clock* clock);
   ~WorkerClient() override;
 
   // Before anything else.
@@ -45,6 +51,7 @@ class WorkerClient : public WorkerLinks {
 
   void Submit(WorkerIndex worker, SequenceSubmit submit) override;
   void Cancel(WorkerIndex worker, SequenceId id) override;
+  void Reconcile(WorkerIndex worker, const std::vector<SequenceId>& ids) override;
   void Disconnect(WorkerIndex worker, const std::string& reason) override;
 
  private:
@@ -53,6 +60,7 @@ class WorkerClient : public WorkerLinks {
 
   void Connect(Link& link);
   void Drop(Link& link, const std::string& reason, Duration pause);
+  void CutOff(Link& link, const std::string& reason);
   Link* Current(WorkerIndex worker, uint64_t connection);
   struct Received;
   void OnReceived(WorkerIndex worker, uint64_t connection, Received received);
@@ -60,6 +68,7 @@ class WorkerClient : public WorkerLinks {
 
   const std::string router_id_;
   const WorkerClientLimits limits_;
+  const WorkerClientTls tls_;
   RouterLoop* const loop_;
   const Clock* const clock_;
   RouterCore* core_ = nullptr;

@@ -51,9 +51,10 @@ int32_t LossyWorld::NextToken(const Running& running) const {
 }
 
 std::optional<Placement> LossyWorld::Place(const PlaceQuery& query) {
-  const auto pick = PickWorker(*membership_.snapshot(), query);
+  const auto pick = policy_->Choose(membership_.ranks(), query);
   if (!pick) return std::nullopt;
-  membership_.Assign(pick->placement.worker, query.num_tokens);
+  policy_->OnPlaced(query, *pick, *membership_.Find(pick->placement.worker));
+  membership_.Assign(pick->placement.worker, pick->placement.counted_tokens);
   return pick->placement;
 }
 

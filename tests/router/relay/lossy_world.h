@@ -38,10 +38,12 @@ class LossyWorld : public Placer {
   void RunAndCancel(int steps, double disasters);
 
   const Received& received() const { return received_; }
+  const Relay& relay() const { return relay_; }
   size_t held_by_workers() const;
   int losses() const { return losses_; }
 
   std::optional<Placement> Place(const PlaceQuery& query) override;
+  bool MayRetry(MonoTime) override { return true; }
 
  private:
   struct Running {
@@ -81,6 +83,7 @@ class LossyWorld : public Placer {
   std::mt19937_64 rng_;
   MonoTime now_{};
   Membership membership_;
+  std::unique_ptr<Policy> policy_ = MakePolicy({});
   std::vector<Host> hosts_;
   std::map<SequenceId, WorkerIndex> live_;  // as the router believes
   uint64_t next_id_ = 1;

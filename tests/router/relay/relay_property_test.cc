@@ -71,6 +71,66 @@ TEST_F(RelayProperty, AnyDisasterGivesTheUndisturbedAnswer) {
   EXPECT_GT(losses, 500);  // the world is as bad as it claims to be
 }
 
+// What a client has after so many tokens of a choice, and what it gets then, is the whole answer.
+TEST_F(RelayProperty, WhatWasDeliveredIsDeliveredAgainFromAnyPlace) {
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    SCOPED_TRACE(seed);
+    RelayRequest request = Request(seed);
+    request.keep_logprobs = true;
+    if (seed % 6 == 1) request.echo = "echo";
+    LossyWorld world(request, seed, 1 + seed % 3);
+    world.Run(300, 0.02);
+    const Received& want = world.received();
+    ASSERT_TRUE(want.finished);
+    ChoiceTextOptions options = request.text;
+    options.stop_token_ids = request.sampling.stop_token_ids;
+    options.max_tokens = request.sampling.max_tokens;
+    for (uint32_t round = 0; round < 8; ++round) {
+      std::vector<DeliveredChoice> has;
+      std::map<uint32_t, std::string> text, reasoning;
+      std::map<uint32_t, std::vector<int32_t>> tokens, logprobs;
+      for (uint32_t i = 0; i < request.num_choices; ++i) {
+        const std::vector<int32_t>& all = want.tokens.at(i);
+        const auto cut = static_cast<uint32_t>(
+            round == 0 ? 0 : (seed * 31 + i * 7 + round * 13) % (all.size() + 1));
+        if (round == 0) continue;  // it has nothing
+        has.push_back({i, cut, false});
+        text[i] = request.echo;
+        ChoiceText before(options);
+        for (uint32_t k = 0; k < cut; ++k) {
+          const ChoiceText::Piece piece = before.Push(all[k]);
+          text[i] += piece.text;
+          reasoning[i] += piece.reasoning;
+          tokens[i].push_back(all[k]);
+          if (!want.logprob_tokens.empty()) logprobs[i].push_back(all[k]);
+        }
+      }
+      std::map<uint32_t, std::string> finish;
+      const auto deltas = world.relay().DeliverAgain(has, request.num_choices);
+      ASSERT_TRUE(deltas.ok()) << deltas.status();
+      for (const ChoiceDelta& delta : *deltas) {
+        EXPECT_LE(delta.token_ids.size(), 64u);
+        text[delta.choice] += delta.text;
+        reasoning[delta.choice] += delta.reasoning;
+        for (const int32_t id : delta.token_ids) tokens[delta.choice].push_back(id);
+        for (const TokenLogprob& l : delta.logprobs) logprobs[delta.choice].push_back(l.token_id);
+        if (!delta.finish_reason.empty()) finish[delta.choice] = delta.finish_reason;
+      }
+      for (uint32_t i = 0; i < request.num_choices; ++i) {
+        const auto of = [i](const auto& map) {
+          return map.contains(i) ? map.at(i) : typename std::decay_t<decltype(map)>::mapped_type{};
+        };
+        EXPECT_EQ(of(text), of(want.text));
+        EXPECT_EQ(of(reasoning), of(want.reasoning));
+        EXPECT_EQ(of(tokens), of(want.tokens));
+        EXPECT_EQ(of(logprobs), of(want.logprob_tokens));
+        EXPECT_EQ(of(finish), of(want.finish));
+      }
+      if (HasFailure()) return;
+    }
+  }
+}
+
 TEST_F(RelayProperty, ACancelAtAnyMomentLeavesNothingBehind) {
   for (uint64_t seed = 0; seed < 400; ++seed) {
     SCOPED_TRACE(seed);

@@ -22,6 +22,12 @@ class ScriptedPlacer : public Placer {
     }
     return std::nullopt;
   }
+  bool MayRetry(MonoTime) override {
+    ++retries;
+    return may_retry;
+  }
+  bool may_retry = true;
+  int retries = 0;
   std::vector<Placement> ready = {At(0)};
   std::vector<PlaceQuery> queries;
 
@@ -39,6 +45,7 @@ class RelayTest : public testing::Test {
 
   RelayTest() {
     request_.request_id = "r";
+    request_.cache_salt = "acme";
     request_.prompt = {1, 2, 3};
     request_.sampling.max_tokens = 10;
     request_.sampling.stop_token_ids = {kTinyEos};
@@ -99,6 +106,7 @@ TEST_F(RelayTest, SubmitsThePromptToTheChosenRank) {
   EXPECT_EQ(submit->worker, WorkerIndex(0));
   EXPECT_EQ(submit->submit.token_ids, (std::vector<int32_t>{1, 2, 3}));
   EXPECT_EQ(submit->submit.num_prompt_tokens, 3u);
+  EXPECT_EQ(submit->submit.cache_salt, "acme");
 }
 
 TEST_F(RelayTest, SubmitsEachChoiceWithItsNumber) {
@@ -107,6 +115,7 @@ TEST_F(RelayTest, SubmitsEachChoiceWithItsNumber) {
   ASSERT_EQ(actions_.size(), 3u);
   for (uint32_t i = 0; i < 3; ++i) {
     EXPECT_EQ(std::get<SubmitAction>(actions_[i]).submit.choice, i);
+    EXPECT_EQ(placer_.queries[i].siblings.size(), i);  // told where the others went
   }
 }
 
@@ -256,6 +265,79 @@ TEST_F(RelayTest, GivesUpOnARequestThatKillsEveryRank) {
   EXPECT_EQ(Only<FailAction>()->error.http, 503);
 }
 
+TEST_F(RelayTest, BeforeItsFirstTokenItIsRunAgainOnlyWithinTheBudget) {
+  request_.num_choices = 2;
+  placer_.ready = {ScriptedPlacer::At(0), ScriptedPlacer::At(1)};
+  Start();
+  actions_.clear();
+  relay_->OnLost(SequenceId(1), LossCause::kWorkerLost, now_, &actions_);
+  relay_->OnLost(SequenceId(2), LossCause::kWorkerLost, now_, &actions_);
+  EXPECT_EQ(placer_.retries, 1);  // one loss of one request
+  EXPECT_EQ(actions_.size(), 2u);
+  placer_.may_retry = false;
+  now_ += seconds(2);
+  actions_.clear();
+  relay_->OnLost(SequenceId(3), LossCause::kEpochEnded, now_, &actions_);
+  ASSERT_NE(Only<FailAction>(), nullptr);
+  EXPECT_EQ(Only<FailAction>()->error.http, 503);
+  EXPECT_EQ(Only<FailAction>()->error.code, "not_ready");
+  EXPECT_NE(Only<CancelSequenceAction>(), nullptr);  // of the other choice
+}
+
+TEST_F(RelayTest, UnderWayItGoesOnWithoutABudget) {
+  placer_.may_retry = false;
+  Start();
+  Update(Tokens("a"));
+  Lose(LossCause::kEpochEnded);
+  placer_.ready[0].epoch++;
+  relay_->OnPlaceable(now_, &actions_);
+  EXPECT_NE(Only<SubmitAction>(), nullptr);
+  EXPECT_EQ(placer_.retries, 0);
+}
+
+TEST_F(RelayTest, ADeadlineThatPassesWithoutARankSaysSo) {
+  Start();
+  Update(Tokens("a"));
+  placer_.ready.clear();
+  Lose();
+  now_ = request_.deadline;
+  actions_.clear();
+  relay_->OnTimer(now_, &actions_);
+  const ApiError& error = Only<FailAction>()->error;
+  EXPECT_EQ(error.http, 504);
+  EXPECT_NE(error.message.find("numerics id num"), std::string::npos) << error.message;
+}
+
+TEST_F(RelayTest, APlaceThatNobodyCanHaveIsRefused) {
+  Start();
+  Update(Tokens("abc"));
+  using Has = std::vector<DeliveredChoice>;
+  for (const Has& has : {Has{{0, 4, false}}, Has{{1, 0, false}}, Has{{0, 3, true}}}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(relay_->DeliverAgain(has, 1).status()));
+  }
+  EXPECT_TRUE(absl::IsInvalidArgument(relay_->DeliverAgain({}, 2).status()));
+  EXPECT_EQ(relay_->DeliverAgain({{0, 3, false}}, 1)->size(), 0u);
+  EXPECT_EQ(relay_->DeliverAgain({{0, 1, false}}, 0)->at(0).text, "bc");
+}
+
+TEST_F(RelayTest, LogprobsThatAreKeptNoLongerCannotBeDeliveredAgain) {
+  request_.sampling.num_logprobs = 0;
+  request_.keep_logprobs = true;
+  relay_ = std::make_unique<Relay>(request_,
+                                   RelayLimits{.kept_logprob_bytes_max = 2 * sizeof(StepLogprob)},
+                                   &placer_, &next_id_);
+  relay_->Start(now_, &actions_);
+  SequenceUpdate update = Tokens("ab");
+  update.logprobs.resize(2);
+  Update(update);
+  EXPECT_EQ(relay_->DeliverAgain({}, 1)->at(0).logprobs.size(), 2u);
+  update = Tokens("c");
+  update.logprobs.resize(1);
+  Update(update);
+  EXPECT_TRUE(absl::IsNotFound(relay_->DeliverAgain({{0, 2, false}}, 1).status()));
+  EXPECT_TRUE(relay_->DeliverAgain({{0, 3, false}}, 1).ok());  // nothing is missed
+}
+
 TEST_F(RelayTest, TheDeadlineCancelsAndFails) {
   request_.num_choices = 2;
   Start();
@@ -281,6 +363,44 @@ TEST_F(RelayTest, LogprobsCarryTheBytesOfTheirTokens) {
   EXPECT_EQ(logprobs[0].bytes, "a");
   ASSERT_EQ(logprobs[0].top.size(), 1u);
   EXPECT_EQ(logprobs[0].top[0].bytes, "b");
+}
+
+TEST_F(RelayTest, AnEchoIsDeliveredOnceAlsoOverAResume) {
+  request_.echo = "h\xc3\xa9";
+  Start();
+  EXPECT_EQ(Only<DeliverAction>()->delta.text, "h\xc3\xa9");
+  ResumedChoice resumed;
+  resumed.token_ids = {'a', 'b'};
+  resumed.text_bytes = 4;
+  request_.resume = {resumed};
+  Start();
+  EXPECT_EQ(Only<DeliverAction>()->delta.text, "b");
+  EXPECT_EQ(Only<SubmitAction>()->submit.token_ids.size(), 5u);
+}
+
+TEST_F(RelayTest, WithoutTokensToMakeNothingIsSubmitted) {
+  request_.echo = "x";
+  request_.sampling.max_tokens = 0;
+  request_.num_choices = 2;
+  Start();
+  EXPECT_EQ(Only<SubmitAction>(), nullptr);
+  EXPECT_EQ(Only<FinishAction>()->usage.output_tokens, 0u);
+  EXPECT_EQ(relay_->finish_reasons(), (std::vector<std::string>{"length", "length"}));
+}
+
+TEST_F(RelayTest, LogprobsSayWhereTheirTextBegins) {
+  request_.echo = "\xc3\xa9:";  // two characters
+  request_.sampling.num_logprobs = 0;
+  Start();
+  SequenceUpdate update = Tokens("a\xc3\xa9z");
+  update.logprobs.resize(update.token_ids.size());
+  Update(update);
+  const auto& logprobs = Only<DeliverAction>()->delta.logprobs;
+  ASSERT_EQ(logprobs.size(), 4u);
+  EXPECT_EQ(logprobs[0].text_offset, 2u);
+  EXPECT_EQ(logprobs[1].text_offset, 3u);  // both halves of one character
+  EXPECT_EQ(logprobs[2].text_offset, 3u);
+  EXPECT_EQ(logprobs[3].text_offset, 4u);
 }
 
 TEST_F(RelayTest, AResumeThatWasAlreadyOverFinishesAtOnce) {

@@ -68,7 +68,7 @@ TEST_F(EdgeTest, WelcomesWithItsModel) {
   ASSERT_EQ(down_.welcome().models_size(), 1);
   EXPECT_EQ(down_.welcome().models(0).id(), "tiny");
   EXPECT_FALSE(down_.welcome().draining());
-  router_->BeginDrain();
+  router_->AnnounceDrain();
   ASSERT_TRUE(stream_->Read(&down_));
   EXPECT_TRUE(down_.welcome().draining());
 }
@@ -105,6 +105,36 @@ TEST_F(EdgeTest, ChecksKeysBeforeTheBody) {
   EXPECT_FALSE(down_.auths(0).has_error());
   EXPECT_EQ(down_.auths(1).error().http(), 401u);
   EXPECT_EQ(down_.auths(1).error().code(), "invalid_api_key");
+}
+
+TEST_F(EdgeTest, ExplainsWhereARequestWouldGoAndRunsNothing) {
+  FakeWorker a({.worker_id = "g0r0"}), b({.worker_id = "g0r1"});
+  b.SetState(false, false);
+  StartRouter({&a, &b}, 1);
+  Connect();
+  v1::EdgeUp up;
+  for (const uint64_t id : {1, 2}) {
+    *up.add_explains() = Open(id, Prompt("hello", 30, 1)).opens(0);
+  }
+  up.mutable_explains(1)->mutable_generate()->mutable_sampling()->set_temperature(9);
+  ASSERT_TRUE(stream_->Write(up));
+  std::map<uint64_t, v1::EdgeExplained> told;
+  while (told.size() < 2 && stream_->Read(&down_)) {
+    for (const v1::EdgeExplained& explained : down_.explained()) told[explained.id()] = explained;
+  }
+  ASSERT_EQ(told.size(), 2u);
+  const auto page = nlohmann::json::parse(told[1].json());
+  EXPECT_EQ(page["worker"], "g0r0");
+  EXPECT_EQ(page["reason"], "only_one");
+  EXPECT_EQ(page["policy"], "least_load");
+  ASSERT_EQ(page["ranks"].size(), 2u);
+  EXPECT_TRUE(page["ranks"][0]["picked"].get<bool>());
+  EXPECT_EQ(page["ranks"][0]["cost"], page["prompt_tokens"]);
+  EXPECT_FALSE(page["ranks"][1]["excluded"].get<std::string>().empty());
+  EXPECT_EQ(told[2].error().param(), "temperature");
+  const auto ledgers = nlohmann::json::parse(router_->StatusJson())["ledgers"];
+  EXPECT_EQ(ledgers["requests"]["admitted"], 0);
+  EXPECT_EQ(ledgers["sequences"]["submitted"], 0);
 }
 
 TEST_F(EdgeTest, ManyRequestsShareTheStream) {
@@ -200,6 +230,139 @@ TEST_F(EdgeTest, AGatewayThatGoesAwayTakesItsRequestsAlong) {
   context_->TryCancel();
   stream_->Finish();
   EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+// Reads up to the answer of an `auth` that is sent now: whatever was ready before it.
+class EdgeWindowTest : public EdgeTest {
+ protected:
+  std::vector<v1::EdgeEvent> ReadWhatIsThere() {
+    v1::EdgeUp up;
+    up.add_auths()->set_id(++auth_);
+    EXPECT_TRUE(stream_->Write(up));
+    std::vector<v1::EdgeEvent> events;
+    do {
+      if (!stream_->Read(&down_)) break;
+      events.insert(events.end(), down_.events().begin(), down_.events().end());
+    } while (down_.auths().empty());
+    return events;
+  }
+  void Grant(uint64_t id, uint64_t bytes) {
+    v1::EdgeUp up;
+    up.add_grants()->set_id(id);
+    up.mutable_grants(0)->set_bytes(bytes);
+    EXPECT_TRUE(stream_->Write(up));
+  }
+  bool WaitEnded(const char* how) {
+    return WaitStatus([how](const auto& page) { return page["ledgers"]["requests"][how] == 1; });
+  }
+  uint64_t auth_ = 100;
+};
+
+TEST_F(EdgeWindowTest, NoMoreIsSentThanTheClientHasRoomFor) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  constexpr size_t kWindow = 60;
+  v1::EdgeUp up = Open(1, Prompt("hello", 40, 3));
+  up.mutable_opens(0)->set_window_bytes(kWindow);
+  ASSERT_TRUE(stream_->Write(up));
+  ASSERT_TRUE(WaitEnded("finished"));  // the router is through, its client is not
+  std::string text;
+  uint64_t grant = 0;
+  bool done = false;
+  for (int round = 0; !done && round < 1000; ++round) {
+    size_t got = 0, last = 0;
+    for (const v1::EdgeEvent& event : ReadWhatIsThere()) {
+      ASSERT_FALSE(done);
+      done = event.has_done();
+      if (!event.has_delta()) continue;
+      last = event.ByteSizeLong();
+      got += last;
+      text += event.delta().text();
+    }
+    EXPECT_LT(got, kWindow + last) << "only the last event may overdraw the window";
+    EXPECT_TRUE(round > 0 || !done);
+    grant = got;
+    Grant(1, grant);
+  }
+  EXPECT_TRUE(done);
+  EXPECT_EQ(text, FakeText(3, 0, 40));
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeWindowTest, AClientThatLetsTooMuchWaitIsCutAndTheOthersAreNot) {
+  FakeWorker worker;
+  options_.edge.held_bytes_max = 200;
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::EdgeUp up = Open(1, Prompt("hello", 60, 3));
+  up.mutable_opens(0)->set_window_bytes(1);
+  ASSERT_TRUE(stream_->Write(up));
+  ASSERT_TRUE(stream_->Write(Open(2, Prompt("hello", 60, 4))));
+  const auto outcomes = ReadUntilEnded(2);
+  ASSERT_TRUE(outcomes.at(1).error);
+  EXPECT_EQ(outcomes.at(1).error->http(), 499u);
+  EXPECT_EQ(outcomes.at(2).answer.text.at(0), FakeText(4, 0, 60));
+  EXPECT_TRUE(worker.WaitHeld(0));
+  ExpectLedgersBalance();
+}
+
+TEST_F(EdgeWindowTest, ACancelDropsWhatWaitsForTheWindow) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::EdgeUp up = Open(1, Prompt("hello", 40, 3));
+  up.mutable_opens(0)->set_window_bytes(1);
+  ASSERT_TRUE(stream_->Write(up));
+  ASSERT_TRUE(WaitEnded("finished"));
+  (void)ReadWhatIsThere();
+  v1::EdgeUp cancel;
+  cancel.add_cancels()->set_id(1);
+  ASSERT_TRUE(stream_->Write(cancel));
+  Grant(1, 1 << 20);
+  EXPECT_TRUE(ReadWhatIsThere().empty());
+  ASSERT_TRUE(stream_->Write(Open(1, Prompt("hello", 3, 4))));  // the number is free again
+  EXPECT_EQ(ReadUntilEnded(1).at(1).answer.text.at(0), FakeText(4, 0, 3));
+}
+
+TEST_F(EdgeTest, ARefusalHasTheClientsName) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::GenerateRequest hot = Prompt("x", 5);
+  hot.mutable_sampling()->set_temperature(9);
+  v1::GenerateRequest other = Prompt("x", 5);
+  other.set_model("other");
+  for (uint64_t id = 1; id <= 3; ++id) {
+    v1::EdgeUp up = Open(id, id == 1 ? hot : other);
+    if (id < 3) up.mutable_opens(0)->set_client_request_id("mine-" + std::to_string(id));
+    ASSERT_TRUE(stream_->Write(up));
+  }
+  const auto outcomes = ReadUntilEnded(3);
+  EXPECT_EQ(outcomes.at(1).error->request_id(), "mine-1");
+  EXPECT_EQ(outcomes.at(2).error->request_id(), "mine-2");
+  EXPECT_TRUE(outcomes.at(3).error->request_id().starts_with("req-"));
+}
+
+TEST_F(EdgeTest, AnEchoComesBeforeTheAnswerAndAlone) {
+  const FakeWorker worker;
+  StartRouter({&worker}, 1);
+  Connect();
+  for (uint64_t id = 1; id <= 4; ++id) {
+    v1::GenerateRequest request = Prompt("hello", id == 2 ? 0 : 5, 4);
+    request.set_echo(id != 4);
+    if (id == 3) request.mutable_sampling()->set_logprobs(1);
+    if (id == 4) request.mutable_sampling()->set_max_tokens(0);
+    ASSERT_TRUE(stream_->Write(Open(id, request)));
+  }
+  const auto outcomes = ReadUntilEnded(4);
+  EXPECT_EQ(outcomes.at(1).answer.text.at(0), "hello" + FakeText(4, 0, 5));
+  EXPECT_EQ(outcomes.at(2).answer.text.at(0), "hello");
+  EXPECT_EQ(outcomes.at(2).answer.finish.at(0), "length");
+  EXPECT_EQ(outcomes.at(2).answer.usage->output_tokens(), 0u);
+  EXPECT_EQ(outcomes.at(3).error->param(), "echo");
+  EXPECT_EQ(outcomes.at(4).error->param(), "max_tokens");
   ExpectLedgersBalance();
 }
 

@@ -43,6 +43,24 @@ TEST_F(FailoverTest, AKilledWorkersStreamGoesOnElsewhereWithTheSameText) {
   ExpectLedgersBalance();
 }
 
+TEST_F(FailoverTest, AStoppedRanksStreamGoesOnElsewhereOnceItsGroupSaysThatTheEpochIsOver) {
+  FakeWorker stopped({.worker_id = "g0r0", .group = 0, .group_size = 2});
+  FakeWorker mate({.worker_id = "g0r1", .group = 0, .group_size = 2});
+  FakeWorker other({.worker_id = "g1r0", .group = 1, .group_size = 2});
+  stopped.Allow(17);  // then it is silent, and its stream stays open
+  mate.Allow(0);
+  StartRouter({&stopped, &mate, &other}, 3);
+  Ask(Prompt("hello", 60, 5));
+  ASSERT_TRUE(stopped.WaitAllowanceUsed());  // ties go to the smaller id
+  mate.SetState(false, false);
+  mate.NewEpoch(true);
+  const Answer& answer = Join();
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text.at(0), FakeText(5, 0, 60));
+  EXPECT_TRUE(other.WaitSubmits(1));
+  ExpectLedgersBalance();
+}
+
 TEST_F(FailoverTest, AStreamWaitsForItsOnlyWorkerToComeBack) {
   FakeWorker worker;
   worker.Allow(10);
@@ -147,6 +165,123 @@ TEST_F(FailoverTest, AStrangerIsRefusedByName) {
     EXPECT_NE(reason.find(worker["worker"].get<std::string>()), std::string::npos) << reason;
   }
   EXPECT_TRUE(Generate(Prompt("x", 2)).status.ok());
+}
+
+TEST_F(FailoverTest, AWorkerThatSendsGarbageIsCutOffAndNamed) {
+  for (const int32_t bad : {-7, 1'000'000}) {
+    FakeWorker broken({.worker_id = "g0r0", .bad_token = bad});
+    FakeWorker good({.worker_id = "g0r1"});
+    options_.workers.clear();
+    StartRouter({&broken, &good}, 2);
+    const Answer answer = Generate(Prompt("hello", 20, 5));  // ties go to the smaller id
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_EQ(answer.text.at(0), FakeText(5, 0, 20));
+    ExpectLedgersBalance();
+    router_.reset();
+  }
+}
+
+TEST_F(FailoverTest, AWorkerThatSendsButGetsNowhereIsCutOffAndItsBreakerOpens) {
+  FakeWorker stuck({.worker_id = "g0r0"});
+  FakeWorker good({.worker_id = "g0r1"});
+  stuck.Allow(17);
+  options_.settings.worker_stall_timeout = std::chrono::seconds(2);
+  options_.settings.breaker.open_for = std::chrono::hours(1);
+  StartRouter({&stuck, &good}, 2);
+  Ask(Prompt("hello", 60, 5));
+  ASSERT_TRUE(stuck.WaitAllowanceUsed());  // ties go to the smaller id
+  EXPECT_TRUE(WaitStatus([&](const nlohmann::json& page) {
+    stuck.SendLoad();
+    const auto& workers = page["workers"];
+    return std::any_of(workers.begin(), workers.end(), [](const nlohmann::json& worker) {
+      return worker["worker"] == "g0r0" && worker["breaker"] == "open";
+    });
+  })) << StatusPage().dump(1);
+  const Answer& answer = Join();
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text.at(0), FakeText(5, 0, 60));
+  // It comes back, is ready, and is given nothing all the same.
+  WaitReady(2);
+  stuck.Allow(1000);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(Generate(Prompt("x", 3)).status.ok());
+  EXPECT_FALSE(stuck.WaitSubmits(2, std::chrono::milliseconds(0)));
+  EXPECT_NE(router_->MetricsText().find(R"(choir_worker_state{state="open",worker="g0r0"} 1)"),
+            std::string::npos);
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, AnOpenBreakerTriesOneSequenceAndClosesWithItsFirstToken) {
+  FakeWorker worker({.worker_id = "g0r0"});
+  worker.LoseSubmits(true);
+  options_.settings.breaker = {.failures = 1, .open_for = std::chrono::milliseconds(100)};
+  StartRouter({&worker}, 1);
+  Ask(Prompt("hello", 20, 5));
+  ASSERT_TRUE(worker.WaitSubmits(3));  // the first and two that were tried
+  worker.LoseSubmits(false);
+  const Answer& answer = Join();
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_EQ(answer.text.at(0), FakeText(5, 0, 20));
+  EXPECT_EQ(StatusPage()["workers"][0]["breaker"], "closed");
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, WhoWaitedForAHalfOpenBreakerGoesOnWhenItCloses) {
+  FakeWorker worker({.worker_id = "g0r0"});
+  worker.LoseSubmits(true);
+  options_.settings.breaker = {.failures = 1, .open_for = std::chrono::milliseconds(100)};
+  StartRouter({&worker}, 1);
+  Ask(Prompt("hello", 20, 5));
+  ASSERT_TRUE(worker.WaitSubmits(1));
+  worker.Allow(0);
+  worker.LoseSubmits(false);
+  ASSERT_TRUE(worker.WaitHeld(1));  // tried
+  Answer second;
+  std::thread other([&] { second = Generate(Prompt("hello", 20, 6)); });
+  EXPECT_TRUE(WaitStatus(
+      [](const auto& page) { return page["admission"]["classes"]["default"]["waiting"] == 1; }));
+  worker.Allow(1000);
+  other.join();
+  EXPECT_EQ(second.text[0], FakeText(6, 0, 20)) << second.status.error_message();
+  EXPECT_EQ(Join().text.at(0), FakeText(5, 0, 20));
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, WithoutABudgetALostRequestFailsBeforeItsFirstTokenAndOnlyThen) {
+  FakeWorker worker({.worker_id = "g0r0"});
+  options_.settings.retry = {.ratio = 0, .min = 0};
+  worker.Allow(0);
+  StartRouter({&worker}, 1);
+  Ask(Prompt("hello", 20, 5));
+  ASSERT_TRUE(worker.WaitSubmits(1));
+  worker.NewEpoch(true);
+  EXPECT_EQ(Join().status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(answer_.status.error_message().find("retry budget"), std::string::npos);
+  answer_ = {};
+  worker.Allow(4);
+  Ask(Prompt("hello", 20, 5));
+  ASSERT_TRUE(worker.WaitAllowanceUsed());
+  worker.NewEpoch(true);
+  worker.Allow(1000);
+  EXPECT_EQ(Join().text.at(0), FakeText(5, 0, 20));
+  ExpectLedgersBalance();
+}
+
+TEST_F(FailoverTest, WhatNoListNamesIsCancelledAndCounted) {
+  FakeWorker worker({.worker_id = "g0r0"});
+  worker.Allow(0);
+  options_.settings.reconcile_interval = std::chrono::milliseconds(100);
+  StartRouter({&worker}, 1);
+  Ask(Prompt("hello", 20, 5));
+  ASSERT_TRUE(worker.WaitHeld(1));
+  worker.AddGhost(77'000);
+  worker.AddGhost(77'001);
+  ASSERT_TRUE(worker.WaitHeld(1));  // its own stays
+  worker.Allow(1000);
+  EXPECT_EQ(Join().text.at(0), FakeText(5, 0, 20));
+  EXPECT_TRUE(WaitStatus([&](const auto&) {
+    return router_->MetricsText().find("choir_ghost_sequences_total 2") != std::string::npos;
+  })) << router_->MetricsText();
+  ExpectLedgersBalance();
 }
 
 TEST_F(FailoverTest, TheWorkersFileIsFollowed) {

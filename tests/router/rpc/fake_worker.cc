@@ -51,11 +51,14 @@ class FakeWorker::Service : public v1::Worker::Service {
       if (w.killed_) return grpc::Status::OK;
       v1::FromWorker hello;
       v1::WorkerHello* h = hello.mutable_hello();
+      h->set_group(w.options_.group);
+      h->set_group_size(w.options_.group_size);
       h->set_protocol_version(w.options_.protocol_version);
       h->set_worker_id(w.options_.worker_id);
       h->set_model_id(w.options_.model_id);
       h->set_numerics_id(w.options_.numerics_id);
       h->set_context_length(w.options_.context_length);
+      h->set_running_max(w.options_.running_max);
       h->set_vocab_size(w.options_.vocab_size);
       h->set_incarnation(w.incarnation_);
       connection.outbox = {hello, w.State()};
@@ -174,6 +177,28 @@ void FakeWorker::SetState(bool ready, bool draining) {
   changed_.notify_all();
 }
 
+void FakeWorker::SendLoad() {
+  std::lock_guard lock(mu_);
+  for (Connection* connection : connections_) {
+    v1::FromWorker message;
+    message.mutable_step()->set_epoch(epoch_);
+    message.mutable_step()->mutable_load()->set_running(
+        static_cast<uint32_t>(connection->running.size()));
+    connection->outbox.push_back(message);
+  }
+  changed_.notify_all();
+}
+
+void FakeWorker::AddGhost(uint64_t id) {
+  std::lock_guard lock(mu_);
+  for (Connection* connection : connections_) connection->running[id] = {};
+}
+
+void FakeWorker::LoseSubmits(bool lose) {
+  std::lock_guard lock(mu_);
+  losing_ = lose;
+}
+
 void FakeWorker::RefuseSubmits() {
   std::lock_guard lock(mu_);
   refusing_ = true;
@@ -189,6 +214,12 @@ void FakeWorker::Take(Connection& connection, const v1::ToWorker& message) {
   v1::FromWorker answer;
   for (const v1::SubmitSequence& submit : message.submits()) {
     ++submits_;
+    if (losing_) {
+      v1::SequenceUpdate* update = answer.mutable_step()->add_updates();
+      update->set_id(submit.id());
+      update->set_finish(v1::FINISH_LOST);
+      continue;
+    }
     if (refusing_) {
       v1::SequenceUpdate* update = answer.mutable_step()->add_updates();
       update->set_id(submit.id());
@@ -207,7 +238,14 @@ void FakeWorker::Take(Connection& connection, const v1::ToWorker& message) {
     update->set_id(id);
     update->set_finish(v1::FINISH_CANCELLED);
   }
-  if (answer.has_step()) {
+  if (message.has_reconcile()) {
+    const auto& ids = message.reconcile().ids();
+    answer.set_ghosts(
+        static_cast<uint32_t>(std::erase_if(connection.running, [&](const auto& entry) {
+          return std::find(ids.begin(), ids.end(), entry.first) == ids.end();
+        })));
+  }
+  if (answer.has_step() || answer.ghosts() != 0) {
     answer.mutable_step()->set_epoch(epoch_);
     connection.outbox.push_back(answer);
   }
@@ -225,7 +263,7 @@ void FakeWorker::Step(Connection& connection) {
     v1::SequenceUpdate* update = step->add_updates();
     update->set_id(it->first);
     const int32_t token = FakeToken(sampling.seed(), sampling.choice(), running.generated);
-    update->add_token_ids(token);
+    update->add_token_ids(options_.bad_token != 0 ? options_.bad_token : token);
     if (sampling.num_logprobs() >= 0) update->add_logprobs()->set_logprob(-0.5f);
     --allowance_;
     ++running.generated;
@@ -254,12 +292,24 @@ bool FakeWorker::WaitHeld(size_t sequences) {
   });
 }
 
-bool FakeWorker::WaitSubmits(size_t submits) {
-  return Wait([&] { return submits_ >= submits; });
+bool FakeWorker::WaitSubmits(size_t submits, std::chrono::milliseconds time) {
+  std::unique_lock lock(mu_);
+  return changed_.wait_for(lock, time, [&] { return submits_ >= submits; });
 }
 
 bool FakeWorker::WaitAllowanceUsed() {
   return Wait([&] { return allowance_ <= 0; });
+}
+
+std::vector<int32_t> FakeWorker::priorities() const {
+  std::lock_guard lock(mu_);
+  std::vector<int32_t> all;
+  for (const Connection* connection : connections_) {
+    for (const auto& [id, running] : connection->running) {
+      all.push_back(running.submit.sampling().priority());
+    }
+  }
+  return all;
 }
 
 size_t FakeWorker::cancels() const {

@@ -24,6 +24,10 @@ struct FakeWorkerOptions {
   uint32_t protocol_version = kProtocolVersion;
   uint32_t context_length = 0;
   uint32_t vocab_size = 0;
+  uint32_t group = 0;
+  uint32_t group_size = 0;
+  uint32_t running_max = 0;
+  int32_t bad_token = 0;  // what it sends instead of each token, when not 0
 };
 
 // The text a fake worker answers with.
@@ -42,6 +46,12 @@ class FakeWorker {
   // Ends the epoch under all sequences; with false they are not even told.
   void NewEpoch(bool tell);
   void SetState(bool ready, bool draining);
+  // A sign of life with the load, from which nothing was computed.
+  void SendLoad();
+  // Runs for every connected router from now on, though none asked for it.
+  void AddGhost(uint64_t id);
+  // From now on it gives back every sequence.
+  void LoseSubmits(bool lose);
   // From now on it takes no sequence.
   void RefuseSubmits();
   // From now on so many tokens may still be generated, all sequences together.
@@ -49,9 +59,11 @@ class FakeWorker {
 
   // Waits until the condition holds; false after a long time.
   bool WaitHeld(size_t sequences);
-  bool WaitSubmits(size_t submits);
+  bool WaitSubmits(size_t submits, std::chrono::milliseconds time = std::chrono::seconds(30));
   bool WaitAllowanceUsed();
   size_t cancels() const;
+  // Of the sequences that it holds, in the order of their ids.
+  std::vector<int32_t> priorities() const;
 
  private:
   class Service;
@@ -83,6 +95,7 @@ class FakeWorker {
   bool ready_ = true;
   bool draining_ = false;
   bool refusing_ = false;
+  bool losing_ = false;
   size_t submits_ = 0;
   size_t cancels_ = 0;
   bool killed_ = true;

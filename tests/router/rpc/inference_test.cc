@@ -146,7 +146,7 @@ TEST_F(InferenceTest, ARevokedKeyStopsServing) {
   StartRouter({&worker}, 1);
   KeyRecord revoked = key_.record;
   revoked.revoked = "2026-01-01T00:00:00Z";
-  ASSERT_TRUE(SaveKeys(options_.keys_file, {revoked}).ok());
+  ASSERT_TRUE(SaveKeys(options_.identity.keys_file, {revoked}).ok());
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   Answer answer;
   do {
@@ -271,6 +271,17 @@ TEST_F(InferenceTest, EveryRefusalIsCountedUnderItsReasonFromZero) {
   router_->BeginDrain();
   Generate(Prompt("x", 1));
   expect("draining", 1);
+}
+
+TEST_F(InferenceTest, AnAnnouncedDrainRefusesNothingYet) {
+  FakeWorker worker;
+  StartRouter({&worker}, 1);
+  router_->AnnounceDrain();
+  EXPECT_TRUE(Generate(Prompt("x", 1)).status.ok());
+  EXPECT_THAT(router_->StatusJson(), testing::HasSubstr("\"draining\": true"));
+  EXPECT_THAT(router_->MetricsText(), testing::HasSubstr("choir_draining 1\n"));
+  router_->BeginDrain();
+  EXPECT_EQ(Reason(Generate(Prompt("x", 1)).status), "draining");
 }
 
 TEST_F(InferenceTest, WhatEveryRankRefusesIsCountedAsRejected) {

@@ -22,8 +22,8 @@ RouterFixture::RouterFixture() : key_(MakeKey("acme", Clock::Real())) {
   options_.admin = "127.0.0.1:0";
   options_.model_dir = model_.dir();
   options_.model_name = "tiny";
-  options_.keys_file = model_.dir() + "/keys.yaml";
-  CHOIR_CHECK(SaveKeys(options_.keys_file, {key_.record}).ok());
+  options_.identity.keys_file = model_.dir() + "/keys.yaml";
+  CHOIR_CHECK(SaveKeys(options_.identity.keys_file, {key_.record}).ok());
 }
 
 void RouterFixture::StartRouter(const std::vector<const FakeWorker*>& workers, size_t ready) {

@@ -1,0 +1,95 @@
+// The policy as people see it: exchanged by them, and asked what would become of a request without
+// anything of it being run, counted or put on record.
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "common/base/log.h"
+#include "router/core/router_core.h"
+#include "router/policy/explain.h"
+#include "router/policy/sticky_user.h"
+
+namespace choir {
+namespace {
+
+using nlohmann::ordered_json;
+
+ordered_json ToJson(const ExplainedRank& rank) {
+  ordered_json out = {{"worker", rank.worker->identity->worker_id},
+                      {"epoch", rank.worker->epoch},
+                      {"picked", rank.picked}};
+  if (!rank.excluded.empty()) {
+    out["excluded"] = rank.excluded;
+    return out;
+  }
+  out["load"] = rank.score.load;
+  out["overlap_tokens"] = rank.score.overlap_tokens;
+  out["to_compute"] = rank.score.to_compute;
+  out["cost"] = rank.score.cost();
+  return out;
+}
+
+}  // namespace
+
+PrepareLimits RouterCore::TextLimits(const std::string& tenant) const {
+  PrepareLimits limits;
+  limits.context_length = membership_.context_length();
+  if (policy_->wants_prefix()) limits.prefix_block_tokens = membership_.kv_block_tokens();
+  limits.cache_salt = tenant;
+  return limits;
+}
+
+void RouterCore::SetPolicy(const PolicySettings& settings) {
+  if (settings == settings_.policy) return;
+  settings_.policy = settings;
+  policy_ = MakePolicy(settings);
+  CHOIR_LOG(info, "requests are placed by {} from now on", policy_->name());
+}
+
+void RouterCore::SetContent(std::shared_ptr<const ContentRuleBook> content) {
+  parts_.content = std::move(content);
+}
+
+void RouterCore::Explain(RequestInput input, ExplainDone done) {
+  Request asked;
+  asked.input = std::move(input);
+  asked.input.resume.reset();  // it would end what it takes up
+  asked.arrived = parts_.clock->Now();
+  if (auto error = Check(asked)) return done(*std::move(error));
+  const std::string tenant = asked.tenant();
+  auto shared = std::make_shared<RequestInput>(std::move(asked.input));
+  auto result = std::make_shared<std::variant<PreparedRequest, ApiError>>();
+  const bool taken = parts_.run_text(
+      [this, shared, result, limits = TextLimits(tenant)] {
+        *result = ReadPrompt(shared.get(), limits).prepared;
+      },
+      [this, shared, result, tenant, done] {
+        if (auto* error = std::get_if<ApiError>(result.get())) return done(std::move(*error));
+        done(ExplainPrepared(std::get<PreparedRequest>(*result), tenant, shared->session));
+      });
+  if (!taken) done(Overloaded("queue_full", "too many prompts are being read", 1));
+}
+
+std::string RouterCore::ExplainPrepared(const PreparedRequest& prepared, const std::string& tenant,
+                                        const std::string& session) const {
+  PlaceQuery query;
+  query.num_tokens = static_cast<uint32_t>(prepared.prompt.size());
+  query.prefix = prepared.prefix.get();
+  if (!session.empty()) query.session = SessionHash(tenant, session);
+  const Snapshot snapshot = membership_.snapshot();
+  const Explanation explained =
+      choir::Explain(*policy_, membership_.ranks(), snapshot.workers, query);
+  ordered_json ranks = ordered_json::array();
+  for (const ExplainedRank& rank : explained.ranks) ranks.push_back(ToJson(rank));
+  ordered_json page = {{"object", "choir.route"},   {"model", settings_.model_name},
+                       {"policy", policy_->name()}, {"prompt_tokens", prepared.prompt.size()},
+                       {"worker", nullptr},         {"reason", "no rank is ready"},
+                       {"ranks", std::move(ranks)}};
+  if (explained.pick) {
+    page["worker"] = membership_.Find(explained.pick->placement.worker)->identity->worker_id;
+    page["reason"] = RouteReasonName(explained.pick->reason);
+  }
+  if (draining_) page["reason"] = "draining: new requests are refused";
+  return page.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+}  // namespace choir
