@@ -12,13 +12,12 @@ GatewayMetrics::GatewayMetrics(Metrics* metrics)
       open_streams_(metrics->Gauge("choir_http_open_streams", "Answers being streamed now.")),
       sse_events_(metrics->Counter("choir_sse_events_total", "Server-sent events written.")),
       draining_(metrics->Gauge("choir_draining", "1 while this process drains.")),
+      reload_success_(metrics->Gauge("choir_config_reload_success",
+                                     "1: the files that are followed are in force.")),
       difference_(metrics->Gauge("choir_ledger_difference",
                                  "Opened less answered less running requests; must be 0.",
                                  {{"ledger", "requests"}})) {
-  metrics
-      ->Gauge("choir_config_reload_success",
-              "1 when the last reading of the configuration was good.")
-      .Set(1);
+  reload_success_.Set(1);
 }
 
 void GatewayMetrics::AddRoute(const std::string& route) {

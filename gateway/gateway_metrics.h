@@ -33,6 +33,8 @@ class GatewayMetrics {
   void StreamOpened() { open_streams_.Increment(); }
   void StreamClosed() { open_streams_.Decrement(); }
   void SseEvents(double count) { sse_events_.Increment(count); }
+  // Whether the files that are followed are in force as they are now. Any thread.
+  void SetReloadSuccess(bool success) { reload_success_.Set(success ? 1 : 0); }
   void SetDraining(bool draining) { draining_.Set(draining ? 1 : 0); }
 
  private:
@@ -49,6 +51,7 @@ class GatewayMetrics {
   prometheus::Gauge& open_streams_;
   prometheus::Counter& sse_events_;
   prometheus::Gauge& draining_;
+  prometheus::Gauge& reload_success_;
   prometheus::Gauge& difference_;
   std::map<std::string, RouteSeries> routes_;
   int64_t opened_ = 0, answered_ = 0, running_ = 0;

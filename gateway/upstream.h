@@ -1,5 +1,9 @@
-// One request's stream from the router, as the coroutine that answers the client sees it: an inbox
-// with a wake-up. A reader that does not keep up is cut off at a bound. io thread only.
+// A client's request on its way through the router, as the coroutine that answers the client sees
+// it: an inbox with a wake-up. Each prompt of a batch is a request of its own at the router; here
+// they are one again, with choices numbered through and usage summed. io thread only.
+//
+// Memory is bounded by the window: the router sends no more than that beyond what Took() said that
+// the client has taken, and cuts a client that lets too much wait there.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -8,49 +12,70 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "gateway/rpc/edge_client.h"
 
 namespace choir {
 
-class Upstream final : public EdgeListener {
+class Upstream : public std::enable_shared_from_this<Upstream> {
  public:
-  Upstream(boost::asio::io_context& io, size_t bytes_max) : wake_(io), bytes_max_(bytes_max) {}
+  Upstream(boost::asio::io_context& io, EdgeClient* edge) : wake_(io), edge_(edge) {}
 
-  // EdgeListener
-  void OnAccepted(EdgeAcceptedInfo info) override;
-  void OnDelta(ApiDelta delta, size_t bytes) override;
-  void OnDone(ApiUsage usage) override;
-  void OnError(ApiError error) override;
+  // Once. `window_bytes`, for all prompts together, is 0 for an answer that is collected whole.
+  // `info.client_request_id` names the request; the parts of a batch get it with their number.
+  void Open(const ApiRequest& request, EdgeOpenInfo info, uint64_t window_bytes);
+  // Once, instead: takes up a stream behind what its client has of it.
+  void Attach(const std::string& request_id, const StreamPosition& position,
+              const EdgeOpenInfo& info);
+  // No more events come; of parts that have ended the client has the end.
+  void Cancel();
 
   void OnClientGone();
   // Called at once, from whichever event showed it, when the client is gone or far too slow.
   void SetOnLost(std::function<void()> lost) { on_lost_ = std::move(lost); }
 
-  // Waits for something new; false after `timeout`.
+  // Whatever came since; true at once when something is there, false after `timeout`.
   boost::asio::awaitable<bool> Wait(Duration timeout);
-
-  bool accepted() const { return accepted_.has_value(); }
-  const EdgeAcceptedInfo& accepted_info() const { return *accepted_; }
   std::deque<ApiDelta> TakeDeltas();
-  bool done() const { return usage_.has_value(); }
-  const ApiUsage& usage() const { return *usage_; }
+  // What TakeDeltas gave was written to the client.
+  void Took();
+
+  bool accepted() const { return num_accepted_ == parts_.size(); }
+  const EdgeAcceptedInfo& accepted_info() const { return accepted_; }
+  bool done() const { return num_done_ == parts_.size(); }
+  const ApiUsage& usage() const { return usage_; }
   bool failed() const { return !error_.ok(); }
-  const ApiError& error() const { return error_; }
+  const RestError& error() const { return error_; }
   bool client_gone() const { return client_gone_; }
 
  private:
+  class Part;
+
+  void OnAccepted(EdgeAcceptedInfo info);
+  void OnDelta(size_t part, ApiDelta delta, size_t bytes);
+  void OnDone(const ApiUsage& usage);
+  void OnError(RestError error);
   void Notify();
 
   boost::asio::steady_timer wake_;
-  const size_t bytes_max_;
+  EdgeClient* const edge_;
+  struct PartState {
+    uint64_t id = 0;
+    size_t bytes_waiting = 0;  // not yet taken by TakeDeltas
+    size_t bytes_taken = 0;    // not yet acknowledged by Took
+  };
+  std::vector<PartState> parts_;
+  uint32_t choices_each_ = 1;
+  std::string batch_id_;  // empty: one prompt
   bool news_ = false;
-  std::optional<EdgeAcceptedInfo> accepted_;
+  size_t num_accepted_ = 0, num_done_ = 0;
+  EdgeAcceptedInfo accepted_;
   std::deque<ApiDelta> deltas_;
-  size_t bytes_ = 0;
-  std::optional<ApiUsage> usage_;
-  ApiError error_;
+  ApiUsage usage_;
+  RestError error_;
   bool client_gone_ = false;
   std::function<void()> on_lost_;
 };

@@ -5,7 +5,7 @@
 
 namespace choir {
 
-std::string ErrorBody(const ApiError& error) {
+std::string ErrorBody(const RestError& error) {
   nlohmann::ordered_json body;
   body["message"] = error.message;
   body["type"] = error.type;
@@ -19,7 +19,7 @@ std::string ErrorBody(const ApiError& error) {
       -1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-ApiError InvalidValue(std::string param, std::string message) {
+RestError InvalidValue(std::string param, std::string message) {
   return {.http = 400,
           .type = "invalid_request_error",
           .code = "invalid_value",

@@ -3,13 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "common/config/options.h"
 
 namespace choir {
 
-FieldReader::FieldReader(const Json& object, std::string path, ApiError* error)
+FieldReader::FieldReader(const Json& object, std::string path, RestError* error)
     : object_(object), path_(std::move(path)), error_(error) {}
 
 void FieldReader::Fail(const std::string& name, const std::string& message) {
@@ -48,10 +49,8 @@ std::optional<int64_t> FieldReader::Int(const std::string& name, int64_t min, in
   } else if (value->is_number_integer()) {
     n = value->get<int64_t>();
   } else {
-    const double d = value->get<double>();  // 2.0 is an integer in JSON
-    if (d != static_cast<double>(static_cast<int64_t>(std::clamp(d, -9e15, 9e15)))) {
-      return Fail(name, range), std::nullopt;
-    }
+    const double d = value->get<double>();  // 2.0 and 1e3 are integers in JSON
+    if (!(std::abs(d) < 0x1p63) || d != std::floor(d)) return Fail(name, range), std::nullopt;
     n = static_cast<int64_t>(d);
   }
   if (n < min || n > max) return Fail(name, range), std::nullopt;

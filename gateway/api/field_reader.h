@@ -15,7 +15,7 @@ namespace choir {
 class FieldReader {
  public:
   // `path` is "" at the top, "stream_options" below. The object outlives the reader.
-  FieldReader(const Json& object, std::string path, ApiError* error);
+  FieldReader(const Json& object, std::string path, RestError* error);
 
   const Json* Get(const std::string& name);  // nullptr when absent or null
   const Json* Require(const std::string& name);
@@ -40,7 +40,7 @@ class FieldReader {
  private:
   const Json& object_;
   const std::string path_;
-  ApiError* const error_;
+  RestError* const error_;
   std::vector<std::string> known_;
 };
 

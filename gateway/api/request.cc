@@ -22,7 +22,9 @@ void ReadLogitBias(FieldReader& fields, ApiSampling* s) {
   for (const auto& [key, value] : bias->items()) {
     int32_t id = -1;
     const auto [rest, error] = std::from_chars(key.data(), key.data() + key.size(), id);
-    if (error != std::errc() || rest != key.data() + key.size() || id < 0) {
+    // Written in one way only: "05" would be a second name of 5.
+    if (error != std::errc() || rest != key.data() + key.size() || std::to_string(id) != key ||
+        id < 0) {
       return fields.Fail("logit_bias", fmt::format("the key '{}' is not a token id", key));
     }
     if (!value.is_number() || !(value.get<double>() >= -100 && value.get<double>() <= 100)) {
@@ -40,9 +42,10 @@ std::vector<int32_t> ReadIds(FieldReader& fields, const std::string& name, const
     fields.Fail(name, fmt::format("must be a list of at most {} token ids", count_max));
     return ids;
   }
+  ids.reserve(list.size());
   for (const Json& item : list) {
     if (!item.is_number_unsigned() || item.get<uint64_t>() > static_cast<uint64_t>(kIdMax)) {
-      fields.Fail(name, "must hold token ids: integers from 0");
+      fields.Fail(name, fmt::format("must hold token ids: integers in 0..{}", kIdMax));
       return ids;
     }
     ids.push_back(item.get<int32_t>());
@@ -55,8 +58,8 @@ std::optional<T> As(std::optional<F> value) {
   return value ? std::optional<T>(static_cast<T>(*value)) : std::nullopt;
 }
 
-void ReadSampling(FieldReader& fields, ApiSampling* s) {
-  s->max_tokens = As<uint32_t>(fields.Int("max_tokens", 1, kIdMax));
+void ReadSampling(FieldReader& fields, bool echo, ApiSampling* s) {
+  s->max_tokens = As<uint32_t>(fields.Int("max_tokens", echo ? 0 : 1, kIdMax));
   s->temperature = fields.Number("temperature", 0, 2);
   s->top_p = fields.Number("top_p", 0, 1, /*min_open=*/true);
   s->min_p = fields.Number("min_p", 0, 1);
@@ -79,10 +82,11 @@ void ReadSampling(FieldReader& fields, ApiSampling* s) {
 }
 
 // Fields that both routes share.
-void ReadCommon(FieldReader& fields, ApiError* error, ApiRequest* r) {
+void ReadCommon(FieldReader& fields, RestError* error, ApiRequest* r) {
   if (const auto model = fields.String("model", 512)) r->model = *model;
   if (r->model.empty()) fields.Fail("model", "is required");
-  ReadSampling(fields, &r->sampling);
+  if (!r->chat) r->echo = fields.Bool("echo").value_or(false);
+  ReadSampling(fields, r->echo, &r->sampling);
   r->stream = fields.Bool("stream").value_or(false);
   if (const Json* options = fields.Get("stream_options")) {
     if (!options->is_object()) {
@@ -95,8 +99,13 @@ void ReadCommon(FieldReader& fields, ApiError* error, ApiRequest* r) {
       inner.Finish();
     }
   }
-  for (const char* harmless : {"user", "metadata", "store", "service_tier", "parallel_tool_calls"})
-    fields.Allow(harmless);
+  r->session = fields.String("user").value_or("");
+  // Without effect here, but of their type.
+  fields.String("service_tier");
+  fields.Bool("store");
+  fields.Bool("parallel_tool_calls");
+  if (const Json* metadata = fields.Get("metadata"); metadata != nullptr && !metadata->is_object())
+    fields.Fail("metadata", "must be an object");
 }
 
 bool IsRole(const std::string& role) {
@@ -104,21 +113,49 @@ bool IsRole(const std::string& role) {
          role == "developer";
 }
 
-void CheckContent(FieldReader& fields, const Json& content) {
+void CheckContent(FieldReader& fields, const Json& content, RestError* error) {
   if (content.is_string()) return;
-  if (!content.is_array())
+  if (!content.is_array() || content.empty())
     return fields.Fail("content", "must be a string or a list of text parts");
-  for (const Json& part : content) {
-    const bool text = part.is_object() && part.value("type", Json()) == "text" &&
-                      part.size() == 2 && part.contains("text") && part["text"].is_string();
-    if (!text) {
-      return fields.Fail("content",
-                         R"(only parts of the form {"type":"text","text":"..."} are supported)");
+  for (size_t i = 0; i < content.size() && error->ok(); ++i) {
+    const std::string name = fmt::format("content[{}]", i);
+    if (!content[i].is_object()) return fields.Fail(name, "must be an object");
+    FieldReader part(content[i], fields.Path(name), error);
+    if (part.String("type") != "text") {
+      part.Fail("type", R"(only parts of the form {"type":"text","text":"..."} are supported)");
     }
+    if (part.Require("text") != nullptr) part.String("text");
+    part.Finish();
   }
 }
 
-void CheckMessage(const Json& message, const std::string& path, ApiError* error) {
+// Calls of an earlier answer, as the SDKs send them back.
+void CheckToolCalls(FieldReader& fields, const Json& calls, RestError* error) {
+  if (!calls.is_array()) return fields.Fail("tool_calls", "must be a list");
+  for (size_t i = 0; i < calls.size() && error->ok(); ++i) {
+    const std::string name = fmt::format("tool_calls[{}]", i);
+    if (!calls[i].is_object()) return fields.Fail(name, "must be an object");
+    FieldReader call(calls[i], fields.Path(name), error);
+    call.String("id");
+    call.Int("index", 0, 1 << 20);
+    if (call.String("type").value_or("function") != "function")
+      call.Fail("type", "must be function");
+    const Json* function = call.Require("function");
+    if (function != nullptr && !function->is_object()) {
+      call.Fail("function", "must be an object");
+    } else if (function != nullptr) {
+      FieldReader inner(*function, call.Path("function"), error);
+      inner.Require("name");
+      inner.String("name");
+      inner.Require("arguments");
+      inner.String("arguments");
+      inner.Finish();
+    }
+    call.Finish();
+  }
+}
+
+void CheckMessage(const Json& message, const std::string& path, RestError* error) {
   if (!message.is_object()) {
     if (error->ok()) *error = InvalidValue(path, path + ": must be an object");
     return;
@@ -126,10 +163,9 @@ void CheckMessage(const Json& message, const std::string& path, ApiError* error)
   FieldReader fields(message, path, error);
   const std::string role = fields.String("role").value_or("");
   if (!IsRole(role)) fields.Fail("role", "must be one of system, developer, user, assistant, tool");
-  const Json* calls = fields.Get("tool_calls");
-  if (calls != nullptr && !calls->is_array()) fields.Fail("tool_calls", "must be a list");
+  if (const Json* calls = fields.Get("tool_calls")) CheckToolCalls(fields, *calls, error);
   if (const Json* content = fields.Get("content")) {
-    CheckContent(fields, *content);
+    CheckContent(fields, *content, error);
   } else if (role != "assistant") {
     fields.Fail("content", "is required");
   }
@@ -143,7 +179,7 @@ void CheckMessage(const Json& message, const std::string& path, ApiError* error)
   fields.Finish();
 }
 
-void ReadMessages(FieldReader& fields, ApiError* error, ApiRequest* r) {
+void ReadMessages(FieldReader& fields, RestError* error, ApiRequest* r) {
   const Json* messages = fields.Require("messages");
   if (messages == nullptr) return;
   if (!messages->is_array() || messages->empty())
@@ -155,7 +191,7 @@ void ReadMessages(FieldReader& fields, ApiError* error, ApiRequest* r) {
 }
 
 // DeepSeek's and the field's switches, as template arguments.
-void ReadTemplateArguments(FieldReader& fields, ApiError* error, ApiRequest* r) {
+void ReadTemplateArguments(FieldReader& fields, RestError* error, ApiRequest* r) {
   Json kwargs = Json::object();
   if (const Json* given = fields.Get("chat_template_kwargs")) {
     if (!given->is_object()) return fields.Fail("chat_template_kwargs", "must be an object");
@@ -170,6 +206,11 @@ void ReadTemplateArguments(FieldReader& fields, ApiError* error, ApiRequest* r) 
       return fields.Fail("reasoning_effort",
                          "must be one of none, minimal, low, medium, high, xhigh, max");
     kwargs["reasoning_effort"] = *effort;
+    if (*effort == "none") {  // for templates that have a switch and no levels
+      for (const char* name : {"thinking", "enable_thinking"}) {
+        if (!kwargs.contains(name)) kwargs[name] = false;
+      }
+    }
   }
   if (const Json* thinking = fields.Get("thinking")) {
     if (!thinking->is_object())
@@ -178,35 +219,50 @@ void ReadTemplateArguments(FieldReader& fields, ApiError* error, ApiRequest* r) 
     const std::string type = inner.String("type").value_or("");
     if (type != "enabled" && type != "disabled") inner.Fail("type", "must be enabled or disabled");
     inner.Finish();
-    kwargs["thinking"] = kwargs["enable_thinking"] = type == "enabled";
+    for (const char* name : {"thinking", "enable_thinking"}) kwargs[name] = type == "enabled";
   }
   if (!kwargs.empty()) r->template_kwargs_json = kwargs.dump();
 }
 
-void ReadPrompt(FieldReader& fields, ApiRequest* r) {
+// A string, a list of strings, a list of token ids, or a list of such lists; a batch may mix texts
+// and ids.
+void ReadPrompts(FieldReader& fields, ApiRequest* r) {
   const Json* prompt = fields.Require("prompt");
   if (prompt == nullptr) return;
-  const Json* one = prompt;
-  // A list with one prompt is that prompt.
-  if (prompt->is_array() && prompt->size() == 1 && !prompt->front().is_number())
-    one = &prompt->front();
-  if (one->is_string()) {
-    r->prompt = one->get<std::string>();
-  } else if (one->is_array() && !one->empty() && one->front().is_number()) {
-    r->prompt_ids = ReadIds(fields, "prompt", *one, size_t{1} << 24);
-  } else {
-    fields.Fail("prompt",
-                "must be a string or a list of token ids; several prompts are several requests");
+  const bool batch = prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
+  const size_t count = batch ? prompt->size() : 1;
+  if (count * r->sampling.n.value_or(1) > kRequestChoicesMax) {
+    return fields.Fail("prompt",
+                       fmt::format("prompts times n must be at most {}", kRequestChoicesMax));
   }
+  for (size_t i = 0; i < count; ++i) {
+    const Json& one = batch ? (*prompt)[i] : *prompt;
+    ApiPrompt& to = r->prompts.emplace_back();
+    to.is_text = one.is_string();
+    if (to.is_text) {
+      to.text = one.get<std::string>();
+    } else if (one.is_array() && !one.empty() && one.front().is_number()) {
+      to.ids = ReadIds(fields, "prompt", one, size_t{1} << 24);
+    } else {
+      return fields.Fail("prompt", "must be a string, a list of token ids, or a list of those");
+    }
+  }
+}
+
+// Depths, duplicates and the like are the body's fault; here begin the parameters.
+RestError ParseBody(const std::string& body, Json* json) {
+  RestError error = ParseStrictJson(body, kJsonDepthMax, json);
+  if (error.ok() && !json->is_object()) error = InvalidValue("", "the body must be a JSON object");
+  error.malformed = !error.ok();
+  return error;
 }
 
 }  // namespace
 
-ApiError ParseChatRequest(const std::string& body, ApiRequest* r) {
+RestError ParseChatRequest(const std::string& body, ApiRequest* r) {
   Json json;
-  ApiError error = ParseStrictJson(body, kJsonDepthMax, &json);
+  RestError error = ParseBody(body, &json);
   if (!error.ok()) return error;
-  if (!json.is_object()) return InvalidValue("", "the body must be a JSON object");
   r->chat = true;
   FieldReader fields(json, "", &error);
   ReadCommon(fields, &error, r);
@@ -233,18 +289,19 @@ ApiError ParseChatRequest(const std::string& body, ApiRequest* r) {
   return error;
 }
 
-ApiError ParseCompletionRequest(const std::string& body, ApiRequest* r) {
+RestError ParseCompletionRequest(const std::string& body, ApiRequest* r) {
   Json json;
-  ApiError error = ParseStrictJson(body, kJsonDepthMax, &json);
+  RestError error = ParseBody(body, &json);
   if (!error.ok()) return error;
-  if (!json.is_object()) return InvalidValue("", "the body must be a JSON object");
   r->chat = false;
   FieldReader fields(json, "", &error);
   ReadCommon(fields, &error, r);
-  ReadPrompt(fields, r);
+  ReadPrompts(fields, r);
   if (const auto logprobs = fields.Int("logprobs", 0, 20))
     r->sampling.logprobs = static_cast<uint32_t>(*logprobs);
-  fields.Refuse("echo", false);
+  if (r->echo && r->sampling.logprobs) {
+    fields.Fail("echo", "is not supported together with logprobs: a prompt's tokens have none");
+  }
   fields.Refuse("suffix", "");
   fields.Refuse("best_of", 1);
   fields.Refuse("response_format", Json{{"type", "text"}});
@@ -252,7 +309,14 @@ ApiError ParseCompletionRequest(const std::string& body, ApiRequest* r) {
   return error;
 }
 
-void NameCompletionFields(ApiError* error) {
+RestError ParseAnyRequest(const std::string& body, ApiRequest* r) {
+  Json json;
+  RestError error = ParseBody(body, &json);
+  if (!error.ok()) return error;
+  return json.contains("messages") ? ParseChatRequest(body, r) : ParseCompletionRequest(body, r);
+}
+
+void NameCompletionFields(RestError* error) {
   constexpr std::string_view kRouters = "token_ids", kClients = "prompt";
   for (std::string* text : {&error->param, &error->message}) {
     if (!text->starts_with(kRouters)) continue;

@@ -24,28 +24,40 @@ struct ApiSampling {
   std::vector<int32_t> stop_token_ids;
 };
 
+struct ApiPrompt {
+  bool is_text = true;
+  std::string text;
+  std::vector<int32_t> ids;
+};
+
 struct ApiRequest {
   bool chat = false;
   std::string model;
   ApiSampling sampling;
+  std::string session;  // `user`
   bool stream = false;
   bool include_usage = false;
 
   // chat: JSON texts, exactly as given
   std::string messages_json;
   std::string template_kwargs_json;
-  // completions: one of the two
-  std::optional<std::string> prompt;
-  std::vector<int32_t> prompt_ids;
+  // completions: the choices of prompt i are i * n and the following
+  std::vector<ApiPrompt> prompts;
+  bool echo = false;
 };
 
 // Body text to request. An error's `param` names the field; codes and ranges are the contract's.
-ApiError ParseChatRequest(const std::string& body, ApiRequest* request);
-ApiError ParseCompletionRequest(const std::string& body, ApiRequest* request);
+RestError ParseChatRequest(const std::string& body, ApiRequest* request);
+RestError ParseCompletionRequest(const std::string& body, ApiRequest* request);
+// A chat's when it has `messages`, else a completion's.
+RestError ParseAnyRequest(const std::string& body, ApiRequest* request);
+
+// Of one request: prompts times n.
+inline constexpr uint64_t kRequestChoicesMax = 128;
 
 // The router's errors name its own fields; a client of /v1/completions gave `prompt`, not
 // `token_ids`.
-void NameCompletionFields(ApiError* error);
+void NameCompletionFields(RestError* error);
 
 inline constexpr int kJsonDepthMax = 64;
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -20,14 +21,17 @@ Json BytesOf(const std::string& token) {
   return bytes;
 }
 
+// JSON has no infinity: as OpenAI's API shows a token that cannot come.
+float Logprob(float value) { return std::isfinite(value) ? value : -9999.0f; }
+
 Json ChatLogprobs(const std::vector<ApiTokenLogprob>& tokens) {
   Json content = Json::array();
   for (const ApiTokenLogprob& t : tokens) {
-    Json item = {{"token", t.token}, {"logprob", t.logprob}, {"bytes", BytesOf(t.token)}};
+    Json item = {{"token", t.token}, {"logprob", Logprob(t.logprob)}, {"bytes", BytesOf(t.token)}};
     item["top_logprobs"] = Json::array();
     for (const ApiLogprob& alternative : t.top) {
       item["top_logprobs"].push_back({{"token", alternative.token},
-                                      {"logprob", alternative.logprob},
+                                      {"logprob", Logprob(alternative.logprob)},
                                       {"bytes", BytesOf(alternative.token)}});
     }
     content.push_back(std::move(item));
@@ -35,20 +39,46 @@ Json ChatLogprobs(const std::vector<ApiTokenLogprob>& tokens) {
   return Json{{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-// The older form: parallel lists; offsets count from the start of the text.
-Json CompletionLogprobs(const std::vector<ApiTokenLogprob>& tokens, uint64_t* offset) {
+// Lead bytes followed by as many continuation bytes as they ask for.
+bool HasWholeCharacters(const std::string& text) {
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<uint8_t>(text[i++]);
+    size_t more = 0;
+    if (lead >= 0xC2 && lead < 0xE0) more = 1;
+    if (lead >= 0xE0 && lead < 0xF0) more = 2;
+    if (lead >= 0xF0 && lead < 0xF5) more = 3;
+    if ((lead >= 0x80 && more == 0) || text.size() - i < more) return false;
+    for (; more > 0; --more, ++i) {
+      if ((static_cast<uint8_t>(text[i]) & 0xC0) != 0x80) return false;
+    }
+  }
+  return true;
+}
+
+// A part of a character is no text: OpenAI's older form writes "bytes:\xe2\x80", which keeps the
+// keys of top_logprobs apart.
+std::string TokenName(const std::string& token) {
+  if (HasWholeCharacters(token)) return token;
+  std::string name = "bytes:";
+  for (const char c : token) name += fmt::format("\\x{:02x}", static_cast<uint8_t>(c));
+  return name;
+}
+
+// The older form: parallel lists; `bytes` is our addition.
+Json CompletionLogprobs(const std::vector<ApiTokenLogprob>& tokens) {
   Json out = {{"tokens", Json::array()},
               {"token_logprobs", Json::array()},
               {"top_logprobs", Json::array()},
-              {"text_offset", Json::array()}};
+              {"text_offset", Json::array()},
+              {"bytes", Json::array()}};
   for (const ApiTokenLogprob& t : tokens) {
-    out["tokens"].push_back(t.token);
-    out["token_logprobs"].push_back(t.logprob);
+    out["tokens"].push_back(TokenName(t.token));
+    out["token_logprobs"].push_back(Logprob(t.logprob));
     Json top = Json::object();
-    for (const ApiLogprob& alternative : t.top) top[alternative.token] = alternative.logprob;
+    for (const ApiLogprob& a : t.top) top.emplace(TokenName(a.token), Logprob(a.logprob));
     out["top_logprobs"].push_back(std::move(top));
-    out["text_offset"].push_back(*offset);
-    *offset += t.token.size();
+    out["text_offset"].push_back(t.text_offset);
+    out["bytes"].push_back(BytesOf(t.token));
   }
   return out;
 }
@@ -71,11 +101,16 @@ std::string IdOf(bool chat, const ApiIdentity& identity) {
 
 }  // namespace
 
-StreamWriter::StreamWriter(const ApiRequest& request, ApiIdentity identity)
+StreamWriter::StreamWriter(const ApiRequest& request, ApiIdentity identity, StreamPosition position)
     : chat_(request.chat),
       include_usage_(request.include_usage),
       want_logprobs_(request.sampling.logprobs.has_value()),
-      identity_(std::move(identity)) {
+      identity_(std::move(identity)),
+      position_(std::move(position)) {
+  for (size_t i = 0; i < position_.size(); ++i) {
+    role_sent_[static_cast<uint32_t>(i)] = position_[i].begun;
+    finished_[static_cast<uint32_t>(i)] = position_[i].finished;
+  }
   Json head = {{"id", IdOf(chat_, identity_)},
                {"object", chat_ ? "chat.completion.chunk" : "text_completion"},
                {"created", identity_.created},
@@ -85,50 +120,63 @@ StreamWriter::StreamWriter(const ApiRequest& request, ApiIdentity identity)
   head_.pop_back();  // the closing brace: choices follow
 }
 
-std::string StreamWriter::Event(const std::string& choices, const std::string& usage) {
+// The id of the delta's last event; empty: none is wanted.
+std::string StreamWriter::Advance(const ApiDelta& d) {
+  if (d.choice >= position_.size()) return "";
+  ChoicePosition& choice = position_[d.choice];
+  choice.begun = true;
+  choice.tokens += static_cast<uint32_t>(d.token_ids.size());
+  choice.finished = choice.finished || !d.finish_reason.empty();
+  return PositionId(position_);
+}
+
+std::string StreamWriter::Event(const std::string& choices, const std::string& usage,
+                                const std::string& id) {
   ++events_;
-  std::string event = "data: " + head_ + ",\"choices\":" + choices;
+  std::string event = id.empty() ? "" : "id: " + id + "\n";
+  event += "data: " + head_ + ",\"choices\":" + choices;
   if (include_usage_) event += ",\"usage\":" + usage;
   return event + "}\n\n";
 }
 
 std::string StreamWriter::Delta(const ApiDelta& d) {
-  Json choice = {{"index", d.choice}};
-  std::string out;
+  // A router that takes over says again how a choice ended.
+  if (!d.finish_reason.empty() && std::exchange(finished_[d.choice], true)) return "";
+  const std::string id = Advance(d);
+  const bool logprobs = want_logprobs_ && !d.logprobs.empty();
+  const bool empty = d.text.empty() && d.finish_reason.empty() && !logprobs;
+  // Put together by hand: this is done for each token of each stream.
+  std::string out, choice = fmt::format("[{{\"index\":{},", d.choice);
   if (chat_) {
-    Json delta = Json::object();
     if (!std::exchange(role_sent_[d.choice], true)) {
-      Json first = {{"index", d.choice},
-                    {"delta", {{"role", "assistant"}, {"content", ""}}},
-                    {"logprobs", nullptr},
-                    {"finish_reason", nullptr}};
-      out = Event("[" + Dump(first) + "]", "null");
+      out = Event(choice + R"("delta":{"role":"assistant","content":""},"logprobs":null,)"
+                           R"("finish_reason":null}])",
+                  "null", "");
     }
-    if (!d.reasoning.empty()) delta["reasoning_content"] = d.reasoning;
-    if (!d.text.empty()) delta["content"] = d.text;
-    if (delta.empty() && d.finish_reason.empty() && (d.logprobs.empty() || !want_logprobs_))
-      return out;
-    choice["delta"] = std::move(delta);
-    choice["logprobs"] = want_logprobs_ && !d.logprobs.empty() ? ChatLogprobs(d.logprobs) : Json();
+    if (empty && d.reasoning.empty()) return out;
+    choice += "\"delta\":{";
+    if (!d.reasoning.empty()) choice += "\"reasoning_content\":" + Dump(d.reasoning);
+    if (!d.reasoning.empty() && !d.text.empty()) choice += ',';
+    if (!d.text.empty()) choice += "\"content\":" + Dump(d.text);
+    choice += '}';
   } else {
-    if (d.text.empty() && d.finish_reason.empty() && (d.logprobs.empty() || !want_logprobs_))
-      return out;
-    choice["text"] = d.text;
-    choice["logprobs"] = want_logprobs_ && !d.logprobs.empty()
-                             ? CompletionLogprobs(d.logprobs, &text_offset_[d.choice])
-                             : Json();
+    if (empty) return out;
+    choice += "\"text\":" + Dump(d.text);
   }
-  choice["finish_reason"] = Nullable(d.finish_reason);
-  return out + Event("[" + Dump(choice) + "]", "null");
+  choice += ",\"logprobs\":";
+  choice +=
+      !logprobs ? "null" : Dump(chat_ ? ChatLogprobs(d.logprobs) : CompletionLogprobs(d.logprobs));
+  choice += ",\"finish_reason\":" + Dump(Nullable(d.finish_reason)) + "}]";
+  return out + Event(choice, "null", id);
 }
 
 std::string StreamWriter::Done(const ApiUsage& usage) {
   std::string out;
-  if (include_usage_) out = Event("[]", Dump(UsageJson(usage)));
+  if (include_usage_) out = Event("[]", Dump(UsageJson(usage)), "");
   return out + "data: [DONE]\n\n";
 }
 
-std::string StreamWriter::Error(const ApiError& error) {
+std::string StreamWriter::Error(const RestError& error) {
   return "event: error\ndata: " + ErrorBody(error) + "\n\n";
 }
 
@@ -155,9 +203,8 @@ std::string ResponseCollector::Body(const ApiUsage& usage) const {
       choice["message"] = std::move(message);
       choice["logprobs"] = want_logprobs_ ? ChatLogprobs(c.logprobs) : Json();
     } else {
-      uint64_t offset = 0;
       choice["text"] = c.text;
-      choice["logprobs"] = want_logprobs_ ? CompletionLogprobs(c.logprobs, &offset) : Json();
+      choice["logprobs"] = want_logprobs_ ? CompletionLogprobs(c.logprobs) : Json();
     }
     choice["finish_reason"] = Nullable(c.finish_reason);
     choices.push_back(std::move(choice));

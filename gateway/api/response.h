@@ -8,6 +8,7 @@
 
 #include "gateway/api/api_error.h"
 #include "gateway/api/request.h"
+#include "gateway/api/stream_position.h"
 
 namespace choir {
 
@@ -18,6 +19,7 @@ struct ApiLogprob {
 };
 struct ApiTokenLogprob : ApiLogprob {
   std::vector<ApiLogprob> top;
+  uint32_t text_offset = 0;  // in characters
 };
 
 struct ApiUsage {
@@ -42,21 +44,26 @@ struct ApiIdentity {
 // Server-sent events of one streamed answer.
 class StreamWriter {
  public:
-  StreamWriter(const ApiRequest& request, ApiIdentity identity);
-  std::string Delta(const ApiDelta& delta);  // one or two `data:` events
+  // `position` is what the client has already; one that is not empty numbers the choices, and each
+  // event gets the client's position behind it as its id.
+  StreamWriter(const ApiRequest& request, ApiIdentity identity, StreamPosition position = {});
+  std::string Delta(const ApiDelta& delta);  // none, one or two `data:` events
   std::string Done(const ApiUsage& usage);   // the usage chunk when asked for, then [DONE]
-  static std::string Error(const ApiError& error);
-  static std::string KeepAlive() { return ": keep-alive\n\n"; }
+  static std::string Error(const RestError& error);
+  // A comment alone, between two events. An empty line behind it would be the end of an event: the
+  // official OpenAI client takes it for one once an event had an id, and fails on its empty data.
+  static std::string KeepAlive() { return ": keep-alive\n"; }
   uint64_t events() const { return events_; }
 
  private:
-  std::string Event(const std::string& choices, const std::string& usage);
+  std::string Event(const std::string& choices, const std::string& usage, const std::string& id);
+  std::string Advance(const ApiDelta& delta);
 
   const bool chat_, include_usage_, want_logprobs_;
   const ApiIdentity identity_;
   std::string head_;  // of every chunk, up to choices
-  std::map<uint32_t, bool> role_sent_;
-  std::map<uint32_t, uint64_t> text_offset_;
+  std::map<uint32_t, bool> role_sent_, finished_;
+  StreamPosition position_;
   uint64_t events_ = 0;
 };
 

@@ -47,7 +47,7 @@ class Builder {
     return false;
   }
 
-  ApiError error;
+  RestError error;
 
  private:
   struct Level {
@@ -124,9 +124,14 @@ class Builder {
 
 }  // namespace
 
-ApiError ParseStrictJson(std::string_view text, int depth_max, Json* out) {
+RestError ParseStrictJson(std::string_view text, int depth_max, Json* out) {
   Builder builder(text, depth_max, out);
   *out = nullptr;
+  // nlohmann takes it for the end of the text.
+  if (const size_t at = text.find('\0'); at != text.npos) {
+    return InvalidValue(
+        "", fmt::format("the body is not valid JSON: a NUL byte (near byte {})", at + 1));
+  }
   if (Json::sax_parse(text, &builder)) return {};
   if (builder.error.ok()) builder.error = InvalidValue("", "the body is not valid JSON");
   return builder.error;

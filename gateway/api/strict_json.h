@@ -11,6 +11,6 @@ namespace choir {
 
 using Json = nlohmann::ordered_json;
 
-ApiError ParseStrictJson(std::string_view text, int depth_max, Json* out);
+RestError ParseStrictJson(std::string_view text, int depth_max, Json* out);
 
 }  // namespace choir

@@ -19,18 +19,65 @@ std::string Lower(std::string_view text) {
   return out;
 }
 
-// What Beast accepts and we do not.
-HttpError CheckRaw(std::string_view text, const HttpLimits& limits) {
-  int64_t lines = -2;  // the request line and the empty one
-  for (size_t at = text.find('\n'); at != std::string_view::npos; at = text.find('\n', at + 1)) {
-    ++lines;
-    if (at == 0 || text[at - 1] != '\r') return {400, "a header line does not end in CRLF"};
-    if (at + 1 < text.size() && (text[at + 1] == ' ' || text[at + 1] == '\t')) {
-      return {400, "folded header lines are not accepted"};
-    }
+bool IsTokenChar(char c) {  // RFC 9110 5.6.2
+  return std::isalnum(static_cast<unsigned char>(c)) ||
+         (c != '\0' && std::string_view("!#$%&'*+-.^_`|~").find(c) != std::string_view::npos);
+}
+
+// Given twice, each of them would leave open which one counts.
+constexpr std::string_view kSingleFields[] = {"host",         "authorization",     "content-type",
+                                              "x-request-id", "x-request-timeout", "x-choir-class"};
+
+HttpError CheckSingle(const HttpHead& head) {
+  for (const std::string_view name : kSingleFields) {
+    const auto count = std::count_if(head.fields.begin(), head.fields.end(),
+                                     [name](const auto& field) { return field.first == name; });
+    if (count > 1) return {400, std::string(name) + " is given twice"};
   }
-  if (lines > limits.header_lines_max) return {431, "too many header lines"};
-  if (text.find('\0') != std::string_view::npos) return {400, "a header holds a NUL byte"};
+  return {};
+}
+
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// False: a bad escape, or one of a control byte.
+bool DecodePath(std::string_view raw, std::string* out) {
+  out->clear();
+  for (size_t i = 0; i < raw.size(); ++i) {
+    char c = raw[i];
+    if (c == '%') {
+      if (i + 2 >= raw.size()) return false;
+      const int high = HexDigit(raw[i + 1]), low = HexDigit(raw[i + 2]);
+      if (high < 0 || low < 0) return false;
+      c = static_cast<char>(high * 16 + low);
+      if (static_cast<uint8_t>(c) < 0x20 || c == 0x7f) return false;
+      i += 2;
+    }
+    out->push_back(c);
+  }
+  return true;
+}
+
+// Origin, absolute and asterisk form (RFC 9112 3.2); the absolute form's host is not looked at, as
+// the Host field is not.
+HttpError ReadTarget(std::string_view target, HttpHead* head) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (Lower(target.substr(0, scheme.size())) != scheme) continue;
+    target.remove_prefix(scheme.size());
+    const size_t end = target.find_first_of("/?");
+    if (end == 0 || target.empty()) return {400, "the target has no host"};
+    target = end == std::string_view::npos ? "/" : target.substr(end);
+    break;
+  }
+  const size_t query = target.find('?');
+  std::string_view path = target.substr(0, query);
+  if (path.empty() && query != std::string_view::npos) path = "/";
+  if (path.empty() || (path[0] != '/' && path != "*")) return {400, "the target is not a path"};
+  if (!DecodePath(path, &head->path)) return {400, "the target has a bad percent escape"};
+  head->query = query == std::string_view::npos ? "" : std::string(target.substr(query + 1));
   return {};
 }
 
@@ -58,11 +105,47 @@ HttpError ReadLength(HttpHead* head) {
   return {};
 }
 
+// Whether the request line has three parts, the last of the form HTTP/n: another version, and not a
+// malformed line.
+bool HasVersion(std::string_view text) {
+  const std::string_view line = text.substr(0, text.find('\r'));
+  const auto spaces = std::count(line.begin(), line.end(), ' ');
+  const std::string_view version = line.substr(std::min(line.rfind(' '), line.size()));
+  return spaces == 2 && version.starts_with(" HTTP/");
+}
+
 }  // namespace
+
+HttpError HeadScanner::LineEnd(std::string_view text, const HttpLimits& limits) {
+  const size_t end = at_;
+  if (end == 0 || text[end - 1] != '\r') return {400, "a header line does not end in CRLF"};
+  if (end - 1 > line_begin_ && ++lines_ > limits.header_lines_max + 1) {
+    return {431, "too many header lines"};
+  }
+  line_begin_ = end + 1;
+  return {};
+}
+
+HttpError HeadScanner::Scan(std::string_view text, const HttpLimits& limits) {
+  for (; at_ < text.size(); ++at_) {
+    const char c = text[at_];
+    if (c == '\0') return {400, "a header holds a NUL byte"};
+    if (at_ == 0 && !IsTokenChar(c)) return {400, "the request line does not begin with a method"};
+    if (at_ == line_begin_ && at_ > 0 && (c == ' ' || c == '\t')) {
+      return {400, "folded header lines are not accepted"};
+    }
+    if (c == '\n') {
+      if (HttpError e = LineEnd(text, limits); e.status != 0) return e;
+    } else if (at_ > 0 && text[at_ - 1] == '\r') {
+      return {400, "a header holds a carriage return within a line"};
+    }
+  }
+  return {};
+}
 
 HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* head) {
   if (static_cast<int64_t>(text.size()) > limits.header_bytes_max) return {431, "header too large"};
-  if (HttpError e = CheckRaw(text, limits); e.status != 0) return e;
+  if (HttpError e = HeadScanner().Scan(text, limits); e.status != 0) return e;
 
   http::request_parser<http::string_body> parser;
   parser.header_limit(static_cast<uint32_t>(limits.header_bytes_max));
@@ -71,7 +154,8 @@ HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* h
   boost::system::error_code error;
   parser.put(asio::buffer(text.data(), text.size()), error);
   if (error == http::error::header_limit) return {431, "header too large"};
-  if (error == http::error::bad_version) return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
+  if (error == http::error::bad_version && HasVersion(text))
+    return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
   if (error && error != http::error::need_more) {
     return {400, "the request header is malformed: " + error.message()};
   }
@@ -79,12 +163,8 @@ HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* h
 
   const auto& message = parser.get();
   head->method = std::string(message.method_string());
-  const std::string target(message.target());
-  if (target.empty() || (target[0] != '/' && target != "*"))
-    return {400, "the target is not a path"};
-  const size_t query = target.find('?');
-  head->path = target.substr(0, query);
-  head->query = query == std::string::npos ? "" : target.substr(query + 1);
+  const std::string_view target(message.target().data(), message.target().size());
+  if (HttpError e = ReadTarget(target, head); e.status != 0) return e;
   head->minor_version = static_cast<int>(message.version()) - 10;
   if (head->minor_version != 0 && head->minor_version != 1)
     return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
@@ -95,6 +175,7 @@ HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* h
         std::string(field.value()));
   }
   if (HttpError e = ReadLength(head); e.status != 0) return e;
+  if (HttpError e = CheckSingle(*head); e.status != 0) return e;
   if (head->minor_version == 1 && head->Field("host").empty())
     return {400, "HTTP/1.1 needs a Host header"};
   head->keep_alive = message.keep_alive();
@@ -103,44 +184,12 @@ HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* h
   return {};
 }
 
-// Beast decodes chunks when it is given a header first; the decoder makes one up.
-struct ChunkedDecoder::Impl {
-  http::request_parser<http::string_body> parser;
-};
-
-ChunkedDecoder::ChunkedDecoder(uint64_t body_bytes_max) : impl_(std::make_unique<Impl>()) {
-  impl_->parser.body_limit(body_bytes_max);
-  impl_->parser.eager(true);
-  static constexpr std::string_view kHeader =
-      "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-  boost::system::error_code error;
-  impl_->parser.put(asio::buffer(kHeader.data(), kHeader.size()), error);
-}
-ChunkedDecoder::~ChunkedDecoder() = default;
-
-HttpError ChunkedDecoder::Push(std::string* bytes) {
-  size_t used = 0;
-  while (used < bytes->size() && !done()) {
-    boost::system::error_code error;
-    const size_t n =
-        impl_->parser.put(asio::buffer(bytes->data() + used, bytes->size() - used), error);
-    used += n;
-    if (error == http::error::need_more) break;
-    if (error == http::error::body_limit) return {413, "the body is too large"};
-    if (error) return {400, "the chunked body is malformed: " + error.message()};
-    if (n == 0) break;
-  }
-  bytes->erase(0, used);
-  return {};
-}
-
-bool ChunkedDecoder::done() const { return impl_->parser.is_done(); }
-std::string ChunkedDecoder::TakeBody() { return std::move(impl_->parser.get().body()); }
-
 std::string_view ReasonPhrase(int status) {
   switch (status) {
     case 200:
       return "OK";
+    case 204:
+      return "No Content";
     case 400:
       return "Bad Request";
     case 401:

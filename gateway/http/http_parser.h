@@ -1,8 +1,8 @@
 // HTTP/1.x requests from untrusted bytes: Beast's parser behind plain values, with the checks that
-// Beast leaves to us (folded lines, two lengths, length with transfer-encoding). Pure; one thread.
+// Beast leaves to us (bare line ends, folded lines, fields given twice, length with
+// transfer-encoding, forms of the target). Pure; one thread.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -10,28 +10,23 @@
 
 namespace choir {
 
-struct HttpError {
-  int status = 0;  // 0: no error; 400, 431, 413, 501, 505
-  std::string message;
+// Looks at a header while it arrives, so that what can never become a good one is refused at once
+// and not when its time is up.
+class HeadScanner {
+ public:
+  // `text` is all that came so far; each call goes on where the last one stopped.
+  HttpError Scan(std::string_view text, const HttpLimits& limits);
+
+ private:
+  HttpError LineEnd(std::string_view text, const HttpLimits& limits);
+
+  size_t at_ = 0;          // the next byte to look at
+  size_t line_begin_ = 0;  // of the line that `at_` is in
+  int64_t lines_ = 0;      // complete, the request line included, the empty one not
 };
 
 // `text` is the header with its empty line. REQUIRES: it ends in "\r\n\r\n".
 HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* head);
-
-// Decodes a chunked body as its bytes arrive.
-class ChunkedDecoder {
- public:
-  explicit ChunkedDecoder(uint64_t body_bytes_max);
-  ~ChunkedDecoder();
-  // Consumes from the front of `bytes`; what follows the body stays. done() after the last chunk.
-  HttpError Push(std::string* bytes);
-  bool done() const;
-  std::string TakeBody();
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-};
 
 std::string_view ReasonPhrase(int status);
 

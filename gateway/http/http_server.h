@@ -11,6 +11,7 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/tls/tls_identity.h"
 #include "gateway/http/http_parser.h"
 #include "gateway/http/http_types.h"
 
@@ -30,28 +31,42 @@ class HttpExchange {
   // An answer without `x-request-id` gets the client's, or one made here.
   virtual boost::asio::awaitable<bool> Respond(int status, HttpFields fields, std::string body) = 0;
 
-  // A streamed answer: chunked, or until close for HTTP/1.0.
+  // A streamed answer: chunked, or until close for HTTP/1.0. The header goes with the first write,
+  // which may be empty and follows at once.
   virtual boost::asio::awaitable<bool> StartStream(int status, HttpFields fields) = 0;
   virtual boost::asio::awaitable<bool> WriteStream(std::string bytes) = 0;
-  virtual boost::asio::awaitable<bool> EndStream() = 0;
+  // With the last bytes, in one write.
+  virtual boost::asio::awaitable<bool> EndStream(std::string bytes) = 0;
 
-  // Until the answer is complete: calls `gone` (once, on the io thread) when the client closes.
-  virtual void WatchClient(std::function<void()> gone) = 0;
+  // Go with every answer of this request.
+  virtual void SetCommonFields(HttpFields fields) = 0;
+
+  // Until the answer is complete: calls `gone` (once, on the io thread) when the client is gone.
+  // One that only shut its sending side down is not. `probe` may be put into a streamed answer
+  // between two writes, to tell them apart.
+  virtual void WatchClient(std::function<void()> gone, std::string probe) = 0;
   virtual bool answered() const = 0;  // a status line was sent
   virtual void Abort() = 0;           // closes the connection at once
 };
 
 using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange&)>;
+// Hears of each request that was refused for its header (400, 431, 501, 505) and so had no handler.
+using HttpRefusedHook = std::function<void(int status)>;
 
 class HttpServer {
  public:
+  // With an identity: HTTPS, with its certificate.
   static StatusOr<std::unique_ptr<HttpServer>> Make(boost::asio::io_context& io,
                                                     const std::string& listen,
-                                                    const HttpLimits& limits, HttpHandler handler);
+                                                    const HttpLimits& limits, HttpHandler handler,
+                                                    HttpRefusedHook on_refused = nullptr,
+                                                    std::shared_ptr<TlsIdentity> tls = nullptr);
   virtual ~HttpServer() = default;
   virtual std::string address() const = 0;  // with the real port
   virtual int64_t open_connections() const = 0;
   virtual int64_t running_requests() const = 0;
+  // Every connection is closed behind its next answer.
+  virtual void EndKeepAlive() = 0;
   // No new connections; idle ones are closed, running requests finish and close theirs.
   virtual void Drain() = 0;
 };

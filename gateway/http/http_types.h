@@ -12,6 +12,11 @@
 
 namespace choir {
 
+struct HttpError {
+  int status = 0;  // 0: no error; 400, 431, 413, 501, 505
+  std::string message;
+};
+
 struct HttpLimits {
   int64_t header_bytes_max = 64 << 10;
   int64_t header_lines_max = 100;
@@ -27,8 +32,8 @@ struct HttpLimits {
 // A request line and its header fields, checked: names are lower case, values trimmed.
 struct HttpHead {
   std::string method;
-  std::string path;   // without the query
-  std::string query;  // without '?'
+  std::string path;   // percent-decoded, without the query
+  std::string query;  // as given, without '?'
   int minor_version = 1;
   std::vector<std::pair<std::string, std::string>> fields;
   bool chunked = false;
@@ -37,7 +42,7 @@ struct HttpHead {
   bool keep_alive = true;
   bool expect_continue = false;
 
-  // The first field of that (lower case) name, or "".
+  // The field of that (lower case) name, or ""; the first one of several.
   std::string_view Field(std::string_view name) const {
     for (const auto& [key, value] : fields) {
       if (key == name) return value;

@@ -3,12 +3,10 @@
 #pragma once
 
 #include <string>
-#include <string_view>
+
+#include "common/base/request_id.h"
 
 namespace choir {
-
-// What a client may send: at most 128 of [A-Za-z0-9._-]. "" is none and is not an id.
-bool IsRequestId(std::string_view id);
 
 // For an answer that the router had no part in. Thread-safe.
 std::string MakeRequestId();

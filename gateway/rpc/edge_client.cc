@@ -1,27 +1,28 @@
-#include "gateway/rpc/edge_client.h"
-
-#include <grpcpp/grpcpp.h>
-
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <future>
 #include <map>
-#include <mutex>
+#include <set>
 #include <utility>
 
-#include "choir/v1/edge.grpc.pb.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/rpc/credentials.h"
 #include "gateway/rpc/edge_convert.h"
+#include "gateway/rpc/edge_link.h"
+#include "gateway/rpc/edge_stream.h"
+#include "gateway/rpc/known_keys.h"
+#include "gateway/rpc/open_request.h"
 
 namespace choir {
 namespace {
 
+constexpr size_t kKnownKeysMax = 4096;
 constexpr auto kBackoffMin = std::chrono::milliseconds(50);
 constexpr auto kBackoffMax = std::chrono::milliseconds(2000);
 
-ApiError NotConnected(const std::string& reason) {
+RestError NotConnected(const std::string& reason) {
   return {.http = 503,
           .type = "overloaded_error",
           .code = "not_ready",
@@ -29,106 +30,20 @@ ApiError NotConnected(const std::string& reason) {
           .retry_after_seconds = 1};
 }
 
-class EdgeClientImpl;
-
-// One connection's stream. Owned by a shared_ptr that the reactor gives up in OnDone.
-class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown> {
+class EdgeLinkImpl final : public EdgeLink {
  public:
-  using Down = std::function<void(std::shared_ptr<v1::EdgeDown>)>;
-  using Ended = std::function<void(std::string, std::shared_ptr<EdgeStream>)>;
-
-  EdgeStream(const std::string& address, Down down, Ended ended)
-      : down_(std::move(down)), ended_(std::move(ended)) {
-    grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(-1);
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a fresh connection each time
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
-    stub_ = v1::Edge::NewStub(
-        grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
-  }
-
-  void Start(std::shared_ptr<EdgeStream> self, v1::EdgeUp hello) {
-    self_ = std::move(self);
-    stub_->async()->Connect(&context_, this);
-    AddHold();  // Send() writes from outside a reaction: the call may not end under it
-    Send(std::move(hello));
-    StartRead(&read_);
-    StartCall();
-  }
-
-  void Send(v1::EdgeUp message) {
-    std::lock_guard lock(mu_);
-    if (stopped_) return;
-    pending_.MergeFrom(message);
-    WriteLocked();
-  }
-  size_t pending_bytes() {
-    std::lock_guard lock(mu_);
-    return pending_.ByteSizeLong();
-  }
-  void Cancel() { context_.TryCancel(); }
-  std::future<void> done() { return done_->get_future(); }  // once; after it no callback comes
-
-  void OnReadDone(bool ok) override {
-    if (!ok) return StopWriting();
-    down_(std::make_shared<v1::EdgeDown>(std::move(read_)));
-    read_.Clear();
-    StartRead(&read_);
-  }
-  void OnWriteDone(bool ok) override {
-    std::lock_guard lock(mu_);
-    writing_ = false;
-    if (ok) WriteLocked();
-  }
-  void OnDone(const grpc::Status& status) override {
-    const std::string why = status.ok() ? "the router ended the stream" : status.error_message();
-    const std::shared_ptr<std::promise<void>> done = done_;
-    const Ended ended = ended_;
-    // The stream, and the channel with it, goes on the io thread: not under gRPC's own feet.
-    ended(why, std::move(self_));
-    done->set_value();
-  }
-
- private:
-  // Nothing comes any more: nothing is written any more, and the call may end.
-  void StopWriting() {
-    {
-      std::lock_guard lock(mu_);
-      stopped_ = true;
-    }
-    RemoveHold();
-  }
-  void WriteLocked() {
-    if (stopped_ || writing_ || pending_.ByteSizeLong() == 0) return;
-    writing_ = true;
-    write_.Clear();
-    write_.Swap(&pending_);
-    StartWrite(&write_);
-  }
-
-  std::unique_ptr<v1::Edge::Stub> stub_;
-  grpc::ClientContext context_;
-  v1::EdgeDown read_;
-  const Down down_;
-  const Ended ended_;
-  std::shared_ptr<EdgeStream> self_;
-  const std::shared_ptr<std::promise<void>> done_ = std::make_shared<std::promise<void>>();
-  std::mutex mu_;  // guards what follows
-  v1::EdgeUp pending_, write_;
-  bool writing_ = false, stopped_ = false;
-};
-
-class EdgeClientImpl final : public EdgeClient {
- public:
-  EdgeClientImpl(boost::asio::io_context& io, EdgeClientOptions options)
+  EdgeLinkImpl(boost::asio::io_context& io, EdgeClientOptions options, EdgeLinkStart start)
       : io_(io),
         retry_(io),
         options_(std::move(options)),
-        alive_(std::make_shared<EdgeClientImpl*>(this)) {
-    boost::asio::post(io_, Guarded([](EdgeClientImpl& self) { self.Connect(); }));
+        alive_(std::make_shared<EdgeLinkImpl*>(this)),
+        known_(&Clock::Real(), options_.key_known_for, kKnownKeysMax),
+        on_change_(std::move(start.on_change)),
+        next_router_(start.router),
+        last_id_(start.id) {
+    boost::asio::post(io_, Guarded([](EdgeLinkImpl& self) { self.Connect(); }));
   }
-  ~EdgeClientImpl() override {
+  ~EdgeLinkImpl() override {
     *alive_ = nullptr;
     if (!stream_) return;
     stream_->Cancel();
@@ -139,56 +54,103 @@ class EdgeClientImpl final : public EdgeClient {
   std::string reason() const override { return draining_ ? "the router is draining" : reason_; }
   const std::vector<ApiModel>& models() const override { return models_; }
 
-  void Authenticate(std::string bearer, std::string source,
-                    std::function<void(ApiError)> done) override {
-    if (!welcomed_) return done(NotConnected(reason_));
+  bool draining() const override { return draining_; }
+  bool idle() const override {
+    return open_.empty() && ended_.empty() && auths_.empty() && explains_.empty() && !flush_is_due_;
+  }
+  size_t router() const override { return (next_router_ - 1) % options_.routers.size(); }
+  void SetSeeking(bool seeking) override { seeking_ = seeking; }
+
+  void Authenticate(EdgeCaller caller, AuthDone done) override {
+    if (!welcomed_) return done(NotConnected(reason_), {});
+    const bool judged_again = !caller.want_status && !caller.check_rights;
+    if (judged_again && known_.Knows(caller.bearer)) return done({}, {});
     const uint64_t id = ++last_id_;
-    auths_[id] = std::move(done);
-    v1::EdgeUp up;
-    v1::EdgeAuth* auth = up.add_auths();
+    auths_[id] = {caller.bearer, std::move(done)};
+    v1::EdgeAuth* auth = Out().add_auths();
     auth->set_id(id);
-    auth->set_bearer(std::move(bearer));
-    auth->set_source(std::move(source));
-    stream_->Send(std::move(up));
+    auth->set_bearer(std::move(caller.bearer));
+    auth->set_source(std::move(caller.source));
+    auth->set_route(std::move(caller.route));
+    auth->set_want_status(caller.want_status);
+    auth->set_check_rights(caller.check_rights);
+    auth->set_model(std::move(caller.model));
   }
 
-  uint64_t Open(const ApiRequest& request, const EdgeOpenInfo& info,
-                std::shared_ptr<EdgeListener> listener) override {
+  void Explain(const ApiRequest& request, const EdgeOpenInfo& info, ExplainDone done) override {
+    if (!HasRoom()) return done(NoRoom(), {});
     const uint64_t id = ++last_id_;
-    if (!welcomed_ || stream_->pending_bytes() > options_.pending_bytes_max) {
-      ApiError error = NotConnected(welcomed_ ? "the stream to it is full" : reason_);
-      boost::asio::post(io_, [listener = std::move(listener), error = std::move(error)] {
-        listener->OnError(error);
-      });
-      return id;
+    explains_[id] = std::move(done);
+    v1::EdgeOpen* asked = Out().add_explains();
+    FillRequest(request, 0, asked);
+    FillOpen(id, info, asked);
+    out_bytes_ += asked->ByteSizeLong();
+  }
+
+  uint64_t Open(const ApiRequest& request, size_t prompt, const EdgeOpenInfo& info,
+                std::shared_ptr<EdgeListener> listener) override {
+    v1::EdgeOpen message;
+    FillRequest(request, prompt, &message);
+    return Send(std::move(message), info, std::move(listener));
+  }
+
+  uint64_t Attach(const std::string& request_id, const StreamPosition& position,
+                  const EdgeOpenInfo& info, std::shared_ptr<EdgeListener> listener) override {
+    v1::EdgeOpen message;
+    FillAttach(request_id, position, message.mutable_attach());
+    return Send(std::move(message), info, std::move(listener));
+  }
+
+  void Took(uint64_t id, size_t bytes) override {
+    const auto it = open_.find(id);
+    if (it == open_.end()) return;
+    OpenRequest& request = it->second.request;
+    request.OnTaken(bytes);
+    if (!welcomed_) return;
+    if (const uint64_t grant_bytes = request.TakeGrant(); grant_bytes != 0) {
+      v1::EdgeGrant* grant = Out().add_grants();
+      grant->set_id(id);
+      grant->set_bytes(grant_bytes);
     }
-    OpenRequest open{.listener = std::move(listener),
-                     .message = {},
-                     .deadline = Clock::Real().Now() + std::chrono::milliseconds(info.timeout_ms)};
-    FillOpen(id, request, info, &open.message);
-    v1::EdgeUp up;
-    *up.add_opens() = open.message;
-    open_.emplace(id, std::move(open));
-    stream_->Send(std::move(up));
-    return id;
   }
 
   void Cancel(uint64_t id) override {
-    if (open_.erase(id) == 0 || !welcomed_) return;
-    v1::EdgeUp up;
-    up.add_cancels()->set_id(id);
-    stream_->Send(std::move(up));
+    const bool ended = ended_.erase(id) != 0;
+    if ((open_.erase(id) == 0 && !ended) || !welcomed_) return;
+    Out().add_cancels()->set_id(id);
   }
 
  private:
-  // What it takes to go on at another router: the request itself, and what was delivered of it.
-  struct OpenRequest {
+  struct Opened {
     std::shared_ptr<EdgeListener> listener;
-    v1::EdgeOpen message;
     MonoTime deadline;
-    bool accepted = false;
-    std::map<uint32_t, v1::EdgeResumeChoice> delivered;
+    OpenRequest request;
   };
+
+  bool HasRoom() const {
+    return welcomed_ && out_bytes_ + stream_->pending_bytes() <= options_.pending_bytes_max;
+  }
+  RestError NoRoom() const {
+    return NotConnected(welcomed_ ? "the stream to it is full" : reason_);
+  }
+
+  uint64_t Send(v1::EdgeOpen message, const EdgeOpenInfo& info,
+                std::shared_ptr<EdgeListener> listener) {
+    const uint64_t id = ++last_id_;
+    if (!HasRoom()) {
+      boost::asio::post(
+          io_, [listener = std::move(listener), error = NoRoom()] { listener->OnError(error); });
+      return id;
+    }
+    FillOpen(id, info, &message);
+    out_bytes_ += message.ByteSizeLong();
+    *Out().add_opens() = message;
+    open_.emplace(
+        id, Opened{.listener = std::move(listener),
+                   .deadline = Clock::Real().Now() + std::chrono::milliseconds(info.timeout_ms),
+                   .request = OpenRequest(std::move(message))});
+    return id;
+  }
 
   // Runs `f(*this)` later on the io thread unless this object is gone by then.
   template <typename F>
@@ -198,14 +160,31 @@ class EdgeClientImpl final : public EdgeClient {
     };
   }
 
+  // What one turn of the io thread sends leaves in one message, behind everything that is ready.
+  v1::EdgeUp& Out() {
+    if (!std::exchange(flush_is_due_, true)) {
+      boost::asio::post(io_, Guarded([](EdgeLinkImpl& self) { self.Flush(); }));
+    }
+    return out_;
+  }
+  void Flush() {
+    flush_is_due_ = false;
+    out_bytes_ = 0;
+    if (welcomed_) stream_->Send(std::move(out_));
+    out_.Clear();
+  }
+
   void Connect() {
     ExpireOpen();
     const std::string& address = options_.routers[next_router_++ % options_.routers.size()];
     const uint64_t generation = ++generation_;
+    const auto credentials =
+        MakeChannelCredentials(options_.tls, options_.tls_options, address, kRouterRole);
+    if (!credentials.ok()) return OnEnded(address + ": " + MessageOf(credentials.status()));
     auto alive = alive_;
     auto& io = io_;
     stream_ = std::make_shared<EdgeStream>(
-        address,
+        address, *credentials,
         [alive, &io, generation](std::shared_ptr<v1::EdgeDown> message) {
           boost::asio::post(io, [alive, generation, message] {
             if (*alive != nullptr && (*alive)->generation_ == generation)
@@ -230,9 +209,17 @@ class EdgeClientImpl final : public EdgeClient {
     for (const auto& result : down.auths()) {
       const auto it = auths_.find(result.id());
       if (it == auths_.end()) continue;
-      auto done = std::move(it->second);
+      const auto [bearer, done] = std::move(it->second);
       auths_.erase(it);
-      done(result.has_error() ? ToApiError(result.error()) : ApiError{});
+      if (!result.has_error()) known_.Learn(bearer);
+      done(result.has_error() ? ToRestError(result.error()) : RestError{},
+           {result.status_json(), {result.models().begin(), result.models().end()}});
+    }
+    for (const auto& explained : down.explained()) {
+      const auto node = explains_.extract(explained.id());
+      if (node.empty()) continue;
+      node.mapped()(explained.has_error() ? ToRestError(explained.error()) : RestError{},
+                    explained.json());
     }
     for (const auto& event : down.events()) OnEvent(event);
   }
@@ -248,12 +235,14 @@ class EdgeClientImpl final : public EdgeClient {
     if (!welcomed_) CHOIR_LOG(info, "connected to router {}", welcome.router());
     const bool first = !std::exchange(welcomed_, true);
     draining_ = welcome.draining();
+    if (draining_ && seeking_) return stream_->Cancel();
     backoff_ = kBackoffMin;
     models_.clear();
     for (const auto& m : welcome.models()) {
       models_.push_back({m.id(), m.created(), m.context_length()});
     }
     if (first && !open_.empty()) Reattach();
+    if (on_change_) on_change_();
   }
 
   // Opens again what the lost router had: a request that was accepted goes on behind what was
@@ -261,49 +250,41 @@ class EdgeClientImpl final : public EdgeClient {
   void Reattach() {
     CHOIR_LOG(info, "going on with {} requests", open_.size());
     const MonoTime now = Clock::Real().Now();
-    v1::EdgeUp up;
     for (auto& [id, open] : open_) {
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(open.deadline - now);
-      open.message.set_timeout_ms(static_cast<uint32_t>(std::max<int64_t>(left.count(), 1)));
-      if (open.accepted) {
-        auto* choices = open.message.mutable_resume()->mutable_choices();
-        choices->Clear();
-        for (const auto& [index, choice] : open.delivered) *choices->Add() = choice;
-      }
-      *up.add_opens() = open.message;
+      *Out().add_opens() = open.request.Again(
+          std::chrono::duration_cast<std::chrono::milliseconds>(open.deadline - now));
     }
-    stream_->Send(std::move(up));
   }
 
   void OnEvent(const v1::EdgeEvent& event) {
     const auto it = open_.find(event.id());
     if (it == open_.end()) return;  // cancelled in between
-    OpenRequest& open = it->second;
-    const std::shared_ptr<EdgeListener> listener = open.listener;
+    OpenRequest& request = it->second.request;
+    const std::shared_ptr<EdgeListener> listener = it->second.listener;
     switch (event.event_case()) {
       case v1::EdgeEvent::kAccepted:
-        open.message.mutable_resume()->set_request_id(event.accepted().request_id());
-        open.message.mutable_resume()->set_seed(event.accepted().seed());
-        if (!std::exchange(open.accepted, true)) listener->OnAccepted(ToAccepted(event.accepted()));
+        if (request.OnAccepted(event.accepted()))
+          listener->OnAccepted(ToAccepted(event.accepted()));
         return;
-      case v1::EdgeEvent::kDelta: {
-        v1::EdgeResumeChoice& choice = open.delivered[event.delta().choice()];
-        choice.set_choice(event.delta().choice());
-        choice.mutable_token_ids()->MergeFrom(event.delta().token_ids());
-        choice.set_text_bytes(choice.text_bytes() + event.delta().text().size());
-        choice.set_reasoning_bytes(choice.reasoning_bytes() +
-                                   event.delta().reasoning_text().size());
+      case v1::EdgeEvent::kDelta:
+        request.OnDelta(event.delta(), event.ByteSizeLong());
         return listener->OnDelta(ToDelta(event.delta()), event.ByteSizeLong());
-      }
       case v1::EdgeEvent::kError:
-        open_.erase(it);
-        return listener->OnError(ToApiError(event.error()));
+        if (event.error().http() == 401) known_.Forget(request.message().bearer());
+        NoteEnd(it);
+        return listener->OnError(ToRestError(event.error()));
       case v1::EdgeEvent::kDone:
-        open_.erase(it);
+        NoteEnd(it);
         return listener->OnDone(ToUsage(event.done().usage()));
       case v1::EdgeEvent::EVENT_NOT_SET:
         return;
     }
+  }
+
+  void NoteEnd(std::map<uint64_t, Opened>::iterator it) {
+    const v1::EdgeOpen& message = it->second.request.message();
+    if (message.has_attach() || !message.resume_state().empty()) ended_.insert(it->first);
+    open_.erase(it);
   }
 
   void OnEnded(const std::string& why) {
@@ -311,7 +292,10 @@ class EdgeClientImpl final : public EdgeClient {
     reason_ = why;
     welcomed_ = draining_ = false;
     stream_.reset();
-    for (auto& [id, done] : std::exchange(auths_, {})) done(NotConnected(why));
+    ended_.clear();
+    out_.Clear();  // the next router is asked anew
+    for (auto& [id, asked] : std::exchange(auths_, {})) asked.done(NotConnected(why), {});
+    for (auto& [id, done] : std::exchange(explains_, {})) done(NotConnected(why), {});
     ExpireOpen();
     retry_.expires_after(backoff_);
     backoff_ = std::min<std::chrono::milliseconds>(backoff_ * 2, kBackoffMax);
@@ -335,24 +319,36 @@ class EdgeClientImpl final : public EdgeClient {
   boost::asio::io_context& io_;
   boost::asio::steady_timer retry_;
   const EdgeClientOptions options_;
-  std::shared_ptr<EdgeClientImpl*> alive_;  // its target is nullptr once this is destroyed
+  std::shared_ptr<EdgeLinkImpl*> alive_;  // its target is nullptr once this is destroyed
   std::shared_ptr<EdgeStream> stream_;
+  v1::EdgeUp out_;        // for the next Flush
+  size_t out_bytes_ = 0;  // of its requests
+  bool flush_is_due_ = false;
   uint64_t generation_ = 0;
-  size_t next_router_ = 0;
   bool welcomed_ = false, draining_ = false;
   std::string reason_ = "not connected yet";
   std::chrono::milliseconds backoff_ = kBackoffMin;
   std::vector<ApiModel> models_;
-  uint64_t last_id_ = 0;
-  std::map<uint64_t, std::function<void(ApiError)>> auths_;
-  std::map<uint64_t, OpenRequest> open_;
+  struct Asked {
+    std::string bearer;
+    AuthDone done;
+  };
+  std::map<uint64_t, Asked> auths_;
+  std::map<uint64_t, ExplainDone> explains_;
+  KnownKeys known_;
+  const std::function<void()> on_change_;
+  size_t next_router_;
+  uint64_t last_id_;
+  bool seeking_ = false;
+  std::map<uint64_t, Opened> open_;
+  std::set<uint64_t> ended_;  // whose last event the router keeps until the client has it
 };
 
 }  // namespace
 
-std::unique_ptr<EdgeClient> EdgeClient::Make(boost::asio::io_context& io,
-                                             EdgeClientOptions options) {
-  return std::make_unique<EdgeClientImpl>(io, std::move(options));
+std::unique_ptr<EdgeLink> EdgeLink::Make(boost::asio::io_context& io, EdgeClientOptions options,
+                                         EdgeLinkStart start) {
+  return std::make_unique<EdgeLinkImpl>(io, std::move(options), std::move(start));
 }
 
 }  // namespace choir

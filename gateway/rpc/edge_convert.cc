@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
+
 namespace choir {
 namespace {
 
@@ -22,9 +25,27 @@ void FillSampling(const ApiSampling& s, v1::Sampling* out) {
   for (const int32_t id : s.stop_token_ids) out->add_stop_token_ids(id);
 }
 
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+Headers ToHeaders(const google::protobuf::RepeatedPtrField<v1::EdgeLimit>& limits) {
+  Headers headers;
+  for (const auto& limit : limits) {
+    headers.emplace_back("x-ratelimit-limit-" + limit.name(), std::to_string(limit.limit()));
+    headers.emplace_back("x-ratelimit-remaining-" + limit.name(),
+                         std::to_string(limit.remaining()));
+    headers.emplace_back("x-ratelimit-reset-" + limit.name(), SecondsText(limit.reset_seconds()));
+  }
+  return headers;
+}
+
 }  // namespace
 
-void FillOpen(uint64_t id, const ApiRequest& r, const EdgeOpenInfo& info, v1::EdgeOpen* open) {
+std::string SecondsText(double seconds) {
+  const double whole_ms = std::ceil(seconds * 1e3 - 1e-6);
+  return fmt::format("{}s", std::max(0.0, whole_ms) / 1e3);
+}
+
+void FillOpen(uint64_t id, const EdgeOpenInfo& info, v1::EdgeOpen* open) {
   open->set_id(id);
   open->set_bearer(info.bearer);
   open->set_source(info.source);
@@ -32,6 +53,28 @@ void FillOpen(uint64_t id, const ApiRequest& r, const EdgeOpenInfo& info, v1::Ed
   open->set_client_request_id(info.client_request_id);
   open->set_timeout_ms(info.timeout_ms);
   open->set_trace_parent(info.trace_parent);
+  if (!info.session.empty()) open->set_session(info.session);  // goes before the body's
+  open->set_no_cache(info.no_cache);
+  open->set_admission_class(info.admission_class);
+  open->set_window_bytes(info.window_bytes);
+  open->set_resume_state(info.resume_state);
+}
+
+void FillAttach(const std::string& request_id, const StreamPosition& position,
+                v1::EdgeAttach* attach) {
+  attach->set_request_id(request_id);
+  attach->set_choices(static_cast<uint32_t>(position.size()));
+  for (size_t i = 0; i < position.size(); ++i) {
+    if (!position[i].begun) continue;
+    v1::EdgePosition* to = attach->add_positions();
+    to->set_choice(static_cast<uint32_t>(i));
+    to->set_tokens(position[i].tokens);
+    to->set_finished(position[i].finished);
+  }
+}
+
+void FillRequest(const ApiRequest& r, size_t prompt, v1::EdgeOpen* open) {
+  open->set_session(r.session);
   if (r.chat) {
     v1::ChatRequest* chat = open->mutable_chat();
     chat->set_model(r.model);
@@ -43,35 +86,34 @@ void FillOpen(uint64_t id, const ApiRequest& r, const EdgeOpenInfo& info, v1::Ed
   v1::GenerateRequest* generate = open->mutable_generate();
   generate->set_model(r.model);
   generate->set_add_special(true);
-  if (r.prompt) {
-    generate->set_prompt(*r.prompt);
+  generate->set_echo(r.echo);
+  const ApiPrompt& given = r.prompts[prompt];
+  if (given.is_text) {
+    generate->set_prompt(given.text);
   } else {
-    for (const int32_t token : r.prompt_ids) generate->mutable_token_ids()->add_ids(token);
+    generate->mutable_token_ids()->mutable_ids()->Add(given.ids.begin(), given.ids.end());
   }
   FillSampling(r.sampling, generate->mutable_sampling());
 }
 
-ApiError ToApiError(const v1::EdgeError& e) {
+RestError ToRestError(const v1::EdgeError& e) {
   return {.http = static_cast<int>(e.http()),
           .type = e.type(),
           .code = e.code(),
           .message = e.message(),
           .param = e.param(),
           .retry_after_seconds = e.retry_after_seconds(),
-          .audit_receipt = e.audit_receipt()};
+          .audit_receipt = e.audit_receipt(),
+          .request_id = e.request_id(),
+          .limit_headers = ToHeaders(e.limits())};
 }
 
 EdgeAcceptedInfo ToAccepted(const v1::EdgeAccepted& a) {
-  EdgeAcceptedInfo info{
-      .request_id = a.request_id(), .audit_receipt = a.audit_receipt(), .headers = {}};
-  for (const auto& limit : a.limits()) {
-    info.headers.emplace_back("x-ratelimit-limit-" + limit.name(), std::to_string(limit.limit()));
-    info.headers.emplace_back("x-ratelimit-remaining-" + limit.name(),
-                              std::to_string(limit.remaining()));
-    info.headers.emplace_back("x-ratelimit-reset-" + limit.name(),
-                              fmt::format("{:.3g}s", limit.reset_seconds()));
-  }
-  return info;
+  return {.request_id = a.request_id(),
+          .audit_receipt = a.audit_receipt(),
+          .resume_state = a.resume_state(),
+          .recalled = a.recalled(),
+          .headers = ToHeaders(a.limits())};
 }
 
 ApiDelta ToDelta(const v1::GenerateEvent& e) {
@@ -86,6 +128,7 @@ ApiDelta ToDelta(const v1::GenerateEvent& e) {
     t.token_id = token.token_id();
     t.logprob = token.logprob();
     t.token = token.token();
+    t.text_offset = token.text_offset();
     for (const auto& top : token.top())
       t.top.push_back({top.token_id(), top.logprob(), top.token()});
     d.logprobs.push_back(std::move(t));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <nlohmann/json.hpp>
 
 namespace choir {
@@ -45,6 +46,38 @@ TEST(StreamWriterTest, ChatBeginsWithTheRoleAndEndsWithDone) {
   EXPECT_EQ(w.Done({}), "data: [DONE]\n\n");
 }
 
+TEST(StreamWriterTest, EventsSayWhereTheClientIsBehindThem) {
+  StreamWriter w(ChatStream(false), {"id1", "m", 7}, StreamPosition(2));
+  ApiDelta d;
+  d.text = "Hi";
+  d.token_ids = {1, 2, 3};
+  const std::string first = w.Delta(d);
+  EXPECT_EQ(first.find("id: "), first.find("id: 3.\ndata: ")) << first;  // not of the role
+  d = {.choice = 1, .text = "x", .token_ids = {4}, .finish_reason = "stop"};
+  EXPECT_NE(w.Delta(d).find("id: 3.1e\ndata: "), std::string::npos);
+  d = {.choice = 0, .token_ids = {5}};  // a part of a character
+  EXPECT_EQ(w.Delta(d), "");
+  d = {.choice = 0, .text = "y", .token_ids = {6}};
+  EXPECT_EQ(w.Delta(d).find("id: 5.1e\ndata: "), 0u);
+  EXPECT_EQ(w.Done({}), "data: [DONE]\n\n");
+}
+
+TEST(StreamWriterTest, BehindAPlaceItSaysNothingThatTheClientHas) {
+  StreamWriter w(
+      ChatStream(false), {"id1", "m", 7},
+      {{.begun = true, .tokens = 3}, {.begun = true, .tokens = 1, .finished = true}, {}});
+  ApiDelta d;
+  d.text = "y";
+  d.token_ids = {6};
+  const std::string next = w.Delta(d);
+  EXPECT_EQ(next.find("id: 4.1e."), 0u) << next;
+  EXPECT_EQ(next.find("role"), std::string::npos);
+  d = {.choice = 1, .finish_reason = "stop"};
+  EXPECT_EQ(w.Delta(d), "");
+  d = {.choice = 2, .text = "z", .token_ids = {6}};
+  EXPECT_NE(w.Delta(d).find("role"), std::string::npos);
+}
+
 TEST(StreamWriterTest, UsageComesInOneExtraChunkAndIsNullBefore) {
   StreamWriter w(ChatStream(true), {"id1", "m", 7});
   ApiDelta d;
@@ -76,6 +109,38 @@ TEST(StreamWriterTest, AnEmptyDeltaMakesNoEventAfterTheFirst) {
   StreamWriter w(ChatStream(false), {"id1", "m", 7});
   EXPECT_EQ(Events(w.Delta({})).size(), 1u);
   EXPECT_EQ(w.Delta({}), "");
+}
+
+TEST(ResponseTest, CompletionsHaveTheOlderFormOfLogprobs) {
+  ApiRequest r;
+  r.sampling.logprobs = 2;
+  ApiDelta d;
+  ApiTokenLogprob t;
+  t.token = "\xc3";
+  t.logprob = -0.5f;
+  t.text_offset = 7;
+  t.top = {{1, -0.5f, "\xc3"}, {2, -std::numeric_limits<float>::infinity(), "b"}};
+  d.logprobs = {t};
+  d.finish_reason = "stop";
+  ResponseCollector whole(r, {"id1", "m", 7});
+  whole.Add(d);
+  const Json logprobs = Json::parse(whole.Body({}))["choices"][0]["logprobs"];
+  EXPECT_EQ(logprobs["tokens"], Json::array({"bytes:\\xc3"}));
+  EXPECT_EQ(logprobs["token_logprobs"], Json::array({-0.5}));
+  EXPECT_EQ(logprobs["top_logprobs"][0]["bytes:\\xc3"], -0.5);
+  EXPECT_EQ(logprobs["top_logprobs"][0]["b"], -9999.0) << "JSON has no infinity";
+  EXPECT_EQ(logprobs["text_offset"], Json::array({7}));
+  EXPECT_EQ(logprobs["bytes"], Json::array({Json::array({0xc3})}));
+}
+
+TEST(StreamWriterTest, AChoiceEndsOnce) {
+  StreamWriter w(ChatStream(false), {"id1", "m", 7});
+  ApiDelta d;
+  d.text = "x";
+  d.finish_reason = "stop";
+  EXPECT_EQ(Events(w.Delta(d)).size(), 2u);
+  d.text = "";
+  EXPECT_EQ(w.Delta(d), "") << "a router that took over says it again";
 }
 
 TEST(StreamWriterTest, LogprobsCarryBytes) {

@@ -40,8 +40,70 @@ TEST(ParseHeadTest, RefusesWhatSmugglesOrConfuses) {
   EXPECT_EQ(StatusOf("GET / HTTP/1.1\r\n\r\n"), 400);  // no Host
   EXPECT_EQ(StatusOf("GET http/1.1\r\n\r\n"), 400);
   EXPECT_EQ(StatusOf("\x16\x03\x01garbage\r\n\r\n"), 400);
-  EXPECT_NE(StatusOf("GET / HTTP/2.0\r\nHost: h\r\n\r\n"), 0);
+  EXPECT_EQ(StatusOf("GET / HTTP/2.0\r\nHost: h\r\n\r\n"), 505);
+  EXPECT_EQ(StatusOf("GET /a b HTTP/1.1\r\nHost: h\r\n\r\n"), 400);
+  EXPECT_EQ(StatusOf("GET / http/1.1\r\nHost: h\r\n\r\n"), 400);
   EXPECT_EQ(StatusOf(get + "Transfer-Encoding: gzip\r\n\r\n"), 501);
+}
+
+TEST(ParseHeadTest, TargetsComeInAllTheirForms) {
+  HttpHead head;
+  const auto path = [&](const std::string& target) {
+    const int status = StatusOf("GET " + target + " HTTP/1.1\r\nHost: h\r\n\r\n", &head);
+    return status == 0 ? head.path : std::to_string(status);
+  };
+  EXPECT_EQ(path("http://other:80/v1/models?x=%41"), "/v1/models");
+  EXPECT_EQ(head.query, "x=%41");
+  EXPECT_EQ(path("HTTPS://other"), "/");
+  EXPECT_EQ(path("http://other?a"), "/");
+  EXPECT_EQ(path("/v1/mod%65ls"), "/v1/models");
+  EXPECT_EQ(path("/v1/models/org%2Fname"), "/v1/models/org/name");
+  EXPECT_EQ(path("/a+b"), "/a+b");
+  EXPECT_EQ(path("*"), "*");
+  for (const char* bad : {"/%", "/%4", "/%zz", "/%00", "/a%0d%0ab", "http://", "ftp://x/", "x:443"})
+    EXPECT_EQ(path(bad), "400") << bad;
+}
+
+TEST(ParseHeadTest, RefusesFieldsGivenTwice) {
+  for (const char* field : {"Host: b", "Authorization: Bearer b", "X-Request-Id: b"}) {
+    const std::string line = std::string(field) + "\r\n";
+    EXPECT_EQ(StatusOf("GET / HTTP/1.1\r\nHost: h\r\n" + line + line + "\r\n"), 400) << field;
+  }
+  EXPECT_EQ(StatusOf("GET / HTTP/1.1\r\nHost: h\r\nAccept: a\r\nAccept: b\r\n\r\n"), 0);
+}
+
+TEST(ParseHeadTest, ValuesMayHoldObsTextAndNamesMayNot) {
+  HttpHead head;
+  ASSERT_EQ(StatusOf("GET / HTTP/1.1\r\nHost: h\r\nX-Name: caf\xe9\r\n\r\n", &head), 0);
+  EXPECT_EQ(head.Field("x-name"), "caf\xe9");
+  EXPECT_EQ(StatusOf("GET / HTTP/1.1\r\nHost: h\r\nX\xe9: a\r\n\r\n"), 400);
+}
+
+TEST(HeadScannerTest, WhatCannotBecomeGoodIsRefusedAtOnceHoweverItIsCut) {
+  const struct {
+    std::string text;
+    int status;
+  } cases[] = {{"GET / HTTP/1.1\n", 400},
+               {"GET / HTTP/1.1\r\nA: b\n", 400},
+               {"GET / HTTP/1.1\r\nA: b\r\n c", 400},
+               {"GET / HTTP/1.1\r\n\tA: b", 400},
+               {"GET / HTTP/1.1\r\nA: b\rc", 400},
+               {std::string("GET /\0", 6), 400},
+               {"\x16\x03\x01", 400},
+               {"GET / HTTP/1.1\r\nA: b\r\nB: c\r\nC: d\r\n", 431},
+               {"GET / HTTP/1.1\r\nA: b\r\nB: c\r\n\r\n", 0},
+               {"GET / HTTP/1.1\r\nA: b\r\nB: c", 0}};
+  HttpLimits limits;
+  limits.header_lines_max = 2;
+  for (const auto& c : cases) {
+    EXPECT_EQ(HeadScanner().Scan(c.text, limits).status, c.status) << c.text;
+    HeadScanner scanner;
+    int status = 0;
+    for (size_t n = 1; n <= c.text.size() && status == 0; ++n) {
+      status = scanner.Scan(std::string_view(c.text).substr(0, n), limits).status;
+    }
+    EXPECT_EQ(status, c.status) << c.text;
+  }
 }
 
 TEST(ParseHeadTest, LimitsHoldAtTheirEdge) {
@@ -55,32 +117,6 @@ TEST(ParseHeadTest, LimitsHoldAtTheirEdge) {
   const std::string start = "GET / HTTP/1.1\r\nHost: h\r\nA: ";
   EXPECT_EQ(StatusOf(start + std::string((64 << 10) - start.size() - 4, 'x') + "\r\n\r\n"), 0);
   EXPECT_EQ(StatusOf(start + std::string((64 << 10) - start.size() - 3, 'x') + "\r\n\r\n"), 431);
-}
-
-TEST(ChunkedDecoderTest, AnyCutGivesTheSameBody) {
-  const std::string wire =
-      "5\r\nhello\r\n1;ext=1\r\n \r\n6\r\nworld!\r\n0\r\nTrailer: x\r\n\r\nNEXT";
-  for (size_t cut = 0; cut < wire.size() - 4; ++cut) {
-    ChunkedDecoder decoder(100);
-    std::string bytes = wire.substr(0, cut);
-    ASSERT_EQ(decoder.Push(&bytes).status, 0) << cut;
-    bytes += wire.substr(cut);
-    ASSERT_EQ(decoder.Push(&bytes).status, 0) << cut;
-    ASSERT_TRUE(decoder.done()) << cut;
-    EXPECT_EQ(decoder.TakeBody(), "hello world!");
-    EXPECT_EQ(bytes, "NEXT");
-  }
-}
-
-TEST(ChunkedDecoderTest, RefusesGarbageAndTooMuch) {
-  for (const char* wire : {"zz\r\n", "-1\r\n", "5\r\nhelloXY\r\n", "ffffffffffffffffff\r\n"}) {
-    ChunkedDecoder decoder(100);
-    std::string bytes = wire;
-    EXPECT_EQ(decoder.Push(&bytes).status, 400) << wire;
-  }
-  ChunkedDecoder decoder(4);
-  std::string bytes = "5\r\nhello\r\n0\r\n\r\n";
-  EXPECT_EQ(decoder.Push(&bytes).status, 413);
 }
 
 }  // namespace
