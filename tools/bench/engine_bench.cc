@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "tools/bench/weightless_model.h"
 #include "worker/comm/local_collectives.h"
 #include "worker/engine/engine.h"
 
@@ -19,26 +20,6 @@ namespace {
 constexpr int64_t kVocab = 16;
 constexpr int32_t kSteps = 4000;
 
-class NullLoaded final : public LoadedModel {
- public:
-  NullLoaded() {
-    info_.vocab = kVocab;
-    info_.context_length = 1 << 20;
-  }
-  const ModelInfo& info() const override { return info_; }
-  KvLayout kv_layout() const override {
-    KvLayout layout;
-    layout.layers = {{LayerKv::Kind::kLatent, 1, 0, 0}};
-    return layout;
-  }
-  Compute compute() const override { return Compute::kF32; }
-  const std::string& numerics_id() const override { return id_; }
-
- private:
-  ModelInfo info_;
-  std::string id_ = "null";
-};
-
 class NullModel final : public Model {
  public:
   const LoadedModel& loaded() const override { return loaded_; }
@@ -46,10 +27,11 @@ class NullModel final : public Model {
     std::fill_n(batch.logits.f32(), batch.logits.num_elements(), 0.0f);
     return absl::OkStatus();
   }
-  std::vector<uint64_t> TakeExpertCounts() override { return {}; }
+  const ExpertCounts& expert_counts() const override { return expert_counts_; }
 
  private:
-  NullLoaded loaded_;
+  const bench::WeightlessModel loaded_{"null", kVocab, 1 << 20};
+  ExpertCounts expert_counts_;
 };
 
 // Median time from one step's output to the next, in microseconds.
@@ -80,6 +62,7 @@ double Measure(int64_t batch) {
     request.num_prompt = 1;
     request.max_tokens = kSteps;
     request.sampling.temperature = 0.0;
+    request.cache_salt = std::to_string(i);  // all generate the same: nothing is to be shared
     CHOIR_CHECK(engine.Submit(std::move(request)).ok());
   }
   engine.SetEpoch(MakeSingleCollectives(1));

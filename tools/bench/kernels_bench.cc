@@ -53,7 +53,9 @@ class Bench {
 
   void Run() {
     Linears();
-    Experts("ds2", 64, 6, 2048, 1408);
+    for (const DType dtype : {DType::kBF16, DType::kF8E4M3, DType::kF4E2M1}) {
+      Experts("ds2", 64, 6, 2048, 1408, dtype);
+    }
     Experts("demo", 32, 8, 576, 128);
     Attention(9, 3, 64);
     Attention(32, 4, 128);
@@ -105,33 +107,61 @@ class Bench {
                 100 * flops / s / peak);
   }
 
+  // A matrix of cold weights with the scales that its dtype has.
+  struct Cold {
+    TensorView w, scale;
+  };
+  Cold ColdMatrix(DType dtype, int64_t rows, int64_t width) {
+    Cold m{TensorView(Weights(BytesOf(dtype, rows * width)), dtype, {rows, width}), {}};
+    if (dtype == DType::kF8E4M3) {
+      const int64_t blocks = (rows + 127) / 128;
+      const int64_t columns = (width + 127) / 128;
+      m.scale = TensorView(Weights(blocks * columns * 4), DType::kF32, {blocks, columns});
+    } else if (dtype == DType::kF4E2M1) {
+      m.scale = TensorView(Weights(rows * width / 32), DType::kU8, {rows, width / 32});
+    }
+    return m;
+  }
+  static int64_t ColdBytes(const Cold& m) {
+    return static_cast<int64_t>(m.w.num_bytes() + (m.scale.empty() ? 0 : m.scale.num_bytes()));
+  }
+
   void Linears() {
     for (const auto& [outputs, width] : {std::pair<int64_t, int64_t>{2048, 2048}, {576, 576}}) {
-      for (const DType dtype : {DType::kBF16, DType::kF32}) {
+      for (const DType dtype :
+           {DType::kBF16, DType::kF32, DType::kF16, DType::kF8E4M3, DType::kF4E2M1}) {
         for (const Compute compute : {Compute::kBF16, Compute::kF32}) {
-          if (dtype == DType::kF32 && compute == Compute::kBF16) continue;
-          for (const int64_t rows : {1, 4, 8, 32, 512}) {
-            LinearArgs a{
-                .x = Values({rows, width}), .y = Values({rows, outputs}), .compute = compute};
-            a.w = TensorView(pool_.data(), dtype, {outputs, width});
-            const auto bytes = static_cast<int64_t>(a.w.num_bytes());
-            Time("Linear",
-                 std::to_string(rows) + " x " + std::to_string(width) + " -> " +
-                     std::to_string(outputs) + " " + NameOf(dtype) +
-                     (compute == Compute::kBF16 ? " kBF16" : " kF32"),
-                 static_cast<double>(bytes), static_cast<double>(a.Flops()),
-                 compute == Compute::kBF16, [&] {
-                   a.w = TensorView(Weights(bytes), dtype, {outputs, width});
-                   kernels_.Linear(a, stream_);
-                 });
-          }
+          const bool f32_only = dtype == DType::kF32 || dtype == DType::kF16;
+          if (f32_only && compute == Compute::kBF16) continue;
+          for (const int64_t rows : {1, 4, 8, 32, 512})
+            TimeLinear(dtype, compute, rows, outputs, width);
         }
       }
     }
   }
 
+  void TimeLinear(DType dtype, Compute compute, int64_t rows, int64_t outputs, int64_t width) {
+    LinearArgs a{.x = Values({rows, width}), .y = Values({rows, outputs}), .compute = compute};
+    const auto choose = [&] {
+      const Cold m = ColdMatrix(dtype, outputs, width);
+      a.w = m.w;
+      a.w_scale = m.scale;
+      return ColdBytes(m);
+    };
+    const int64_t bytes = choose();
+    Time("Linear",
+         std::to_string(rows) + " x " + std::to_string(width) + " -> " + std::to_string(outputs) +
+             " " + NameOf(dtype) + (compute == Compute::kBF16 ? " kBF16" : " kF32"),
+         static_cast<double>(bytes), static_cast<double>(a.Flops()), compute == Compute::kBF16,
+         [&] {
+           choose();
+           kernels_.Linear(a, stream_);
+         });
+  }
+
   // `tokens` tokens, each to top_k experts spread evenly.
-  void Experts(const char* name, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner) {
+  void Experts(const char* name, int64_t experts, int64_t top_k, int64_t hidden, int64_t inner,
+               DType dtype = DType::kBF16) {
     for (const int64_t tokens : {1, 8, 32, 512}) {
       const int64_t rows = tokens * top_k;
       const int64_t hit = std::min(experts, rows);
@@ -141,22 +171,31 @@ class Bench {
       }
       std::vector<ExpertWeights> weights(static_cast<size_t>(hit));
       const auto choose = [&] {
+        int64_t bytes = 0;
         for (ExpertWeights& w : weights) {
-          w.gate = TensorView(Weights(inner * hidden * 2), DType::kBF16, {inner, hidden});
-          w.up = TensorView(Weights(inner * hidden * 2), DType::kBF16, {inner, hidden});
-          w.down = TensorView(Weights(inner * hidden * 2), DType::kBF16, {hidden, inner});
+          const Cold gate = ColdMatrix(dtype, inner, hidden);
+          const Cold up = ColdMatrix(dtype, inner, hidden);
+          const Cold down = ColdMatrix(dtype, hidden, inner);
+          w = {.gate = gate.w,
+               .up = up.w,
+               .down = down.w,
+               .gate_scale = gate.scale,
+               .up_scale = up.scale,
+               .down_scale = down.scale};
+          bytes += ColdBytes(gate) + ColdBytes(up) + ColdBytes(down);
         }
+        return bytes;
       };
-      choose();
+      const int64_t bytes = choose();
       const ExpertFfnArgs a{.x = Values({rows, hidden}),
                             .offsets = offsets,
                             .experts = weights,
                             .y = Values({rows, hidden}),
                             .scratch = Values({rows, inner}),
                             .compute = Compute::kBF16};
-      Time("ExpertFfn", std::string(name) + ", " + std::to_string(tokens) + " tokens",
-           static_cast<double>(hit * inner * hidden * 6), static_cast<double>(a.Flops()), true,
-           [&] {
+      Time("ExpertFfn",
+           std::string(name) + " " + NameOf(dtype) + ", " + std::to_string(tokens) + " tokens",
+           static_cast<double>(bytes), static_cast<double>(a.Flops()), true, [&] {
              choose();
              kernels_.ExpertFfn(a, stream_);
            });
@@ -261,9 +300,6 @@ class Bench {
         .gate = Values({rows, 1536}), .up = Values({rows, 1536}), .y = Values({rows, 1536})};
     Time("SwiGlu", prefix + "1536", static_cast<double>(swiglu.Bytes()),
          static_cast<double>(swiglu.Flops()), false, [&] { kernels_.SwiGlu(swiglu, stream_); });
-    const AddArgs add{.x = Values({rows, 576}), .y = Values({rows, 576})};
-    Time("Add", prefix + "576", static_cast<double>(add.Bytes()), static_cast<double>(add.Flops()),
-         false, [&] { kernels_.Add(add, stream_); });
     for (const auto& [experts, groups] : {std::pair<int64_t, int32_t>{32, 1}, {256, 8}}) {
       std::vector<int32_t> ids(static_cast<size_t>(rows * 8));
       const GateTopKArgs gate{.logits = Values({rows, experts}),

@@ -24,6 +24,7 @@ namespace {
 
 constexpr int64_t kBatchMax = 4096;
 constexpr int64_t kBlockTokens = 32;
+constexpr double kFigureSecondsMax = 20;  // then a prefill is not repeated once more
 
 struct BenchOptions {
   OfflineOptions offline;
@@ -84,7 +85,7 @@ class Recorder {
     const MonoTime now = Clock::Real().Now();
     std::lock_guard lock(mu_);
     if (first_rank) steps_.push_back({now, output.updates.size()});
-    for (const SequenceUpdate& u : output.updates) {
+    for (const SequenceOutput& u : output.updates) {
       if (u.finish == Finish::kNone) continue;
       --left_;
       if (u.finish != Finish::kLength) error_ = u.error.empty() ? "a sequence was lost" : u.error;
@@ -121,6 +122,7 @@ class Bench {
     engine.context_length =
         std::min(options_.prompt + TokensToAsk(batch_max), model_.loaded->info().context_length);
     engine.kv_bytes = KvBytesFor(*model_.loaded, each, engine.context_length, kBlockTokens);
+    engine.prefix_cache = false;  // the same prompts again are to be computed again
     step_tokens_ = engine.step_tokens;
     CHOIR_ASSIGN_OR_RETURN(engines_, OfflineEngines::Start(model_, engine, [this](size_t rank) {
                              return [this, rank](const StepOutput& o) {
@@ -130,43 +132,53 @@ class Bench {
     return absl::OkStatus();
   }
 
+  // The first run of a batch warms up, unless it alone fills the time.
   StatusOr<Figure> Prefill(int64_t batch) {
     Figure figure{.name = "prefill", .batch = batch, .tokens = batch * options_.prompt};
     figure.floor_tok_s = PrefillFloor(floor_, batch, options_.prompt, step_tokens_ * model_.ranks);
+    double spent = 0;
     for (int64_t i = 0; i <= options_.repeat; ++i) {
       const MonoTime start = Clock::Real().Now();
       CHOIR_ASSIGN_OR_RETURN(const auto steps, RunSequences(batch, 1));
       const double seconds = Seconds(steps.back().time - start);
-      if (i > 0) figure.tok_s_all.push_back(static_cast<double>(figure.tokens) / seconds);
+      spent += seconds;
+      const bool enough = spent > kFigureSecondsMax;
+      if (i > 0 || enough) {
+        figure.tok_s_all.push_back(static_cast<double>(figure.tokens) / seconds);
+      }
+      if (enough) break;
     }
     return figure;
   }
 
+  // One prefill; its decode steps are cut into `repeat` runs of `tokens` steps.
   StatusOr<Figure> Decode(int64_t batch) {
     Figure figure{.name = "decode", .batch = batch, .tokens = options_.tokens};
-    figure.floor_tok_s = DecodeFloor(floor_, batch, options_.prompt + options_.tokens / 2);
+    const int64_t wanted = options_.tokens * options_.repeat;
+    figure.floor_tok_s = DecodeFloor(floor_, batch, options_.prompt + wanted / 2);
     const auto full = static_cast<size_t>((batch + model_.ranks - 1) / model_.ranks);
-    for (int64_t i = 0; i < options_.repeat; ++i) {
-      CHOIR_ASSIGN_OR_RETURN(const auto steps, RunSequences(batch, TokensToAsk(batch)));
-      // A step counts when it and the one before sampled for every sequence: pure decodes.
-      double seconds = 0;
-      int64_t count = 0;
-      for (size_t s = 1; s < steps.size() && count < options_.tokens; ++s) {
-        if (steps[s].tokens != full || steps[s - 1].tokens != full) continue;
-        seconds += Seconds(steps[s].time - steps[s - 1].time);
-        ++count;
-      }
+    CHOIR_ASSIGN_OR_RETURN(const auto steps, RunSequences(batch, TokensToAsk(batch)));
+    // A step counts when it and the one before sampled for every sequence: pure decodes.
+    double seconds = 0;
+    int64_t count = 0;
+    for (size_t s = 1; s < steps.size(); ++s) {
+      if (steps[s].tokens != full || steps[s - 1].tokens != full) continue;
+      seconds += Seconds(steps[s].time - steps[s - 1].time);
+      if (++count < options_.tokens) continue;
       figure.tok_s_all.push_back(static_cast<double>(batch * count) / seconds);
+      if (static_cast<int64_t>(figure.tok_s_all.size()) == options_.repeat) break;
+      seconds = 0;
+      count = 0;
     }
     return figure;
   }
 
  private:
-  // Enough that `tokens` steps are left in which all decode: prompts come in chunks.
+  // Enough that `repeat` times `tokens` steps are left in which all decode: prompts come in chunks.
   int64_t TokensToAsk(int64_t batch) const {
     const int64_t each = (batch + model_.ranks - 1) / model_.ranks;
     const int64_t room = std::max<int64_t>(options_.step_tokens - each, 1);
-    return options_.tokens + 2 + (each * options_.prompt + room - 1) / room;
+    return options_.tokens * options_.repeat + 2 + (each * options_.prompt + room - 1) / room;
   }
 
   StatusOr<std::vector<Recorder::Step>> RunSequences(int64_t batch, int64_t max_tokens) {
@@ -203,10 +215,7 @@ class Bench {
 void PrintTable(const OfflineModel& model, const MachineRates& rates,
                 const std::vector<Figure>& figures) {
   const ModelInfo& info = model.loaded->info();
-  std::printf("machine  %s, %d threads: reads %.1f GB/s, multiplies %.0f GFLOPS in f32",
-              rates.cpu.c_str(), rates.num_threads, rates.read_bytes_per_s / 1e9,
-              rates.fma_flops_per_s / 1e9);
-  if (rates.bf16_flops_per_s > 0) std::printf(", %.0f in bf16", rates.bf16_flops_per_s / 1e9);
+  std::printf("machine  %s", MachineText(rates).c_str());
   std::printf("\nmodel    %s, %s, %s, %d rank%s: a token reads %.1f of %.1f MB\n\n",
               info.family.c_str(), model.loaded->compute() == Compute::kBF16 ? "bf16" : "f32",
               model.kernels->Name().c_str(), model.ranks, model.ranks == 1 ? "" : "s",
@@ -223,12 +232,8 @@ void PrintTable(const OfflineModel& model, const MachineRates& rates,
 void PrintJson(const OfflineModel& model, const MachineRates& rates,
                const std::vector<Figure>& figures) {
   nlohmann::ordered_json out;
-  out["machine"] = {{"cpu", rates.cpu},
-                    {"threads", rates.num_threads},
-                    {"read_bytes_per_s", rates.read_bytes_per_s},
-                    {"fma_flops_per_s", rates.fma_flops_per_s},
-                    {"bf16_flops_per_s", rates.bf16_flops_per_s},
-                    {"kernels", model.kernels->Name()}};
+  out["machine"] = MachineJson(rates);
+  out["machine"]["kernels"] = model.kernels->Name();
   out["version"] = std::string(kVersion);
   out["commit"] = CHOIR_COMMIT;
   out["numerics_id"] = model.loaded->numerics_id();
@@ -276,7 +281,10 @@ int RunBenchModel(int argc, const char* const* argv) {
   set.Add(&options.prompt, {.flag = "--prompt", .help = "prompt tokens a sequence"}, 1, 1 << 20);
   set.Add(&options.tokens, {.flag = "--tokens", .help = "decode steps to measure"}, 1, 1 << 20);
   set.Add(&options.batch, {.flag = "--batch", .help = "sequences at once; numbers with commas"});
-  set.Add(&options.repeat, {.flag = "--repeat", .help = "runs; the median is printed"}, 1, 1000);
+  set.Add(&options.repeat,
+          {.flag = "--repeat",
+           .help = "runs, fewer of a prefill that takes long; the median is printed"},
+          1, 1000);
   set.Add(&options.step_tokens, {.flag = "--step-tokens", .help = "token budget of a step"}, 1,
           65536);
   set.Add(&options.json, {.flag = "--json", .help = "print JSON"});

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/config/options.h"
+#include "kernels/cuda/module_loader.h"
 #include "kernels/kernels.h"
 #include "tools/choir/commands.h"
 #include "tools/choir/run_file.h"
@@ -50,11 +51,24 @@ Finding CheckCpu() {
 }
 
 Finding CheckGpu() {
-  if (!std::filesystem::exists("/dev/nvidiactl"))
-    return {Level::kGood, "gpu", "no NVIDIA GPU here: the CPU computes", ""};
-  return {Level::kWarning, "gpu",
-          "an NVIDIA GPU is here, but this build has no CUDA module: the CPU computes",
-          "none yet; the GPU backend is not built"};
+  const bool there = std::filesystem::exists("/dev/nvidiactl");
+  const auto module = OpenUsableCudaModule(DefaultCudaModule());
+  if (!module.ok()) {
+    const std::string why = MessageOf(module.status());
+    if (!there) return {Level::kGood, "gpu", "the CPU computes: " + why, ""};
+    return {Level::kWarning, "gpu", "an NVIDIA GPU is here, but the CPU computes: " + why,
+            "see what the message says after the colon"};
+  }
+  cuda::DeviceInfo info;
+  if (const char* error = (*module)->device.info(0, &info); error != nullptr)
+    return {Level::kWarning, "gpu", std::string("the GPU does not answer: ") + error,
+            "see the kernel log for Xid errors"};
+  return {Level::kGood, "gpu",
+          fmt::format("{}, {:.0f} GiB; the module has kernels for it ({}), but workers compute on "
+                      "the CPU in this version",
+                      info.name, static_cast<double>(info.memory_bytes) / (1 << 30),
+                      (*module)->architectures),
+          ""};
 }
 
 Finding CheckMemory() {

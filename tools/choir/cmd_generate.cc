@@ -35,7 +35,7 @@ struct GenerateOptions {
 
 struct Generated {
   std::vector<int32_t> ids;
-  std::vector<TokenLogprob> logprobs;
+  std::vector<SampledLogprob> logprobs;
   Finish finish = Finish::kNone;
   std::string error;
 };
@@ -46,13 +46,13 @@ class Listener {
   explicit Listener(StreamingDetokenizer* detokenizer) : detokenizer_(detokenizer) {}
 
   void Take(StepOutput output) {
-    for (SequenceUpdate& u : output.updates) {
+    for (SequenceOutput& u : output.updates) {
       if (detokenizer_ != nullptr && u.finish != Finish::kStop) {
         for (const int32_t id : u.tokens) Print(detokenizer_->Push(id));
       }
       std::lock_guard lock(mu_);
       generated_.ids.insert(generated_.ids.end(), u.tokens.begin(), u.tokens.end());
-      for (TokenLogprob& l : u.logprobs) generated_.logprobs.push_back(std::move(l));
+      for (SampledLogprob& l : u.logprobs) generated_.logprobs.push_back(std::move(l));
       generated_.finish = u.finish;
       generated_.error = u.error;
       if (u.finish != Finish::kNone) ended_.notify_all();
@@ -77,8 +77,16 @@ class Listener {
   Generated generated_;
 };
 
+// As the router has it: the model's, else the tokenizer's.
+std::vector<int32_t> StopIds(const OfflineModel& model, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = model.loaded->info().eos_ids;
+  if (!ids.empty() || tokenizer == nullptr) return ids;
+  if (const auto id = tokenizer->eos_id()) ids.push_back(*id);
+  return ids;
+}
+
 StatusOr<SequenceRequest> MakeRequest(const GenerateOptions& options, const OfflineModel& model,
-                                      std::vector<int32_t> prompt) {
+                                      const Tokenizer* tokenizer, std::vector<int32_t> prompt) {
   CHOIR_ASSIGN_OR_RETURN(const GenerationDefaults defaults,
                          ReadGenerationDefaults(options.offline.model_dir));
   SequenceRequest request;
@@ -98,7 +106,7 @@ StatusOr<SequenceRequest> MakeRequest(const GenerateOptions& options, const Offl
       std::fprintf(stderr, "seed %llu\n", static_cast<unsigned long long>(s.seed));
     }
   }
-  if (!options.ignore_eos) request.stop_token_ids = model.loaded->info().eos_ids;
+  if (!options.ignore_eos) request.stop_token_ids = StopIds(model, tokenizer);
   return request;
 }
 
@@ -125,7 +133,7 @@ StatusOr<Generated> Generate(const OfflineModel& model, const SequenceRequest& r
 }
 
 nlohmann::ordered_json LogprobsJson(const std::vector<int32_t>& ids,
-                                    const std::vector<TokenLogprob>& logprobs) {
+                                    const std::vector<SampledLogprob>& logprobs) {
   const auto entry = [](int32_t id, float logprob) {
     return nlohmann::ordered_json{{"id", id}, {"logprob", std::max(logprob, kLeastLogprob)}};
   };
@@ -158,7 +166,7 @@ StatusOr<std::vector<int32_t>> PromptIds(const GenerateOptions& options, const O
 
 Status Run(const GenerateOptions& options) {
   // The directory and its config.json first: quick to check, and what most mistakes are about.
-  CHOIR_RETURN_IF_ERROR(ReadModelConfig(options.offline.model_dir).status());
+  CHOIR_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.offline.model_dir));
   // With --ids a directory without a tokenizer will do: then there is no text.
   StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Load(options.offline.model_dir);
   const bool has_text = tokenizer.ok();
@@ -166,10 +174,17 @@ Status Run(const GenerateOptions& options) {
       (options.ids.empty() || tokenizer.status().code() != absl::StatusCode::kNotFound)) {
     return tokenizer.status();
   }
+  if (has_text && (*tokenizer)->vocab_size() > config.vocab) {
+    return InvalidArgument(
+        "{}/tokenizer.json: vocabulary: has ids up to {}, but vocab_size in config.json is {}; "
+        "both "
+        "must be of one model",
+        options.offline.model_dir, (*tokenizer)->vocab_size() - 1, config.vocab);
+  }
   CHOIR_ASSIGN_OR_RETURN(const OfflineModel model, LoadOffline(options.offline));
-  CHOIR_ASSIGN_OR_RETURN(std::vector<int32_t> prompt,
-                         PromptIds(options, model, has_text ? tokenizer->get() : nullptr));
-  CHOIR_ASSIGN_OR_RETURN(const SequenceRequest request, MakeRequest(options, model, prompt));
+  const Tokenizer* const text = has_text ? tokenizer->get() : nullptr;
+  CHOIR_ASSIGN_OR_RETURN(std::vector<int32_t> prompt, PromptIds(options, model, text));
+  CHOIR_ASSIGN_OR_RETURN(const SequenceRequest request, MakeRequest(options, model, text, prompt));
   std::optional<StreamingDetokenizer> detokenizer;
   if (has_text && !options.json) detokenizer.emplace(tokenizer->get(), /*skip_special=*/true);
   Listener listener(detokenizer ? &*detokenizer : nullptr);
@@ -185,11 +200,10 @@ Status Run(const GenerateOptions& options) {
   nlohmann::ordered_json out;
   out["prompt_ids"] = prompt;
   out["output_ids"] = generated.ids;
-  std::string text;
+  out["text"] = "";
   if (has_text) {
-    CHOIR_ASSIGN_OR_RETURN(text, TextOf(**tokenizer, generated));
+    CHOIR_ASSIGN_OR_RETURN(out["text"], TextOf(*text, generated));
   }
-  out["text"] = text;
   if (options.logprobs >= 0) out["logprobs"] = LogprobsJson(generated.ids, generated.logprobs);
   out["finish_reason"] = generated.finish == Finish::kStop ? "stop" : "length";
   std::printf("%s\n", out.dump().c_str());

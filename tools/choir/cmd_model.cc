@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "common/base/print_error.h"
 #include "common/config/options.h"
 #include "tools/choir/commands.h"
 #include "tools/model/demo_model.h"
@@ -17,7 +18,7 @@ void Note(std::string_view line) {
 }
 
 int Failed(const char* command, const Status& status) {
-  std::fprintf(stderr, "choir model %s: %s\n", command, MessageOf(status).c_str());
+  PrintError(fmt::format("choir model {}", command), status);
   return 1;
 }
 
@@ -73,15 +74,18 @@ int RunModelRandom(int argc, const char* const* argv) {
       "same options give the same bytes.",
       "");
   options.Add(&random.out, {.flag = "--out", .help = "directory to make", .required = true});
-  options.Add(&random.config.family, {.flag = "--family",
-                                      .help = "llama, glm4_moe, deepseek_v2 or "
-                                              "deepseek_v3"});
+  options.Add(&random.config.family,
+              {.flag = "--family", .help = fmt::format("{}", fmt::join(RandomFamilies(), ", "))});
   options.Add(&random.config.like,
               {.flag = "--like",
-               .help = "shape of a published model: deepseek-v2-lite, deepseek-v3, glm-4.5-air, "
-                       "llama-3.2-1b; combine with --layers"});
-  options.AddChoice(&random.config.dtype, {.flag = "--dtype", .help = "dtype of the weights"},
-                    {"bf16", "f32"});
+               .help = fmt::format("shape of a published model: {}; combine with --layers",
+                                   fmt::join(LikeNames(), ", "))});
+  options.AddChoice(
+      &random.config.dtype,
+      {.flag = "--dtype",
+       .help = "of the weights; fp8: of the matrices in blocks of 128 x 128, the rest "
+               "bf16; mxfp4: of gpt_oss' experts"},
+      RandomDTypes());
   options.Add(&seed, {.flag = "--seed", .help = "seed of the weights"}, 0, INT64_MAX);
   options.AddBytes(&random.shard_bytes, {.flag = "--shard-size", .help = "size of a weight file"},
                    1 << 10, uint64_t{1} << 50);

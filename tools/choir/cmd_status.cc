@@ -4,8 +4,10 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "common/base/print_error.h"
 #include "common/config/options.h"
 #include "tools/choir/commands.h"
+#include "tools/choir/rest_client.h"
 #include "tools/choir/run_file.h"
 #include "tools/up/cluster.h"
 
@@ -82,6 +84,27 @@ void PrintWorkers(const Json& workers) {
   }
 }
 
+// The queues of a router.
+void PrintAdmission(const Json& admission) {
+  const auto field = [](const Json& of, const char* name) {
+    const Json value = of.value(name, Json());
+    return value.is_null() ? std::string("-") : Plain(value);
+  };
+  std::printf("      admission          %s of %s requests, seats %s, free %s\n",
+              field(admission, "held").c_str(), field(admission, "held_max").c_str(),
+              field(admission, "seats").c_str(), field(admission, "free_seats").c_str());
+  std::printf("      %-12s %8s %8s %8s %10s %8s %8s %8s %8s\n", "class", "waiting", "queue",
+              "tenants", "tokens", "running", "floor", "ceiling", "wait s");
+  const Json classes = admission.value("classes", Json::object());
+  for (const auto& [name, of] : classes.items()) {
+    std::printf("      %-12s %8s %8s %8s %10s %8s %8s %8s %8s\n", name.c_str(),
+                field(of, "waiting").c_str(), field(of, "queue").c_str(),
+                field(of, "waiting_tenants").c_str(), field(of, "waiting_tokens").c_str(),
+                field(of, "running_sequences").c_str(), field(of, "floor").c_str(),
+                field(of, "ceiling").c_str(), field(of, "wait_seconds").c_str());
+  }
+}
+
 std::string TimeOf(double unix_seconds) {
   const std::time_t seconds = static_cast<std::time_t>(unix_seconds);
   std::tm utc{};
@@ -104,12 +127,41 @@ void PrintTable(const Json& all) {
         continue;
       if (key == "workers" && value.is_array()) {
         PrintWorkers(value);
+      } else if (key == "admission" && value.is_object()) {
+        PrintAdmission(value);
       } else if (key == "last_step" && value.is_number()) {
         std::printf("      %-18s %s\n", key.c_str(), TimeOf(value.get<double>()).c_str());
       } else {
         std::printf("      %-18s %s\n", key.c_str(), Plain(value).c_str());
       }
     }
+  }
+}
+
+// A cluster that was not started here, seen through its gateway: its router and, by it, its
+// workers.
+StatusOr<Json> AskGateway(const ClusterAddress& address) {
+  const RestClient client(address.url, address.api_key, address.ca);
+  CHOIR_ASSIGN_OR_RETURN(Json status, client.Get("/v1/choir/status"));
+  const bool ready = status.value("ready", false);
+  Json process = {{"part", "router"},
+                  {"pid", nullptr},
+                  {"ready", ready},
+                  {"reason", status.value("reason", "")},
+                  {"status", std::move(status)}};
+  return Json{{"url", address.url}, {"ready", ready}, {"processes", Json::array({process})}};
+}
+
+// Every process where run.json is of that cluster, else what its gateway tells.
+StatusOr<Json> Find(const std::string& url, const std::string& state) {
+  const StatusOr<Json> run = ReadRunFile(state);
+  const StatusOr<ClusterAddress> address = FindCluster(url, state);
+  if (!address.ok()) return address.status();
+  if (!run.ok() || run->value("url", "") != address->url) return AskGateway(*address);
+  try {
+    return Collect(*run);
+  } catch (const Json::exception& e) {
+    return InvalidArgument("run.json is not what choir up writes: {}", e.what());
   }
 }
 
@@ -122,30 +174,18 @@ int RunStatus(int argc, const char* const* argv) {
       "choir status",
       "Shows the running cluster: processes, groups, load, reasons for not being ready.", "");
   options.Add(&url, {.flag = "--url",
-                     .help = "of the REST API; must be the cluster of the state directory"});
+                     .help = "of the REST API: what its router knows [CHOIR_URL, else every "
+                             "process of the running choir up]"});
   options.Add(&state, {.flag = "--state",
                        .help = "state directory of choir up [" + DefaultStateDir() + "]"});
   options.Add(&json, {.flag = "--json", .help = "print JSON"});
   if (const auto code = options.Parse(argc, argv)) return *code;
-  const auto run = ReadRunFile(state);
-  if (!run.ok()) {
-    std::fprintf(stderr, "choir status: %s\n", MessageOf(run.status()).c_str());
+  const StatusOr<Json> found = Find(url, state);
+  if (!found.ok()) {
+    PrintError("choir status", found.status());
     return 1;
   }
-  if (!url.empty() && url != run->value("url", "")) {
-    std::fprintf(stderr,
-                 "choir status: the cluster at %s was not started from this state directory (%s "
-                 "runs here); give its --state\n",
-                 url.c_str(), run->value("url", "").c_str());
-    return 1;
-  }
-  Json all;
-  try {
-    all = Collect(*run);
-  } catch (const Json::exception& e) {
-    std::fprintf(stderr, "choir status: run.json is not what choir up writes: %s\n", e.what());
-    return 1;
-  }
+  Json all = *found;
   if (json) {
     std::printf("%s\n", all.dump(2).c_str());
   } else {

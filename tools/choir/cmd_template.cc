@@ -6,6 +6,7 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/base/print_error.h"
 #include "common/config/options.h"
 #include "router/text/chat_template.h"
 #include "tools/choir/commands.h"
@@ -38,7 +39,7 @@ int RunTemplate(int argc, const char* const* argv) {
 
   const auto chat_template = ChatTemplate::Load(model);
   if (!chat_template.ok()) {
-    std::fprintf(stderr, "choir template: %s\n", MessageOf(chat_template.status()).c_str());
+    PrintError("choir template", chat_template.status());
     return 1;
   }
   bool failed = false;
@@ -52,7 +53,7 @@ int RunTemplate(int argc, const char* const* argv) {
     } else if (text.ok()) {
       std::printf("%s\n", text->c_str());
     } else {
-      std::fprintf(stderr, "choir template: %s\n", MessageOf(text.status()).c_str());
+      PrintError("choir template", text.status());
     }
     std::fflush(stdout);
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/print_error.h"
 #include "common/base/status.h"
 #include "common/config/options.h"
 #include "router/text/json_fields.h"
@@ -43,7 +44,7 @@ class LineReader {
 int ConvertLines(const char* program, const std::string& model_dir, const Convert& convert) {
   const auto tokenizer = Tokenizer::Load(model_dir);
   if (!tokenizer.ok()) {
-    std::fprintf(stderr, "%s: %s\n", program, MessageOf(tokenizer.status()).c_str());
+    PrintError(program, tokenizer.status());
     return 1;
   }
   LineReader lines;
@@ -55,7 +56,7 @@ int ConvertLines(const char* program, const std::string& model_dir, const Conver
     if (!out.ok()) {
       std::fflush(stdout);
       const Status error = in.ok() ? Annotate(out.status(), name) : in.status();
-      std::fprintf(stderr, "%s: %s\n", program, MessageOf(error).c_str());
+      PrintError(program, error);
       return 1;
     }
     // Only ASCII, because some readers of lines also break them at U+0085 or U+2028.

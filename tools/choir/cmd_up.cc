@@ -4,19 +4,23 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "common/base/log.h"
+#include "common/base/print_error.h"
 #include "common/config/options.h"
+#include "common/files/write_file.h"
+#include "common/tls/tls_options.h"
 #include "router/identity/keys.h"
 #include "tools/choir/commands.h"
 #include "tools/choir/run_file.h"
+#include "tools/tls/issue.h"
 #include "tools/up/cluster.h"
 
 namespace choir {
@@ -24,14 +28,58 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kOwnTenant[] = "local";  // of the key that `up` makes anew at each start
+constexpr char kOwnTenant[] = "local";  // of the key that `up` makes anew at each start,
+constexpr char kOwnIdPrefix[] = "up-";  // whose id begins so
+// Far more often than the certificates run out; the parts take the new ones up as they run.
+constexpr auto kTlsRenewal = std::chrono::hours(7 * 24);
+constexpr int64_t kTlsDays = 90;
 constexpr auto kKillAfter = std::chrono::seconds(3);
 
 struct UpConfig {
   ClusterOptions cluster;
   std::string ready_file;
+  std::string tls = "auto";
+  TlsDirectory tls_directory;
   Duration start_timeout = std::chrono::minutes(30);
 };
+
+void AddTlsOptions(OptionSet* options, UpConfig* c) {
+  ClusterOptions& o = c->cluster;
+  options->AddChoice(
+      &c->tls,
+      {.key = "tls",
+       .flag = "--tls",
+       .help = "TLS between all parts and to clients, with certificates made in STATE/tls; auto: "
+               "when --listen goes beyond this machine; off: never, also not there"},
+      {"auto", "on", "off"});
+  options->Add(&o.tls_cert, {.key = "tls_cert",
+                             .flag = "--tls-cert",
+                             .help = "PEM file: the REST API's certificate instead of a made one"});
+  options->Add(&o.tls_key,
+               {.key = "tls_key", .flag = "--tls-key", .help = "PEM file: its private key"});
+  options->Add(&c->tls_directory.hosts,
+               {.key = "tls_hosts",
+                .flag = "--tls-host",
+                .help = "a further name or address for the made certificates; may be repeated"});
+}
+
+Status CheckTls(UpConfig* c) {
+  ClusterOptions& o = c->cluster;
+  if (o.tls_cert.empty() != o.tls_key.empty()) {
+    return InvalidArgument("--tls-cert and --tls-key: one without the other");
+  }
+  if (c->tls == "off") {
+    if (!o.tls_cert.empty()) return InvalidArgument("--tls off: leaves no use for --tls-cert");
+    o.insecure = true;
+  } else if (c->tls == "on" || !o.tls_cert.empty() || !IsLoopback(o.listen)) {
+    o.tls_dir = "tls";  // completed once the state directory is known
+  }
+  c->tls_directory.days = kTlsDays;
+  for (std::string* file : {&o.tls_cert, &o.tls_key}) {
+    if (!file->empty()) *file = fs::absolute(*file).string();
+  }
+  return absl::OkStatus();
+}
 
 std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
   ClusterOptions& o = c->cluster;
@@ -53,6 +101,7 @@ std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
   options.Add(&o.listen, {.key = "listen",
                           .flag = "--listen",
                           .help = "host:port of the REST API; port 0 picks a free one"});
+  AddTlsOptions(&options, c);
   options.Add(
       &o.state_dir,
       {.key = "state", .flag = "--state", .help = "state directory [" + DefaultStateDir() + "]"});
@@ -77,22 +126,25 @@ std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
       &c->start_timeout,
       {.key = "start_timeout", .flag = "--start-timeout", .help = "give up when not ready by then"},
       std::chrono::seconds(1), std::chrono::hours(24));
-  options.AddChoice(
-      &o.log_level,
-      {.key = "log_level", .flag = "--log-level", .help = "least level that is logged"},
-      {"trace", "debug", "info", "warn", "error"});
+  AddLogOptions(&options, &o.log);
+  AddTraceOptions(&options, &o.trace);
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     if (word == "--config" && i + 1 < argc) o.config_file = fs::absolute(argv[i + 1]).string();
     if (word.starts_with("--config=")) o.config_file = fs::absolute(word.substr(9)).string();
   }
-  options.AddCheck([&o]() -> Status {
+  options.AddCheck([c, &o]() -> Status {
+    CHOIR_RETURN_IF_ERROR(CheckTls(c));
     if (o.state_dir.empty()) o.state_dir = DefaultStateDir();
     o.state_dir = fs::absolute(o.state_dir).string();
     o.model_dir = fs::absolute(o.model_dir).lexically_normal().string();
     if (o.model_dir.ends_with('/')) o.model_dir.pop_back();
     o.bin_dir = fs::read_symlink("/proc/self/exe").parent_path().string();
-    return o.config_file.empty() ? absl::OkStatus() : Cluster(o).CheckConfigs();
+    if (!o.tls_dir.empty()) o.tls_dir = c->tls_directory.dir = o.state_dir + "/tls";
+    if (o.config_file.empty()) return absl::OkStatus();
+    ClusterOptions unmade = o;  // the certificates are not there yet
+    unmade.insecure = true;
+    return Cluster(unmade).CheckConfigs();
   });
   if (const auto code = options.Parse(argc, argv)) return code;
   return std::nullopt;
@@ -101,10 +153,10 @@ std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
 Status MakeStateDir(const std::string& dir) {
   std::error_code error;
   for (const char* sub : {"", "/audit", "/tls", "/log", "/cache"}) {
-    fs::create_directories(dir + sub, error);
+    const bool made = fs::create_directories(dir + sub, error);
     if (error)
       return FailedPrecondition("--state {}: cannot be made: {}", dir + sub, error.message());
-    fs::permissions(dir + sub, fs::perms::owner_all, error);
+    if (made) fs::permissions(dir + sub, fs::perms::owner_all, error);
   }
   return absl::OkStatus();
 }
@@ -119,29 +171,19 @@ Status LockStateDir(const std::string& dir) {
   return absl::OkStatus();
 }
 
-// Keys of earlier starts go, other tenants' keys stay.
+// Keys of earlier starts go, all others stay.
 StatusOr<std::string> MakeOwnKey(const std::string& state_dir) {
   const std::string path = state_dir + "/keys.yaml";
   std::vector<KeyRecord> keys;
   if (fs::exists(path)) {
     CHOIR_ASSIGN_OR_RETURN(keys, LoadKeys(path));
   }
-  std::erase_if(keys, [](const KeyRecord& k) { return k.tenant == kOwnTenant; });
+  std::erase_if(keys, [](const KeyRecord& k) { return k.id.starts_with(kOwnIdPrefix); });
   NewKey own = MakeKey(kOwnTenant, Clock::Real());
+  own.record.id = kOwnIdPrefix + own.record.id;
   keys.push_back(own.record);
   CHOIR_RETURN_IF_ERROR(SaveKeys(path, keys));
   return own.secret;
-}
-
-Status WriteAtomically(const std::string& path, const std::string& text) {
-  const std::string part = path + ".part";
-  const int fd = open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  if (fd < 0) return FailedPrecondition("{}: cannot be written", part);
-  const bool written = write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  close(fd);
-  if (!written || rename(part.c_str(), path.c_str()) != 0)
-    return FailedPrecondition("{}: cannot be written", path);
-  return absl::OkStatus();
 }
 
 class Supervisor {
@@ -162,17 +204,31 @@ class Supervisor {
     Status status;
     while (status.ok()) {
       if (stops_ > 0) return Stop(0);
-      status = cluster_.StartNext();
+      status = RenewCertificates();
+      if (status.ok()) status = cluster_.StartNext();
       if (status.ok()) status = cluster_.Poll();
       if (status.ok()) status = Publish(start);
       if (status.ok())
         Wait(published_ ? std::chrono::milliseconds(250) : std::chrono::milliseconds(20));
     }
-    std::fprintf(stderr, "choir up: %s\n", MessageOf(status).c_str());
+    PrintError("choir up", status);
+    std::istringstream words(cluster_.last_words());
+    for (std::string line; std::getline(words, line);) {
+      std::fprintf(stderr, "%s\n", OneLine(line).c_str());
+    }
     return Stop(cluster_.exit_code());
   }
 
  private:
+  Status RenewCertificates() {
+    const MonoTime now = Clock::Real().Now();
+    if (config_.cluster.tls_dir.empty() || now < renew_at_) return absl::OkStatus();
+    renew_at_ = now + kTlsRenewal;
+    TlsDirectory directory = config_.tls_directory;
+    AddOwnHosts(config_.cluster.listen, &directory.hosts);
+    return FillTlsDirectory(directory);
+  }
+
   // Tells the world once everything is ready, and again after every restart.
   Status Publish(MonoTime start) {
     const MonoTime now = Clock::Real().Now();
@@ -203,9 +259,9 @@ class Supervisor {
 
   Status Write() {
     const std::string text = cluster_.ReadyJson(api_key_).dump(2) + "\n";
-    CHOIR_RETURN_IF_ERROR(WriteAtomically(config_.cluster.state_dir + "/run.json", text));
+    CHOIR_RETURN_IF_ERROR(WriteFileWhole(config_.cluster.state_dir + "/run.json", text));
     if (!config_.ready_file.empty())
-      CHOIR_RETURN_IF_ERROR(WriteAtomically(config_.ready_file, text));
+      CHOIR_RETURN_IF_ERROR(WriteFileWhole(config_.ready_file, text));
     return absl::OkStatus();
   }
 
@@ -240,7 +296,7 @@ class Supervisor {
   int signal_fd_ = -1;
   int stops_ = 0;
   bool published_ = false;
-  MonoTime ask_at_{};
+  MonoTime ask_at_{}, renew_at_{};
   std::string last_reason_;
 };
 
@@ -249,7 +305,7 @@ class Supervisor {
 int RunUp(int argc, const char* const* argv) {
   UpConfig config;
   if (const auto code = ReadConfig(argc, argv, &config)) return *code;
-  (void)InitLog("up", config.cluster.log_level);
+  (void)InitLog("up", config.cluster.log.level, config.cluster.log.format);
   StatusOr<std::string> key = Internal("unset");
   Status status = MakeStateDir(config.cluster.state_dir);
   if (status.ok()) status = LockStateDir(config.cluster.state_dir);
@@ -258,7 +314,7 @@ int RunUp(int argc, const char* const* argv) {
     status = key.status();
   }
   if (!status.ok()) {
-    std::fprintf(stderr, "choir up: %s\n", MessageOf(status).c_str());
+    PrintError("choir up", status);
     return 1;
   }
   return Supervisor(std::move(config), *key).Run();

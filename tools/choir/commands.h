@@ -12,10 +12,14 @@ struct Command {
 };
 
 int RunUp(int argc, const char* const* argv);
+int RunTlsInit(int argc, const char* const* argv);
 int RunChat(int argc, const char* const* argv);
+int RunRoute(int argc, const char* const* argv);
 int RunStatus(int argc, const char* const* argv);
 int RunKeysAdd(int argc, const char* const* argv);
 int RunKeysList(int argc, const char* const* argv);
+int RunKeysRevoke(int argc, const char* const* argv);
+int RunKeysRotate(int argc, const char* const* argv);
 int RunDoctor(int argc, const char* const* argv);
 int RunGenerate(int argc, const char* const* argv);
 int RunLogits(int argc, const char* const* argv);
@@ -26,5 +30,13 @@ int RunModelDemo(int argc, const char* const* argv);
 int RunModelRandom(int argc, const char* const* argv);
 int RunModelInfo(int argc, const char* const* argv);
 int RunBenchModel(int argc, const char* const* argv);
+int RunBenchMachine(int argc, const char* const* argv);
+int RunBenchRouter(int argc, const char* const* argv);
+int RunAuditVerify(int argc, const char* const* argv);
+int RunAuditShow(int argc, const char* const* argv);
+int RunAuditReplay(int argc, const char* const* argv);
+int RunAuditProve(int argc, const char* const* argv);
+int RunAuditErase(int argc, const char* const* argv);
+int RunBenchE2e(int argc, const char* const* argv);
 
 }  // namespace choir

@@ -1,8 +1,11 @@
 #include "tools/choir/machine_rates.h"
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstring>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "common/runtime/thread_team.h"
@@ -34,6 +37,24 @@ MachineRates MeasureMachine(int num_threads) {
   rates.fma_flops_per_s = bench::FmaPeak(team);
   rates.bf16_flops_per_s = bench::Bf16DotPeak(team);
   return rates;
+}
+
+std::string MachineText(const MachineRates& rates) {
+  std::string text =
+      fmt::format("{}, {} threads: reads {:.1f} GB/s, multiplies {:.0f} GFLOPS in f32", rates.cpu,
+                  rates.num_threads, rates.read_bytes_per_s / 1e9, rates.fma_flops_per_s / 1e9);
+  if (rates.bf16_flops_per_s > 0) {
+    text += fmt::format(", {:.0f} in bf16", rates.bf16_flops_per_s / 1e9);
+  }
+  return text;
+}
+
+nlohmann::ordered_json MachineJson(const MachineRates& rates) {
+  return {{"cpu", rates.cpu},
+          {"threads", rates.num_threads},
+          {"read_bytes_per_s", rates.read_bytes_per_s},
+          {"fma_flops_per_s", rates.fma_flops_per_s},
+          {"bf16_flops_per_s", rates.bf16_flops_per_s}};
 }
 
 }  // namespace choir

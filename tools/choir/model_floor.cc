@@ -12,12 +12,22 @@ double LeastSeconds(const FloorInput& in, double bytes, double flops) {
   return std::max(bytes / in.read_bytes_per_s, multiply);
 }
 
+// By a token that sees `context` others, or as many as its layers' windows let it.
+int64_t KvBytesRead(const KvLayout& kv, int64_t context) {
+  int64_t elements = 0;
+  for (const LayerKv& layer : kv.layers) {
+    const int64_t tokens = layer.window > 0 ? std::min(context, layer.window) : context;
+    elements += tokens * (layer.k_width + layer.v_width);
+  }
+  return elements * static_cast<int64_t>(SizeOf(kv.dtype));
+}
+
 }  // namespace
 
 FloorInput FloorInputOf(const LoadedModel& model, const MachineRates& rates) {
   FloorInput in;
   in.info = model.info();
-  in.kv_bytes_per_token = model.kv_layout().BytesPerToken();
+  in.kv = model.kv_layout();
   in.read_bytes_per_s = rates.read_bytes_per_s;
   const bool bf16 = model.compute() == Compute::kBF16 && rates.bf16_flops_per_s > 0;
   in.flops_per_s = bf16 ? rates.bf16_flops_per_s : rates.fma_flops_per_s;
@@ -35,7 +45,7 @@ double StepWeightBytes(const ModelInfo& info, double rows) {
 
 double DecodeFloor(const FloorInput& in, int64_t batch, int64_t context) {
   const double rows = static_cast<double>(batch);
-  const double kv_bytes = rows * static_cast<double>(context * in.kv_bytes_per_token);
+  const double kv_bytes = rows * static_cast<double>(KvBytesRead(in.kv, context));
   const double bytes = StepWeightBytes(in.info, rows) + kv_bytes;
   return rows / LeastSeconds(in, bytes, rows * static_cast<double>(in.info.active_flops));
 }

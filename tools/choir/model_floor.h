@@ -11,7 +11,7 @@ namespace choir {
 
 struct FloorInput {
   ModelInfo info;
-  int64_t kv_bytes_per_token = 0;
+  KvLayout kv;
   double read_bytes_per_s = 0;
   double flops_per_s = 0;  // 0: not known, the floor is then of bytes alone
 };

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "common/base/print_error.h"
+#include "common/files/json_file.h"
+#include "common/files/read_file.h"
 #include "worker/comm/local_collectives.h"
-#include "worker/model/files/json_file.h"
 
 namespace choir {
 namespace {
@@ -86,6 +89,10 @@ Status RunOfflineRanks(int ranks, const std::function<Status(Collectives*)>& fn)
 }
 
 StatusOr<std::vector<int32_t>> ReadTokenIds(const std::string& path, int64_t vocab) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    return NotFound("--ids {}: is missing; give a file with a JSON list of token ids", path);
+  }
   CHOIR_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(path, kIdsFileMaxBytes));
   CHOIR_ASSIGN_OR_RETURN(const nlohmann::json list, ParseJson(text, path));
   if (!list.is_array() || list.empty()) {
@@ -104,7 +111,7 @@ StatusOr<std::vector<int32_t>> ReadTokenIds(const std::string& path, int64_t voc
 }
 
 int Complain(const Status& status) {
-  std::fprintf(stderr, "choir: %s\n", MessageOf(status).c_str());
+  PrintError("choir", status);
   return 1;
 }
 

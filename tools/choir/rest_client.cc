@@ -2,6 +2,8 @@
 
 #include <curl/curl.h>
 
+#include "tools/load/sse_reader.h"
+
 namespace choir {
 namespace {
 
@@ -39,6 +41,7 @@ Status RestClient::Perform(const std::string& path, const std::string* body,
   curl_easy_setopt(curl, CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
   curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+  if (!ca_.empty()) curl_easy_setopt(curl, CURLOPT_CAINFO, ca_.c_str());
   curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, OnData);
   curl_easy_setopt(curl, CURLOPT_WRITEDATA, &data);
   curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
@@ -58,11 +61,17 @@ Status RestClient::Perform(const std::string& path, const std::string* body,
   return absl::OkStatus();
 }
 
-StatusOr<Json> RestClient::Get(const std::string& path) const {
+StatusOr<Json> RestClient::Get(const std::string& path) const { return Ask(path, nullptr); }
+
+StatusOr<Json> RestClient::Post(const std::string& path, const std::string& body) const {
+  return Ask(path, &body);
+}
+
+StatusOr<Json> RestClient::Ask(const std::string& path, const std::string* body) const {
   std::string text;
   long code = 0;
   CHOIR_RETURN_IF_ERROR(Perform(
-      path, nullptr, [&](const char* d, size_t n) { return text.append(d, n), true; }, &code));
+      path, body, [&](const char* d, size_t n) { return text.append(d, n), true; }, &code));
   if (code != 200) return ErrorOf(code, text);
   Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded()) return Internal("{}{}: the answer is not JSON", url_, path);
@@ -71,36 +80,34 @@ StatusOr<Json> RestClient::Get(const std::string& path) const {
 
 Status RestClient::Stream(const std::string& path, const std::string& body,
                           const std::function<bool(const Json&)>& event) const {
-  std::string buffer, rest;  // rest: what was no event (an error body)
+  SseReader events;
   bool done = false;
   Status error;
   long code = 0;
-  const auto on_data = [&](const char* d, size_t n) {
-    if (n == 0) return event(Json::object());
-    buffer.append(d, n);
-    for (size_t end; (end = buffer.find("\n\n")) != std::string::npos;) {
-      const std::string block = buffer.substr(0, end);
-      buffer.erase(0, end + 2);
-      const size_t at = block.find("data: ");
-      if (at == std::string::npos) continue;  // a comment
-      const std::string data = block.substr(at + 6);
-      if (data == "[DONE]") {
-        done = true;
-        continue;
-      }
-      const Json json = Json::parse(data, nullptr, false);
-      if (block.starts_with("event: error"))
-        error = ErrorOf(code, data);
-      else if (json.is_object() && !event(json))
-        return false;
+  const auto on_event = [&](std::string_view block, std::string_view data) {
+    if (data == "[DONE]") return done = true;
+    const Json json = Json::parse(data, nullptr, false);
+    if (block.starts_with("event: error")) {
+      error = ErrorOf(code, std::string(data));
+      return true;
     }
-    return true;
+    return !json.is_object() || event(json);
+  };
+  const auto on_data = [&](const char* d, size_t n) {
+    return n == 0 ? event(Json::object()) : events.Push({d, n}, on_event);
   };
   CHOIR_RETURN_IF_ERROR(Perform(path, &body, on_data, &code));
   CHOIR_RETURN_IF_ERROR(error);
-  if (code != 200) return ErrorOf(code, buffer);
+  if (code != 200) return ErrorOf(code, events.rest());
   if (!done) return Unavailable("the stream ended without [DONE]");
   return absl::OkStatus();
+}
+
+StatusOr<std::string> FirstModel(const RestClient& client) {
+  CHOIR_ASSIGN_OR_RETURN(const Json models, client.Get("/v1/models"));
+  const Json data = models.value("data", Json::array());
+  if (data.empty()) return NotFound("no model is served");
+  return data[0].value("id", "");
 }
 
 }  // namespace choir

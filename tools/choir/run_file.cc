@@ -4,26 +4,12 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "common/base/environment.h"
+
 namespace choir {
-namespace {
-
-std::string Environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
-}  // namespace
-
-std::string DefaultStateDir() {
-  const std::string base = Environment("XDG_STATE_HOME");
-  if (!base.empty()) return base + "/choir";
-  const std::string home = Environment("HOME");
-  return (home.empty() ? "/var/lib" : home + "/.local/state") + "/choir";
-}
 
 StatusOr<nlohmann::ordered_json> ReadRunFile(const std::string& state) {
   const std::string path = (state.empty() ? DefaultStateDir() : state) + "/run.json";
@@ -47,16 +33,18 @@ StatusOr<nlohmann::ordered_json> ReadRunFile(const std::string& state) {
 
 StatusOr<ClusterAddress> FindCluster(const std::string& url, const std::string& state) {
   ClusterAddress out{.url = url.empty() ? Environment("CHOIR_URL") : url,
-                     .api_key = Environment("CHOIR_API_KEY")};
+                     .api_key = Environment("CHOIR_API_KEY"),
+                     .ca = Environment("CHOIR_CA")};
+  while (out.url.ends_with('/')) out.url.pop_back();
   if (!out.url.empty() && !out.api_key.empty()) return out;
   const auto run = ReadRunFile(state);
   if (!run.ok()) {
     if (out.url.empty()) return run.status();
     return NotFound("no API key for {}: set CHOIR_API_KEY", out.url);
   }
+  if (out.ca.empty() && run->contains("tls")) out.ca = (*run)["tls"].value("ca", "");
   if (out.url.empty()) out.url = run->value("url", "");
   if (out.api_key.empty()) out.api_key = run->value("api_key", "");
-  while (out.url.ends_with('/')) out.url.pop_back();
   return out;
 }
 

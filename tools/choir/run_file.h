@@ -5,14 +5,14 @@
 #include <string>
 
 #include "common/base/status.h"
+#include "common/config/state_dir.h"  // the default of every `state`
 
 namespace choir {
-
-std::string DefaultStateDir();  // $XDG_STATE_HOME/choir or ~/.local/state/choir
 
 struct ClusterAddress {
   std::string url;
   std::string api_key;
+  std::string ca;  // PEM file that its certificate chains to; empty: the system's authorities
 };
 // `url` and `state` may be empty: the environment and the default decide. NotFound says how to
 // start one.

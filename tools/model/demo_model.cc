@@ -1,11 +1,11 @@
 #include "tools/model/demo_model.h"
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "common/base/environment.h"
 #include "common/base/sha256.h"
 #include "tools/model/demo_source.h"
 #include "tools/model/demo_text.h"
@@ -189,15 +189,11 @@ Status Fill(const fs::path& directory, const DemoOptions& options, const Variant
 
 StatusOr<std::string> DemoDirectory(const DemoOptions& options) {
   CHOIR_ASSIGN_OR_RETURN(const Variant* variant, FindVariant(options));
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value == nullptr ? "" : value);
-  };
-  std::string cache = variable("CHOIR_CACHE");
-  if (cache.empty() && !variable("XDG_CACHE_HOME").empty()) {
-    cache = variable("XDG_CACHE_HOME") + "/choir";
+  std::string cache = Environment("CHOIR_CACHE");
+  if (cache.empty() && !Environment("XDG_CACHE_HOME").empty()) {
+    cache = Environment("XDG_CACHE_HOME") + "/choir";
   }
-  if (cache.empty() && !variable("HOME").empty()) cache = variable("HOME") + "/.cache/choir";
+  if (cache.empty() && !Environment("HOME").empty()) cache = Environment("HOME") + "/.cache/choir";
   if (cache.empty()) {
     return FailedPrecondition("neither CHOIR_CACHE nor HOME is set: say where with --out DIR");
   }

@@ -1,9 +1,10 @@
 #include "tools/model/model_info.h"
 
+#include <algorithm>
 #include <filesystem>
 
+#include "common/files/json_file.h"
 #include "tools/model/tensor_plan.h"
-#include "worker/model/files/json_file.h"
 #include "worker/model/files/weight_files.h"
 
 namespace choir {
@@ -21,12 +22,37 @@ Status CheckTensors(const std::vector<PlannedTensor>& plan, const WeightFiles& f
                              t.name);
     }
     if (stored->info.shape != t.shape) {
-      return InvalidArgument("{}: tensor {}: shape [{}], but config.json asks for [{}]",
-                             stored->file->path(), t.name, fmt::join(stored->info.shape, ", "),
-                             fmt::join(t.shape, ", "));
+      return InvalidArgument(
+          "{}: tensor {}: shape [{}], but config.json asks for [{}]; config and weights are of "
+          "different "
+          "models",
+          stored->file->path(), t.name, fmt::join(stored->info.shape, ", "),
+          fmt::join(t.shape, ", "));
     }
   }
   return absl::OkStatus();
+}
+
+// quantization_config names what may have a format; these are the tensors to look for. FP8 ones
+// have the names and shapes of plain ones.
+ModelConfig AsStored(ModelConfig c, const WeightFiles& files) {
+  const std::string_view pattern = FindFamily(c.family)->names->stacked_gate_up;
+  const bool blocks = !pattern.empty() && files.Find(TensorName(pattern, 0) + "_blocks") != nullptr;
+  c.quant.kind = blocks ? QuantConfig::Kind::kMxfp4 : QuantConfig::Kind::kNone;
+  return c;
+}
+
+// "fp8", "mxfp4" or null.
+Json FormatName(QuantConfig::Kind kind) {
+  switch (kind) {
+    case QuantConfig::Kind::kNone:
+      return nullptr;
+    case QuantConfig::Kind::kFp8:
+      return "fp8";
+    case QuantConfig::Kind::kMxfp4:
+      return "mxfp4";
+  }
+  return nullptr;
 }
 
 int64_t KvElementsPerToken(const ModelConfig& c) {
@@ -45,6 +71,11 @@ void AddAttention(const ModelConfig& c, Json* info) {
   (*info)["heads"] = c.gqa->heads;
   (*info)["kv_heads"] = c.gqa->kv_heads;
   (*info)["head_dim"] = c.gqa->head_dim;
+  const auto slides = [](int64_t window) { return window > 0; };
+  const auto first = std::find_if(c.windows.begin(), c.windows.end(), slides);
+  if (first == c.windows.end()) return;
+  (*info)["window"] = *first;
+  (*info)["window_layers"] = std::count_if(c.windows.begin(), c.windows.end(), slides);
 }
 
 void AddExperts(const ModelConfig& c, Json* info) {
@@ -65,7 +96,7 @@ void AddText(const fs::path& directory, Json* info) {
   std::string where =
       fs::exists(directory / "chat_template.jinja", error) ? "chat_template.jinja" : "";
   if (where.empty()) {
-    const auto config = ReadJsonObject((directory / "tokenizer_config.json").string(), 64 << 20);
+    const auto config = ReadJsonObject((directory / "tokenizer_config.json").string());
     if (config.ok() && config->contains("chat_template")) where = "tokenizer_config.json";
   }
   (*info)["chat_template"] = where.empty() ? Json() : Json(where);
@@ -84,12 +115,14 @@ StatusOr<Json> DescribeModel(const std::string& directory) {
   CHOIR_ASSIGN_OR_RETURN(const ModelConfig c, ReadModelConfig(directory));
   const WeightNames& names = *FindFamily(c.family)->names;
   CHOIR_ASSIGN_OR_RETURN(const auto files, WeightFiles::Open(directory));
-  const std::vector<PlannedTensor> plan = PlanTensors(c, names);
+  const std::vector<PlannedTensor> plan =
+      PlanTensors(AsStored(c, *files), names, files->Sorted().size());
   CHOIR_RETURN_IF_ERROR(CheckTensors(plan, *files));
   const ParameterCount parameters = CountParameters(c, plan);
   const TensorInfo& embedding = files->Find(std::string(names.embedding))->info;
 
   Json info = {{"directory", directory}, {"family", c.family}, {"dtype", embedding.dtype_name}};
+  info["quantization"] = FormatName(c.quant.kind);
   info["layers"] = c.layers;
   info["hidden"] = c.hidden;
   info["vocab"] = c.vocab;
@@ -112,7 +145,8 @@ std::string FormatModelInfo(const Json& info) {
   const auto number = [&](const char* key) { return info.at(key).get<int64_t>(); };
   const auto text = [&](const char* key) { return info.at(key).get<std::string>(); };
   std::string out = fmt::format("{}\n", text("directory"));
-  out += fmt::format("  family      {}, {}\n", text("family"), text("dtype"));
+  out += fmt::format("  family      {}, {}{}\n", text("family"), text("dtype"),
+                     info.at("quantization").is_null() ? "" : " and " + text("quantization"));
   out += fmt::format("  shape       {} layers, hidden {}, vocabulary {}, context {}\n",
                      number("layers"), number("hidden"), number("vocab"), number("context"));
   out += info.contains("kv_heads")
@@ -120,6 +154,10 @@ std::string FormatModelInfo(const Json& info) {
                            number("kv_heads"), number("head_dim"))
              : fmt::format("  attention   MLA, {} heads, latent of {}\n", number("heads"),
                            number("kv_latent"));
+  if (info.contains("window")) {
+    out += fmt::format("  window      {} tokens in {} layers\n", number("window"),
+                       number("window_layers"));
+  }
   if (info.contains("experts")) {
     out +=
         fmt::format("  experts     {} of width {} in {} layers, {} a token{}\n", number("experts"),

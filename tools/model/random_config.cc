@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "common/config/options.h"
+#include "worker/model/families/family.h"
 
 namespace choir {
 namespace {
@@ -16,9 +17,10 @@ constexpr ShapeOption kShapeOptions[] = {
     {"--heads", "num_attention_heads", "attention heads"},
     {"--kv-heads", "num_key_value_heads", "key-value heads"},
     {"--head-dim", "head_dim", "size of a head"},
-    {"--ffn", "intermediate_size", "neurons of a dense layer"},
+    {"--ffn", "intermediate_size",
+     "neurons of a dense layer, or of an expert of mixtral and gpt_oss"},
     {"--moe-ffn", "moe_intermediate_size", "neurons of an expert"},
-    {"--experts", "n_routed_experts", "routed experts"},
+    {"--experts", "n_routed_experts", "routed experts", {"num_experts", "num_local_experts"}},
     {"--top-k", "num_experts_per_tok", "experts of a token"},
     {"--shared-experts", "n_shared_experts", "shared experts"},
     {"--dense-layers", "first_k_dense_replace", "dense layers before the first MoE layer"},
@@ -47,8 +49,34 @@ Json FamilyDefault(const std::string& family) {
     "topk_group": 2, "routed_scaling_factor": 2.5, "norm_topk_prob": true})");
   const Json mla = Parse(R"({"num_key_value_heads": 4, "q_lora_rank": null, "kv_lora_rank": 64,
     "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32})");
+  const Json window = Parse(R"({"use_sliding_window": false, "sliding_window": 4096,
+    "max_window_layers": 4})");
   if (family == "llama") {
     common["mlp_bias"] = false;
+    return common;
+  }
+  if (family == "mixtral") {
+    common.erase("attention_bias");
+    common.update(Parse(R"({"num_local_experts": 8, "num_experts_per_tok": 2,
+      "sliding_window": null})"));
+    return common;
+  }
+  if (family == "gpt_oss") {
+    common["attention_bias"] = true;
+    common.update(Parse(R"({"intermediate_size": 128, "num_local_experts": 16,
+      "num_experts_per_tok": 4, "sliding_window": 128, "swiglu_limit": 7.0,
+      "rope_theta": 150000,
+      "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+        "truncate": false, "original_max_position_embeddings": 4096}})"));
+    return common;
+  }
+  if (family.starts_with("qwen")) {
+    common.update(window);
+    if (family == "qwen2") common.erase("attention_bias");
+    if (family != "qwen3_moe") return common;
+    common.update(Parse(R"({"moe_intermediate_size": 128, "num_experts": 16,
+      "num_experts_per_tok": 4, "norm_topk_prob": true, "decoder_sparse_step": 1,
+      "mlp_only_layers": []})"));
     return common;
   }
   common.update(moe);
@@ -104,6 +132,14 @@ constexpr Like kLikes[] = {
          "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1,
          "first_k_dense_replace": 1, "routed_scaling_factor": 1.0, "use_qk_norm": false,
          "attention_bias": true, "rope_theta": 1000000, "max_position_embeddings": 131072})"},
+    {"gpt-oss-20b", "gpt_oss",
+     R"({"vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880,
+         "num_hidden_layers": 24, "num_attention_heads": 64, "num_key_value_heads": 8,
+         "head_dim": 64, "num_local_experts": 32, "max_position_embeddings": 131072})"},
+    {"gpt-oss-120b", "gpt_oss",
+     R"({"vocab_size": 201088, "hidden_size": 2880, "intermediate_size": 2880,
+         "num_hidden_layers": 36, "num_attention_heads": 64, "num_key_value_heads": 8,
+         "head_dim": 64, "num_local_experts": 128, "max_position_embeddings": 131072})"},
     {"llama-3.2-1b", "llama",
      R"({"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192,
          "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
@@ -111,17 +147,42 @@ constexpr Like kLikes[] = {
          "max_position_embeddings": 131072,
          "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
            "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})"},
+    {"mixtral-8x7b", "mixtral",
+     R"({"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+         "head_dim": 128, "num_local_experts": 8, "num_experts_per_tok": 2,
+         "rope_theta": 1000000.0, "max_position_embeddings": 32768})"},
+    {"qwen2.5-0.5b", "qwen2",
+     R"({"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
+         "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+         "tie_word_embeddings": true, "rope_theta": 1000000.0, "rms_norm_eps": 1e-06,
+         "sliding_window": 32768, "max_window_layers": 21, "max_position_embeddings": 32768})"},
+    {"qwen3-0.6b", "qwen3",
+     R"({"vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072,
+         "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+         "head_dim": 128, "tie_word_embeddings": true, "rope_theta": 1000000.0,
+         "rms_norm_eps": 1e-06, "sliding_window": null, "max_window_layers": 28,
+         "max_position_embeddings": 40960})"},
+    {"qwen3-30b-a3b", "qwen3_moe",
+     R"({"vocab_size": 151936, "hidden_size": 2048, "intermediate_size": 6144,
+         "moe_intermediate_size": 768, "num_hidden_layers": 48, "num_attention_heads": 32,
+         "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
+         "num_experts_per_tok": 8, "norm_topk_prob": true, "rope_theta": 1000000.0,
+         "rms_norm_eps": 1e-06, "sliding_window": null, "max_window_layers": 48,
+         "max_position_embeddings": 40960})"},
 };
-
-const char* Architecture(const std::string& family) {
-  if (family == "llama") return "LlamaForCausalLM";
-  if (family == "glm4_moe") return "Glm4MoeForCausalLM";
-  return family == "deepseek_v2" ? "DeepseekV2ForCausalLM" : "DeepseekV3ForCausalLM";
-}
 
 std::string DidYouMean(const std::string& word, const std::vector<std::string>& names) {
   const std::string near = NearestName(word, names);
   return near.empty() ? "" : fmt::format(", did you mean '{}'?", near);
+}
+
+// Empty: the family has no such number.
+std::string KeyIn(const Json& config, const ShapeOption& option) {
+  for (const auto& [key, value] : config.items()) {
+    if (option.Is(key)) return key;
+  }
+  return "";
 }
 
 // Keeps what was not given in step with what was.
@@ -143,6 +204,14 @@ void Adapt(const std::map<std::string, int64_t>& given, Json* config) {
   }
 }
 
+// As published.
+Json Quantization(const std::string& dtype) {
+  return Parse(dtype == "fp8" ? R"({"activation_scheme": "dynamic", "fmt": "e4m3",
+    "quant_method": "fp8", "weight_block_size": [128, 128]})"
+                              : R"({"modules_to_not_convert": ["model.layers.*.self_attn",
+    "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"], "quant_method": "mxfp4"})");
+}
+
 // Rotated columns are pairs, and a family may rotate only a part of the head.
 Status CheckHeadDim(const Json& config) {
   if (!config.contains("head_dim")) return {};
@@ -155,11 +224,19 @@ Status CheckHeadDim(const Json& config) {
 
 }  // namespace
 
+bool ShapeOption::Is(std::string_view name) const {
+  return name == key || (!name.empty() &&
+                         std::find(other_keys.begin(), other_keys.end(), name) != other_keys.end());
+}
+
 std::span<const ShapeOption> ShapeOptions() { return kShapeOptions; }
 
 std::vector<std::string> RandomFamilies() {
-  return {"llama", "glm4_moe", "deepseek_v2", "deepseek_v3"};
+  return {"llama",   "glm4_moe", "deepseek_v2", "deepseek_v3", "gpt_oss",
+          "mixtral", "qwen2",    "qwen3",       "qwen3_moe"};
 }
+
+std::vector<std::string> RandomDTypes() { return {"bf16", "f32", "f16", "fp8", "mxfp4"}; }
 
 std::vector<std::string> LikeNames() {
   std::vector<std::string> names;
@@ -191,17 +268,30 @@ StatusOr<Json> MakeRandomConfig(const RandomConfigRequest& request) {
   for (const ShapeOption& option : kShapeOptions) {
     const auto it = request.overrides.find(option.key);
     if (it == request.overrides.end()) continue;
-    if (!config.contains(option.key)) {
+    const std::string key = KeyIn(config, option);
+    if (key.empty()) {
       return InvalidArgument("{}: family {} has no {}", option.flag, family, option.key);
     }
-    const bool none = it->second == 0 && std::string_view(option.key) == "q_lora_rank";
-    config[option.key] = none ? Json() : Json(it->second);
+    const bool none = it->second == 0 && key == "q_lora_rank";
+    config[key] = none ? Json() : Json(it->second);
   }
   Adapt(request.overrides, &config);
   CHOIR_RETURN_IF_ERROR(CheckHeadDim(config));
-  Json out = {{"architectures", Json::array({Architecture(family)})}, {"model_type", family}};
-  out["torch_dtype"] = request.dtype == "f32" ? "float32" : "bfloat16";
+  Json out = {{"architectures", Json::array({FindFamily(family)->architecture})},
+              {"model_type", family}};
+  out["torch_dtype"] = request.dtype == "f32"   ? "float32"
+                       : request.dtype == "f16" ? "float16"
+                                                : "bfloat16";
   out.update(config);
+  if (request.dtype == "mxfp4" && family != "gpt_oss") {
+    return InvalidArgument("--dtype mxfp4: only the experts of gpt_oss have this format");
+  }
+  if (request.dtype == "fp8" && family == "gpt_oss") {
+    return InvalidArgument("--dtype fp8: gpt_oss is published in bf16 and mxfp4");
+  }
+  if (request.dtype == "fp8" || request.dtype == "mxfp4") {
+    out["quantization_config"] = Quantization(request.dtype);
+  }
   out.update(Parse(R"({"hidden_act": "silu", "attention_dropout": 0.0, "use_cache": true,
     "bos_token_id": 0, "eos_token_id": 1})"));
   return out;

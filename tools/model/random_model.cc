@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "common/tensor/small_floats.h"
 #include "tools/model/byte_tokenizer.h"
 #include "tools/model/safetensors_writer.h"
 #include "tools/model/split_mix.h"
@@ -18,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kChunk = 1 << 16;  // values made at a time
+constexpr size_t kTensorsMax = 1 << 20;
 
 // Values of one tensor: centre + uniform in +-spread, drawn in pairs from a stream of its own, so
 // they do not depend on what other tensors there are.
@@ -26,11 +28,22 @@ struct Distribution {
   float spread = 0.0f;
 };
 
+// Codes of f8 are values times this: far from both ends of their range for any width.
+constexpr float kF8Gain = 256.0f;
+
+// For f4 codes, drawn evenly from 0 to 6, to be values of this standard deviation.
+Distribution Exponents(double deviation) {
+  constexpr double kCodes = 2.93;
+  return {static_cast<float>(127 + std::round(std::log2(deviation / kCodes))), 1.0f};
+}
+
 Distribution DistributionOf(const PlannedTensor& t, const ModelConfig& config) {
   const auto uniform = [](double deviation) {  // of this standard deviation
     return Distribution{0.0f, static_cast<float>(deviation * std::sqrt(3.0))};
   };
-  const double width = t.shape.size() == 2 ? static_cast<double>(t.shape[1]) : 1.0;
+  // [out, in], or stacked [experts, in, out].
+  const double width = t.shape.size() >= 2 ? static_cast<double>(t.shape[1]) : 1.0;
+  const auto last = static_cast<double>(t.shape.back());
   switch (t.role) {
     case TensorRole::kEmbedding:
       return uniform(config.tied_head ? 0.35 : 1.0);
@@ -48,6 +61,14 @@ Distribution DistributionOf(const PlannedTensor& t, const ModelConfig& config) {
       return uniform(1.2 / std::sqrt(width));
     case TensorRole::kCorrectionBias:
       return uniform(0.1);
+    case TensorRole::kF8Scale:
+      return {1.0f / kF8Gain, 0.25f / kF8Gain};
+    case TensorRole::kF4Codes:  // any byte
+      return {127.5f, 127.5f};
+    case TensorRole::kF4InputScale:
+      return Exponents(1.3 / std::sqrt(32.0 * last));
+    case TensorRole::kF4OutputScale:
+      return Exponents(1.5 / std::sqrt(32.0 * last * static_cast<double>(config.layers)));
   }
   return {};
 }
@@ -72,22 +93,34 @@ class TensorMaker {
   Status WriteTo(SafetensorsWriter* writer) {
     const int64_t total = tensor_.num_elements();
     std::vector<float> values;
-    std::vector<bf16> rounded;
     for (int64_t done = 0; done < total; done += static_cast<int64_t>(values.size())) {
       values.resize(std::min(kChunk, static_cast<size_t>(total - done)));
       Draw(done, &values);
-      if (dtype_ == DType::kF32) {
-        CHOIR_RETURN_IF_ERROR(writer->Write(std::as_bytes(std::span(values))));
-        continue;
-      }
-      rounded.resize(values.size());
-      std::transform(values.begin(), values.end(), rounded.begin(), ToBF16);
-      CHOIR_RETURN_IF_ERROR(writer->Write(std::as_bytes(std::span(rounded))));
+      CHOIR_RETURN_IF_ERROR(Write(values, writer));
     }
     return absl::OkStatus();
   }
 
  private:
+  static Status Write(const std::vector<float>& values, SafetensorsWriter* writer, auto convert) {
+    std::vector<decltype(convert(0.0f))> converted(values.size());
+    std::transform(values.begin(), values.end(), converted.begin(), convert);
+    return writer->Write(std::as_bytes(std::span(converted)));
+  }
+  Status Write(const std::vector<float>& values, SafetensorsWriter* writer) const {
+    switch (dtype_) {
+      case DType::kF32:
+        return writer->Write(std::as_bytes(std::span(values)));
+      case DType::kF16:
+        return Write(values, writer, ToF16);
+      case DType::kF8E4M3:
+        return Write(values, writer, [](float v) { return ToF8(v * kF8Gain); });
+      case DType::kU8:
+        return Write(values, writer, [](float v) { return static_cast<uint8_t>(std::round(v)); });
+      default:
+        return Write(values, writer, ToBF16);
+    }
+  }
   void Draw(int64_t first, std::vector<float>* values) {
     for (size_t i = 0; i < values->size(); i += 2) {  // kChunk is even: pairs never straddle chunks
       const uint64_t bits = random_.Next();
@@ -110,9 +143,15 @@ class TensorMaker {
   bool gained_ = false;
 };
 
-// Biases of routers are float32 in published files.
+// What --dtype asks for; formats with scales go with bf16.
+DType ModelDType(const std::string& name) {
+  return name == "f32" ? DType::kF32 : name == "f16" ? DType::kF16 : DType::kBF16;
+}
+
+// Correction biases are float32 in published files.
 DType DTypeOf(const PlannedTensor& t, DType dtype) {
-  return t.role == TensorRole::kCorrectionBias ? DType::kF32 : dtype;
+  if (t.role == TensorRole::kCorrectionBias) return DType::kF32;
+  return t.dtype.value_or(dtype);
 }
 
 TensorSpec SpecOf(const PlannedTensor& t, DType dtype) {
@@ -134,12 +173,19 @@ std::vector<Shard> CutIntoShards(const std::vector<PlannedTensor>& plan, DType d
     shards.back().push_back(&t);
     bytes += size;
   }
+  // Larger elements first, as other writers do: all are aligned then.
+  for (Shard& shard : shards) {
+    std::stable_sort(shard.begin(), shard.end(), [&](const auto* a, const auto* b) {
+      const bool bytes = SizeOf(DTypeOf(*b, dtype)) == 1;
+      return bytes && SizeOf(DTypeOf(*a, dtype)) > 1;
+    });
+  }
   return shards;
 }
 
 Status WriteWeights(const fs::path& directory, const std::vector<PlannedTensor>& plan,
                     const ModelConfig& config, const RandomModelOptions& options) {
-  const DType dtype = options.config.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  const DType dtype = ModelDType(options.config.dtype);
   const std::vector<Shard> shards = CutIntoShards(plan, dtype, options.shard_bytes);
   nlohmann::json weight_map = nlohmann::json::object();  // sorted by name
   uint64_t total_bytes = 0;
@@ -172,7 +218,7 @@ Status CheckSpace(const fs::path& directory, const std::vector<PlannedTensor>& p
                   const std::string& dtype) {
   uint64_t needed = 0;
   for (const PlannedTensor& t : plan) {
-    needed += SpecOf(t, dtype == "f32" ? DType::kF32 : DType::kBF16).num_bytes();
+    needed += SpecOf(t, ModelDType(dtype)).num_bytes();
   }
   std::error_code error;
   const fs::space_info space = fs::space(directory, error);
@@ -211,7 +257,7 @@ Status MakeRandomModel(const RandomModelOptions& options) {
     const std::string where = (part / "config.json").string() + ": ";
     if (message.starts_with(where)) message.erase(0, where.size());
     for (const ShapeOption& option : ShapeOptions()) {  // of the command, if one is to blame
-      if (message.starts_with(std::string(option.key) + ": ")) {
+      if (option.Is(message.substr(0, message.find(": ")))) {
         message = fmt::format("{}: {}", option.flag, message);
         break;
       }
@@ -219,7 +265,13 @@ Status MakeRandomModel(const RandomModelOptions& options) {
     return InvalidArgument("this shape cannot be: {}", message);
   }
   const ModelConfig& config = *read;
-  const std::vector<PlannedTensor> plan = PlanTensors(config, *FindFamily(config.family)->names);
+  const std::vector<PlannedTensor> plan =
+      PlanTensors(config, *FindFamily(config.family)->names, kTensorsMax);
+  if (plan.size() > kTensorsMax) {
+    return InvalidArgument(
+        "this shape cannot be: it has more than {} tensors; fewer --layers or --experts have fewer",
+        kTensorsMax);
+  }
   CHOIR_RETURN_IF_ERROR(CheckSpace(part, plan, options.config.dtype));
   CHOIR_RETURN_IF_ERROR(WriteWeights(part, plan, config, options));
   return staged.Commit();

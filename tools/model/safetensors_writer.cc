@@ -16,6 +16,12 @@ const char* FileName(DType dtype) {
       return "BF16";
     case DType::kF32:
       return "F32";
+    case DType::kF16:
+      return "F16";
+    case DType::kF8E4M3:
+      return "F8_E4M3";
+    case DType::kU8:
+      return "U8";
     default:
       CHOIR_CHECK(false);
   }

@@ -17,8 +17,7 @@ namespace {
 
 constexpr int kGatewayAdminPort = 9080, kRouterPort = 7070, kRouterAdminPort = 9070;
 constexpr int kWorkerPort = 7100, kWorkerAdminPort = 9100;
-// A child that dies this soon at its first start will not do better at the next.
-constexpr auto kStartTrial = std::chrono::seconds(60);
+constexpr auto kStableAfter = std::chrono::seconds(60);  // then the pauses begin anew
 constexpr auto kRestartMin = std::chrono::milliseconds(100);
 constexpr auto kRestartMax = std::chrono::seconds(5);
 
@@ -66,14 +65,26 @@ std::string Cluster::LogFile(const Process& p) const {
   return options_.state_dir + "/log/" + p.name + ".log";
 }
 
+// Routers do not share a log.
+std::string Cluster::AuditDir(const Process& router) const {
+  const std::string dir = options_.state_dir + "/audit";
+  return options_.routers == 1 ? dir : dir + "/" + router.name;
+}
+
 std::vector<std::string> Cluster::Arguments(const Process& p) const {
-  const char* program = p.part == Part::kWorker   ? "choir-worker"
+  const char* program = p.part == Part::kWorker   ? options_.worker_program.c_str()
                         : p.part == Part::kRouter ? "choir-router"
                                                   : "choir-gateway";
   std::vector<std::string> a = {options_.bin_dir + "/" + program};
   const auto add = [&a](std::initializer_list<std::string> more) { a.insert(a.end(), more); };
   if (!options_.config_file.empty()) add({"--config", options_.config_file});
-  add({"--listen", p.address, "--admin", p.admin, "--log-level", options_.log_level});
+  add({"--listen", p.address, "--admin", p.admin, "--log-level", options_.log.level});
+  // What is not given to `up` is each part's own configuration's.
+  if (options_.log.format != LogOptions().format) add({"--log-format", options_.log.format});
+  if (!options_.trace.endpoint.empty()) {
+    add({"--trace-endpoint", options_.trace.endpoint, "--trace-ratio",
+         fmt::format("{}", options_.trace.ratio)});
+  }
   const std::string model_name = options_.model_name.empty()
                                      ? std::filesystem::path(options_.model_dir).filename().string()
                                      : options_.model_name;
@@ -95,7 +106,8 @@ std::vector<std::string> Cluster::Arguments(const Process& p) const {
     }
     case Part::kRouter:
       add({"--model", options_.model_dir, "--model-name", model_name, "--keys",
-           options_.state_dir + "/keys.yaml"});
+           options_.state_dir + "/keys.yaml", "--audit-dir", AuditDir(p), "--audit-keys",
+           options_.state_dir + "/audit-keys"});
       for (const Process& w : processes_) {
         if (w.part == Part::kWorker) add({"--worker", KnownAddress(w.address)});
       }
@@ -109,8 +121,32 @@ std::vector<std::string> Cluster::Arguments(const Process& p) const {
   return a;
 }
 
+std::vector<std::string> Cluster::TlsArguments(const Process& p) const {
+  if (p.part == Part::kGateway && options_.insecure) return {"--insecure"};
+  if (options_.tls_dir.empty()) return {};
+  const auto files = [this](const std::string& prefix, const std::string& name) {
+    const std::string stem = options_.tls_dir + "/" + name;
+    return std::vector<std::string>{prefix + "-cert", stem + ".pem",
+                                    prefix + "-key",  stem + "-key.pem",
+                                    prefix + "-ca",   options_.tls_dir + "/ca.pem"};
+  };
+  if (p.part == Part::kWorker) return files("--tls", "worker");
+  if (p.part == Part::kRouter) return files("--tls", "router");
+  std::vector<std::string> a = files("--router-tls", "gateway");
+  const std::string stem = options_.tls_dir + "/gateway";
+  const bool own = !options_.tls_cert.empty();
+  for (const std::string& word :
+       {std::string("--tls-cert"), own ? options_.tls_cert : stem + ".pem",
+        std::string("--tls-key"), own ? options_.tls_key : stem + "-key.pem"}) {
+    a.push_back(word);
+  }
+  return a;
+}
+
 Status Cluster::Start(Process& p) {
-  CHOIR_ASSIGN_OR_RETURN(p.child, Child::Spawn(Arguments(p), LogFile(p)));
+  std::vector<std::string> argv = Arguments(p);
+  for (std::string& word : TlsArguments(p)) argv.push_back(std::move(word));
+  CHOIR_ASSIGN_OR_RETURN(p.child, Child::Spawn(argv, LogFile(p)));
   p.started = Clock::Real().Now();
   p.listening = false;
   changed_ = true;
@@ -142,9 +178,10 @@ Status Cluster::Poll() {
   for (Process& p : processes_) {
     if (p.child) {
       if (const auto found = p.child->ReadListening()) {
-        p.address = found->contains("grpc")   ? found->at("grpc")
-                    : found->contains("http") ? found->at("http")
-                                              : p.address;
+        for (const char* kind : {"grpc", "http", "https"}) {
+          if (found->contains(kind)) p.address = found->at(kind);
+        }
+        p.https = found->contains("https");
         if (found->contains("admin")) p.admin = found->at("admin");
         p.listening = true;
         changed_ = true;
@@ -160,15 +197,15 @@ Status Cluster::Poll() {
   return absl::OkStatus();
 }
 
-// An error: it never ran, and would not the next time either.
+// An error before the cluster ever served: it would not run the next time either.
 Status Cluster::OnEnded(Process& p, int status, MonoTime now) {
-  const bool early = !p.listening || now - p.started < kStartTrial;
-  if (p.restarts == 0 && early && WIFEXITED(status) && WEXITSTATUS(status) != 0) {
+  if (p.restarts == 0 && !served_ && WIFEXITED(status) && WEXITSTATUS(status) != 0) {
     exit_code_ = WEXITSTATUS(status) == 2 ? 2 : 1;
-    return FailedPrecondition("{} {}; its log {} ends with:\n{}", p.name,
-                              DescribeWaitStatus(status), LogFile(p), TailOf(LogFile(p), 12));
+    last_words_ = TailOf(LogFile(p), 12);
+    return FailedPrecondition("{} {}; the end of its log {}:", p.name, DescribeWaitStatus(status),
+                              LogFile(p));
   }
-  p.restarts = now - p.started > kStartTrial ? 1 : p.restarts + 1;
+  p.restarts = now - p.started > kStableAfter ? 1 : p.restarts + 1;
   const Duration pause =
       std::min<Duration>(kRestartMin * (1 << std::min(p.restarts - 1, 10)), kRestartMax);
   CHOIR_LOG(warn, "{} {}; restarting it in {:.1f} s", p.name, DescribeWaitStatus(status),
@@ -188,6 +225,8 @@ Status Cluster::CheckConfigs() const {
     if (p.index != 0 || !status.ok()) continue;
     std::vector<std::string> argv = Arguments(p);
     argv.push_back("--check-config");
+    // Certificates may have to be made yet: that is not for a check to do.
+    if (p.part == Part::kGateway) argv.push_back("--insecure");
     auto child = Child::Spawn(argv, log);
     if (!child.ok()) {
       status = child.status();
@@ -204,7 +243,7 @@ bool Cluster::AllListening() const {
                      [](const Process& p) { return p.listening; });
 }
 
-std::string Cluster::NotReadyReason() const {
+std::string Cluster::NotReadyReason() {
   for (const Process& p : processes_) {
     if (!p.listening) return p.name + " is starting";
     const auto [code, body] = HttpGet("http://" + p.admin + "/readyz", std::chrono::seconds(1));
@@ -212,6 +251,7 @@ std::string Cluster::NotReadyReason() const {
       return p.name + ": " +
              (code == 0 ? "its admin port does not answer" : body.substr(0, body.find('\n')));
   }
+  served_ = true;
   return "";
 }
 
@@ -251,7 +291,10 @@ void Cluster::KillAll() {
   }
 }
 
-std::string Cluster::url() const { return "http://" + Find(Part::kGateway, 0)->address; }
+std::string Cluster::url() const {
+  const Process& gateway = *Find(Part::kGateway, 0);
+  return (gateway.https ? "https://" : "http://") + gateway.address;
+}
 
 nlohmann::ordered_json Cluster::ReadyJson(const std::string& api_key) const {
   nlohmann::ordered_json routers = nlohmann::ordered_json::array(), router_metrics = routers,
@@ -282,6 +325,7 @@ nlohmann::ordered_json Cluster::ReadyJson(const std::string& api_key) const {
       {"pids", {{"gateway", gateway_pid}, {"router", router_pids[0]}, {"workers", worker_pids}}},
       {"api_key", api_key},
       {"state", options_.state_dir}};
+  if (!options_.tls_dir.empty()) out["tls"] = {{"ca", options_.tls_dir + "/ca.pem"}};
   if (options_.routers > 1) {
     out["routers"] = routers;
     out["metrics"]["routers"] = router_metrics;

@@ -10,19 +10,26 @@
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
+#include "common/config/log_options.h"
+#include "common/trace/trace_options.h"
 #include "tools/up/child.h"
 
 namespace choir {
 
 struct ClusterOptions {
   std::string bin_dir;  // where choir-router and the others are
+  std::string worker_program = "choir-worker";
   std::string model_dir;
   std::string model_name;  // empty: the directory's name
   std::string state_dir;
   std::string listen = "127.0.0.1:8080";
   std::string config_file;  // handed to every child; may be empty
   std::string dtype = "auto";
-  std::string log_level = "info";
+  LogOptions log;
+  TraceOptions trace;
+  std::string tls_dir;            // of FillTlsDirectory: TLS between all parts; empty: plain text
+  std::string tls_cert, tls_key;  // of the gateway's HTTPS instead of the directory's
+  bool insecure = false;          // plain HTTP also beyond loopback
   int64_t groups = 1, ranks = 2, routers = 1;
   int64_t threads = 0;  // of each worker; 0: cores / workers
 };
@@ -36,6 +43,7 @@ struct Process {
   std::string address;  // gRPC, or HTTP of the gateway; known after the first start
   std::string admin;
   std::optional<Child> child;
+  bool https = false;  // of the gateway; known after the first start
   bool listening = false;
   int restarts = 0;
   MonoTime started{}, restart_at{};
@@ -49,9 +57,12 @@ class Cluster {
   // Asks each kind of child whether it would take its configuration; the error has its words.
   Status CheckConfigs() const;
   Status Poll();  // reads pipes, reaps, restarts. An error: a child cannot ever start
+  const std::string& last_words() const { return last_words_; }  // then: the end of its log
   int exit_code() const { return exit_code_; }  // after Poll's error: 2 wrong configuration, else 1
   bool AllListening() const;
-  std::string NotReadyReason() const;  // asks each /readyz; empty: all are ready
+  // Asks each /readyz; empty: all are ready. From the first time on, children that end are
+  // restarted.
+  std::string NotReadyReason();
   bool TakeChanged();  // a process was (re)started since the last call: rewrite the ready file
 
   void BeginStop();  // asks the gateway, then the routers, then the workers to drain
@@ -63,17 +74,21 @@ class Cluster {
   std::vector<int> PollFds() const;
 
  private:
-  std::vector<std::string> Arguments(const Process& p) const;
+  std::vector<std::string> Arguments(const Process& p) const;  // without TlsArguments
+  std::vector<std::string> TlsArguments(const Process& p) const;
   Status Start(Process& p);
   Status OnEnded(Process& p, int status, MonoTime now);
   const Process* Find(Part part, int64_t index) const;
   std::string LogFile(const Process& p) const;
+  std::string AuditDir(const Process& router) const;
   void SignalPart(Part part, int signal);
   bool PartGone(Part part) const;
 
   const ClusterOptions options_;
   std::vector<Process> processes_;
   bool changed_ = false;
+  bool served_ = false;
+  std::string last_words_;
   int exit_code_ = 1;
   Part stop_stage_ = Part::kGateway;
 };

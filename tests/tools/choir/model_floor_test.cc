@@ -11,7 +11,7 @@ FloorInput Dense() {
   in.info.active_flops = 1000;
   in.info.vocab = 10;
   in.info.hidden = 20;
-  in.kv_bytes_per_token = 2;
+  in.kv = {.dtype = DType::kBF16, .layers = {{.k_width = 1}}};
   in.read_bytes_per_s = 1e6;
   in.flops_per_s = 1e9;
   return in;
@@ -20,6 +20,12 @@ FloorInput Dense() {
 TEST(ModelFloorTest, DecodeOfOneSequenceIsBoundByBytes) {
   EXPECT_DOUBLE_EQ(DecodeFloor(Dense(), 1, 0), 1000.0);
   EXPECT_DOUBLE_EQ(DecodeFloor(Dense(), 1, 500), 500.0);  // the KV pool is read as well
+}
+
+TEST(ModelFloorTest, AWindowLimitsWhatIsReadOfTheKvPool) {
+  FloorInput in = Dense();
+  in.kv.layers[0].window = 500;
+  EXPECT_DOUBLE_EQ(DecodeFloor(in, 1, 90000), 500.0);
 }
 
 TEST(ModelFloorTest, ABatchSharesTheWeights) {

@@ -13,6 +13,7 @@
 #include "tools/model/byte_tokenizer.h"
 #include "tools/model/model_info.h"
 #include "tools/model/tensor_plan.h"
+#include "worker/model/model.h"
 
 namespace choir {
 namespace {
@@ -62,6 +63,64 @@ TEST_F(RandomModelTest, EveryFamilyIsADirectoryThatTheLoaderAccepts) {
     }
     EXPECT_EQ((*info)["parameters"], elements);
   }
+}
+
+TEST_F(RandomModelTest, EveryFormatIsADirectoryThatLoads) {
+  const struct {
+    const char* dtype;
+    const char* family;
+    int64_t hidden;
+    double bytes_per_parameter;
+  } formats[] = {{"f32", "qwen3", 40, 4},
+                 {"f16", "qwen3_moe", 40, 2},
+                 {"fp8", "deepseek_v3", 1150, 1},
+                 {"fp8", "mixtral", 1150, 1},
+                 {"mxfp4", "gpt_oss", 1152, 0.53}};
+  for (const auto& f : formats) {
+    const std::string name = fmt::format("{}-{}", f.family, f.dtype);
+    RandomModelOptions options = Small(name, f.family);
+    options.config.dtype = f.dtype;
+    options.config.overrides["hidden_size"] = f.hidden;
+    options.config.overrides["intermediate_size"] = 512;
+    ASSERT_TRUE(MakeRandomModel(options).ok()) << name;
+    const auto info = DescribeModel(Path(name));
+    ASSERT_TRUE(info.ok()) << info.status();
+    const double bytes = (*info)["weight_bytes"];
+    EXPECT_NEAR(bytes / (*info)["parameters"].get<double>(), f.bytes_per_parameter,
+                f.bytes_per_parameter / 4)
+        << name;
+    const auto loaded = LoadModel({.model_dir = Path(name)}, *MakeReferenceKernels());
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_LT(static_cast<double>((*loaded)->info().weight_bytes), 1.1 * bytes) << name;
+    options.config.dtype = "bf16";
+    options.out = Path(name + "-bf16");
+    ASSERT_TRUE(MakeRandomModel(options).ok()) << name;
+    EXPECT_EQ((*DescribeModel(options.out))["parameters"], (*info)["parameters"]) << name;
+  }
+}
+
+TEST_F(RandomModelTest, InfoTellsTheFormat) {
+  RandomModelOptions options = Small("a", "llama");
+  options.config.dtype = "fp8";
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  EXPECT_THAT(FormatModelInfo(*DescribeModel(Path("a"))), HasSubstr("llama, BF16 and fp8"));
+  options.config.dtype = "f16";
+  options.out = Path("b");
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  const auto info = DescribeModel(Path("b"));
+  EXPECT_EQ((*info)["dtype"], "F16");
+  EXPECT_TRUE((*info)["quantization"].is_null());
+}
+
+TEST_F(RandomModelTest, RefusesAFormatThatAFamilyLacks) {
+  RandomModelOptions options = Small("a", "llama");
+  options.config.dtype = "mxfp4";
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--dtype mxfp4"));
+  options = Small("a", "gpt_oss");
+  options.config.dtype = "fp8";
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--dtype fp8"));
+  options.config.dtype = "mxfp4";  // hidden size 36
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--hidden: hidden_size: 36"));
 }
 
 TEST_F(RandomModelTest, TheSameSeedGivesTheSameBytesAndAnotherSeedOthers) {
@@ -121,6 +180,31 @@ TEST_F(RandomModelTest, WhatFollowsFromAnOptionIsAdapted) {
   EXPECT_EQ((*info)["moe_layers"], 1);
 }
 
+TEST_F(RandomModelTest, ExpertsAreCountedUnderEachFamilysKey) {
+  for (const char* family : {"deepseek_v3", "qwen3_moe", "mixtral"}) {
+    RandomModelOptions options = Small(family, family);
+    options.config.overrides["n_routed_experts"] = 5;
+    ASSERT_TRUE(MakeRandomModel(options).ok()) << family;
+    EXPECT_EQ((*DescribeModel(Path(family)))["experts"], 5) << family;
+    options.out = Path("b");
+    options.config.overrides["n_routed_experts"] = 70000;
+    EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("--experts: ")) << family;
+  }
+}
+
+TEST_F(RandomModelTest, InfoTellsTheWindow) {
+  ASSERT_TRUE(MakeRandomModel(Small("a", "qwen2")).ok());
+  EXPECT_FALSE((*DescribeModel(Path("a"))).contains("window"));
+  auto config = nlohmann::json::parse(ReadFileText(Path("a/config.json")));
+  config.update({{"use_sliding_window", true}, {"sliding_window", 77}, {"max_window_layers", 1}});
+  std::ofstream(Path("a/config.json")) << config.dump();
+  const auto info = DescribeModel(Path("a"));
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ((*info)["window"], 77);
+  EXPECT_EQ((*info)["window_layers"], 1);
+  EXPECT_THAT(FormatModelInfo(*info), HasSubstr("window      77 tokens in 1 layers"));
+}
+
 TEST_F(RandomModelTest, RefusesWhatCannotBeByOptionName) {
   RandomModelOptions options = Small("a", "llama");
   options.config.overrides["n_routed_experts"] = 8;
@@ -147,6 +231,20 @@ TEST_F(RandomModelTest, RefusesWhatCannotBeByOptionName) {
   EXPECT_TRUE(fs::is_empty(root_));  // and leaves nothing behind
 }
 
+// 12 million tensors: neither their names nor their plan may be made.
+TEST_F(RandomModelTest, AConfigOfTooManyTensorsIsLeftEarly) {
+  RandomModelOptions options = Small("a", "mixtral");
+  ASSERT_TRUE(MakeRandomModel(options).ok());
+  auto config = nlohmann::json::parse(ReadFileText(Path("a/config.json")));
+  config.update({{"num_hidden_layers", 4096}, {"num_local_experts", 1000}});
+  std::ofstream(Path("a/config.json")) << config.dump();
+  EXPECT_THAT(MessageOf(DescribeModel(Path("a")).status()), HasSubstr("asks for [1000, 36]"));
+  options.out = Path("b");
+  options.config.overrides["num_hidden_layers"] = 4096;
+  options.config.overrides["n_routed_experts"] = 1000;
+  EXPECT_THAT(MessageOf(MakeRandomModel(options)), HasSubstr("more than 1048576 tensors"));
+}
+
 TEST_F(RandomModelTest, NeverOverwritesADirectory) {
   fs::create_directory(root_ / "mine");
   std::ofstream(root_ / "mine" / "file") << "x";
@@ -171,10 +269,11 @@ TEST_F(RandomModelTest, CountsThePublishedParameters) {
     const char* like;
     double total;
     double active;
-  } published[] = {{"deepseek-v2-lite", 15.7e9, 2.4e9},
-                   {"deepseek-v3", 671e9, 37e9},
-                   {"glm-4.5-air", 106e9, 12e9},
-                   {"llama-3.2-1b", 1.24e9, 1.24e9}};
+  } published[] = {{"deepseek-v2-lite", 15.7e9, 2.4e9}, {"deepseek-v3", 671e9, 37e9},
+                   {"glm-4.5-air", 106e9, 12e9},        {"llama-3.2-1b", 1.24e9, 1.24e9},
+                   {"mixtral-8x7b", 46.7e9, 12.9e9},    {"qwen2.5-0.5b", 0.494e9, 0.494e9},
+                   {"qwen3-0.6b", 0.596e9, 0.596e9},    {"qwen3-30b-a3b", 30.5e9, 3.3e9},
+                   {"gpt-oss-20b", 20.9e9, 3.6e9},      {"gpt-oss-120b", 116.8e9, 5.1e9}};
   for (const auto& p : published) {
     RandomConfigRequest request;
     request.like = p.like;
@@ -182,7 +281,7 @@ TEST_F(RandomModelTest, CountsThePublishedParameters) {
     const auto config = ReadModelConfig(root_.string());
     ASSERT_TRUE(config.ok());
     const ParameterCount count =
-        CountParameters(*config, PlanTensors(*config, *FindFamily(config->family)->names));
+        CountParameters(*config, PlanTensors(*config, *FindFamily(config->family)->names, 1 << 20));
     EXPECT_NEAR(static_cast<double>(count.total) / p.total, 1, 0.02) << p.like;
     EXPECT_NEAR(static_cast<double>(count.active) / p.active, 1, 0.08) << p.like;
   }

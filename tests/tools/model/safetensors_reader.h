@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/tensor/dtype.h"
+#include "common/tensor/small_floats.h"
 
 namespace choir {
 
@@ -41,6 +42,14 @@ inline std::map<std::string, ReadTensor> ReadSafetensors(const std::string& path
         std::memcpy(&value, p, 4);
         t.values.push_back(value);
         p += 4;
+      } else if (t.dtype == "U8" || t.dtype == "F8_E4M3") {  // codes as they are
+        t.values.push_back(static_cast<uint8_t>(*p));
+        p += 1;
+      } else if (t.dtype == "F16") {
+        uint16_t value = 0;
+        std::memcpy(&value, p, 2);
+        t.values.push_back(F16ToF32(value));
+        p += 2;
       } else {
         bf16 value = 0;
         std::memcpy(&value, p, 2);
