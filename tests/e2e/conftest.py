@@ -2,13 +2,16 @@
 directory and free ports; everything ends with its test module.
 
 CHOIR_BIN names the folder of the binaries (default: build/release/bin)."""
+import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -18,7 +21,7 @@ BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin
 CHECKPOINTS = ROOT / "tests" / "golden" / "checkpoints"
 
 
-def eventually(check, timeout=20.0, what="condition"):
+def eventually(check, timeout=120.0, what="condition"):
     """Polls until check() is truthy and returns it; fails with the last value."""
     pause = threading.Event()
     end = time.monotonic() + timeout
@@ -28,6 +31,23 @@ def eventually(check, timeout=20.0, what="condition"):
             return value
         assert time.monotonic() < end, f"{what} not reached in {timeout} s: {value!r}"
         pause.wait(0.02)
+
+
+@contextlib.contextmanager
+def held_workers(cluster):
+    """While it lasts, or until what it yields is called, nothing is computed: what runs cannot end."""
+    pids = cluster.ready["pids"]["workers"]
+
+    def release():
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield release
+    finally:
+        release()
 
 
 class Cluster:
@@ -46,7 +66,7 @@ class Cluster:
         eventually(lambda: self.ready_file.exists() or self.process.poll() is not None, 60, "the cluster's start")
         if self.process.poll() is not None:
             raise RuntimeError((tmp / "up.log").read_text() + self.logs())
-        self.model = model
+        self.model = pathlib.Path(model).name
 
     @property
     def ready(self):
@@ -80,21 +100,50 @@ class Cluster:
                 total, found = total + float(value), True
         return total if found else None
 
+    def serves(self):
+        """The router would take a request: a rank is ready."""
+        try:
+            return urllib.request.urlopen(self.ready["metrics"]["router"].replace("/metrics", "/readyz"), timeout=10).status == 200
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
     def workers_idle(self):
+        """False also while one that was killed does not answer again."""
         urls = self.ready["metrics"]["workers"]
-        return all(self.metric(u, "choir_requests_running") == 0 and self.metric(u, "choir_requests_waiting") == 0
-                   and self.metric(u, "choir_kv_blocks", state="held") == 0 for u in urls)
+        try:
+            return all(self.metric(u, "choir_requests_running") == 0 and self.metric(u, "choir_requests_waiting") == 0
+                       and self.metric(u, "choir_kv_blocks", state="held") == 0 for u in urls)
+        except OSError:
+            return False
 
     def stop(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
         self.log.close()
         return self.process.returncode
+
+
+SHOW_CALLS = "{%- for m in messages %}{%- for c in m.tool_calls or [] %}\n{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}"
+OPEN_THINK = "{%- if open_think is defined and open_think %}\n<think>{% endif %}"
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """One cluster for all tests that only ask. Its chat template shows the arguments of tool calls and can leave
+    <think> open."""
+    model = tmp_path_factory.mktemp("model") / "tiny"
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", model)
+    with open(model / "chat_template.jinja", "a") as template:
+        template.write(SHOW_CALLS + OPEN_THINK)
+    c = Cluster(tmp_path_factory.mktemp("shared"), model=model)
+    yield c
+    code = c.stop()
+    assert code == 0, c.logs()
 
 
 @pytest.fixture(scope="module")

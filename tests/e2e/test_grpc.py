@@ -1,6 +1,5 @@
 """grpcio against the router's public service."""
 import importlib
-import pathlib
 import sys
 
 import grpc

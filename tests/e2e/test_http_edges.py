@@ -6,51 +6,16 @@ import socket
 import urllib.parse
 
 import pytest
-from conftest import Cluster, eventually
+from conftest import Cluster, eventually, held_workers
+from wire import ask, connect, error_of, read_response
 
 BODY = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4, "seed": 1}
-
-
-def connect(cluster):
-    u = urllib.parse.urlparse(cluster.url)
-    s = socket.create_connection((u.hostname, u.port), timeout=20)
-    return s
 
 
 def post(cluster, extra="", body=None, path="/v1/chat/completions", key=None):
     text = json.dumps({"model": cluster.model, **BODY}) if body is None else body
     return (f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key or cluster.key}\r\n{extra}"
             f"Content-Length: {len(text.encode())}\r\n\r\n{text}").encode()
-
-
-def read_response(f):
-    status = int(f.readline().split()[1])
-    headers = {}
-    while (line := f.readline().strip()):
-        name, value = line.decode().split(":", 1)
-        headers[name.lower()] = value.strip()
-    if status == 100:
-        return status, headers, b""
-    if headers.get("transfer-encoding") == "chunked":
-        body = b""
-        while (size := int(f.readline(), 16)):
-            body += f.read(size)
-            f.readline()
-        f.readline()
-        return status, headers, body
-    return status, headers, f.read(int(headers.get("content-length", 0)))
-
-
-def ask(cluster, raw):
-    with connect(cluster) as s:
-        s.sendall(raw)
-        return read_response(s.makefile("rb"))
-
-
-def error_of(body):
-    error = json.loads(body)["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
 
 
 def test_two_requests_in_one_packet_get_two_answers_in_order(cluster):
@@ -215,8 +180,9 @@ def test_garbage_and_tls_hellos_do_no_harm(cluster):
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory):
-    """A cluster whose gateway keeps little for a slow reader and comments on silence soon."""
-    c = Cluster(tmp_path_factory.mktemp("impatient"), config="gateway: {stream_bytes_max: 256KiB, keep_alive_interval: 100ms}\n")
+    """A cluster that keeps as little as can be for a slow reader and comments on silence soon."""
+    c = Cluster(tmp_path_factory.mktemp("impatient"), config="gateway: {stream_bytes_max: 4KiB, keep_alive_interval: 100ms}\n"
+                "router: {stream_bytes_max: 1MiB}\n")
     yield c
     assert c.stop() == 0, c.logs()
 
@@ -243,40 +209,95 @@ def test_a_reader_that_never_reads_is_cut_off_and_others_are_served(impatient):
     def cut_off():
         return impatient.metric(gateway, "choir_http_requests_total", route="/v1/completions", code=499)
 
-    with connect(impatient) as s:  # whoever reads gets all
-        s.sendall(stream_of(impatient, n=4, **each))
+    with connect(impatient) as s:  # whoever reads gets all, though the window is smaller than a step's tokens
+        s.sendall(stream_of(impatient, n=16, **each))
         assert read_to_end(s).count(b"data: [DONE]") == 1
     assert cut_off() == 0
 
     u = urllib.parse.urlparse(impatient.url)
+    memory = impatient.metric(gateway, "process_resident_memory_bytes")
     with socket.socket() as s:
         s.settimeout(20)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         s.connect((u.hostname, u.port))
-        s.sendall(stream_of(impatient, n=32, **each))  # more than the kernel's buffers hold
+        s.sendall(stream_of(impatient, n=64, **each))  # more than the kernel's buffers hold
         eventually(lambda: impatient.metric(gateway, "choir_http_open_streams") == 1 or cut_off(), what="an open stream")
         assert ask(impatient, post(impatient))[0] == 200  # while the other one is stuck
         eventually(lambda: cut_off() == 1, what="the slow reader's end")
         eventually(impatient.workers_idle, what="idle workers")
         assert impatient.metric(gateway, "choir_ledger_difference", ledger="requests") == 0
+        # The answer would be some 25 MB; what the gateway kept of it is the window and one write.
+        assert impatient.metric(gateway, "process_resident_memory_bytes") - memory < 8 << 20
         rest = read_to_end(s)
     assert b"[DONE]" not in rest
 
 
+def test_a_reader_in_small_bites_gets_all(impatient):
+    with socket.socket() as s:
+        s.settimeout(20)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        u = urllib.parse.urlparse(impatient.url)
+        s.connect((u.hostname, u.port))
+        s.sendall(stream_of(impatient, n=8, max_tokens=100, logprobs=5))
+        bites = []
+        while (bite := s.recv(512)):
+            bites.append(bite)
+    assert b"".join(bites).count(b"data: [DONE]") == 1
+
+
 def test_a_silent_stream_gets_comments(impatient):
-    workers = impatient.ready["pids"]["workers"]
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with held_workers(impatient) as release, connect(impatient) as s:
+        s.sendall(stream_of(impatient, max_tokens=5))
+        f = s.makefile("rb")
+        while not (line := f.readline()).startswith(b": keep-alive"):
+            assert line and not line.startswith(b"data: "), line
+        release()
+        assert b"data: [DONE]" in f.read()
+    eventually(impatient.workers_idle, what="idle workers")
+
+
+def test_a_half_closed_client_is_asked_whether_it_is_there(impatient):
+    body = json.dumps({"model": impatient.model, "prompt": "hi", "max_tokens": 3})
+
+    def cancelled():
+        return impatient.metric(impatient.ready["metrics"]["router"], "choir_requests_total", code=499) or 0
+
+    before = cancelled()
+    with held_workers(impatient) as release, connect(impatient) as waits, connect(impatient) as goes:
+        for s in (waits, goes):
+            s.sendall(post(impatient, path="/v1/completions", body=body))
+        waits.shutdown(socket.SHUT_WR)
+        goes.close()
+        f = waits.makefile("rb")
+        assert read_response(f)[0] == 100
+        eventually(lambda: cancelled() == before + 1, what="the cancel of the other")
+        release()
+        while (got := read_response(f))[0] == 100:
+            pass
+        assert got[0] == 200 and f.read() == b""
+    eventually(impatient.workers_idle, what="idle workers")
+
+
+def test_a_router_that_dies_takes_no_byte_and_no_room_along(impatient):
+    """The window is far smaller than the stream, so a miscounted byte would stop it or let it run over."""
+    def answer(kill):
+        texts, tokens = {}, {}
         with connect(impatient) as s:
-            s.sendall(stream_of(impatient, max_tokens=5))
+            s.sendall(stream_of(impatient, n=4, max_tokens=200, logprobs=10, temperature=1.2))
             f = s.makefile("rb")
-            while not (line := f.readline()).startswith(b": keep-alive"):
-                assert line and not line.startswith(b"data: "), line
-            for pid in workers:
-                os.kill(pid, signal.SIGCONT)
-            assert b"data: [DONE]" in f.read()
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
+            for i, line in enumerate(f):
+                if i == 40 and kill:
+                    os.kill(impatient.ready["pids"]["router"], signal.SIGKILL)
+                if line.startswith(b"data: {"):
+                    for c in json.loads(line[6:])["choices"]:
+                        texts[c["index"]] = texts.get(c["index"], "") + c["text"]
+                        tokens[c["index"]] = tokens.get(c["index"], []) + (c["logprobs"] or {}).get("token_logprobs", [])
+                if line == b"data: [DONE]\n":
+                    return texts, tokens
+
+    undisturbed = answer(False)
+    assert all(len(t) == 200 for t in undisturbed[1].values())
+    pid = impatient.ready["pids"]["router"]
+    assert answer(True) == undisturbed
+    eventually(lambda: impatient.ready["pids"]["router"] not in (pid, None), what="a new router in the ready file")
     eventually(impatient.workers_idle, what="idle workers")

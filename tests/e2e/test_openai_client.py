@@ -128,3 +128,53 @@ def test_closing_a_stream_frees_the_engine(client, cluster):
     stream.close()
     eventually(cluster.workers_idle, what="idle workers")
     assert cluster.metric(cluster.ready["metrics"]["router"], "choir_ledger_difference") == 0
+
+
+def test_a_batch_of_prompts_and_echo(client, cluster):
+    kwargs = {"max_tokens": 6, "seed": 3, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
+    batch = client.completions.create(model=cluster.model, prompt=["One", "Two"], n=2, echo=True, **kwargs)
+    assert [c.index for c in batch.choices] == [0, 1, 2, 3]
+    assert [c.text[:3] for c in batch.choices] == ["One", "One", "Two", "Two"]
+    alone = client.completions.create(model=cluster.model, prompt="Two", n=2, **kwargs)
+    assert [c.text[3:] for c in batch.choices[2:]] == [c.text for c in alone.choices]
+    assert batch.usage.completion_tokens == 24
+
+
+def test_completion_logprobs_are_typed(client, cluster):
+    got = client.completions.create(model=cluster.model, prompt="Go", max_tokens=5, logprobs=2, temperature=0,
+                                    extra_body={"ignore_eos": True}).choices[0].logprobs
+    assert len(got.tokens) == len(got.token_logprobs) == len(got.top_logprobs) == len(got.text_offset) == 5
+    assert all(max(top.values()) == logprob for top, logprob in zip(got.top_logprobs, got.token_logprobs))
+
+
+def test_streams_of_several_choices_carry_logprobs_and_usage(client, cluster):
+    asked = {"n": 3, "temperature": 1.2, "logprobs": True, "top_logprobs": 1}
+    whole = chat(client, cluster, **asked)
+    texts, tokens = {}, {}
+    for chunk in chat(client, cluster, stream=True, stream_options={"include_usage": True}, **asked):
+        for c in chunk.choices:
+            texts[c.index] = texts.get(c.index, "") + (c.delta.content or "")
+            tokens[c.index] = tokens.get(c.index, []) + (c.logprobs.content if c.logprobs else [])
+        usage = chunk.usage
+    assert usage == whole.usage
+    assert [texts[c.index] for c in whole.choices] == [c.message.content for c in whole.choices]
+    assert [tokens[c.index] for c in whole.choices] == [c.logprobs.content for c in whole.choices]
+
+
+@pytest.mark.parametrize("form", ["object", "dump", "dict"])
+def test_an_answer_is_accepted_back_in_every_form(client, cluster, form):
+    message = chat(client, cluster).choices[0].message
+    back = {"object": message, "dump": message.model_dump(), "dict": message.to_dict()}[form]
+    assert chat(client, cluster, messages=[*MESSAGES, back, {"role": "user", "content": "And?"}]).choices[0].finish_reason
+
+
+def test_headers_and_errors_are_the_sdks(client, cluster):
+    raw = client.chat.completions.with_raw_response.create(model=cluster.model, messages=MESSAGES, max_tokens=2,
+                                                           extra_headers={"X-Request-Id": "sdk-1"})
+    assert raw.headers["x-request-id"] == "sdk-1" and raw.parse().id == "chatcmpl-sdk-1"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("org/name")
+    for bad in ({"tools": [{"type": "function", "function": {"name": "f"}}]}, {"response_format": {"type": "json_object"}}):
+        with pytest.raises(openai.BadRequestError) as e:
+            chat(client, cluster, **bad)
+        assert e.value.code == "unsupported_parameter" and e.value.param == next(iter(bad)) and e.value.request_id

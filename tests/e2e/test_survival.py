@@ -1,4 +1,5 @@
 """Processes are killed while streams run: the streams go on with the same text."""
+import json
 import os
 import pathlib
 import shutil
@@ -61,6 +62,32 @@ def test_killing_the_router_changes_no_byte(cluster):
     eventually(cluster.workers_idle, what="idle workers")
 
 
+def test_a_worker_that_ends_with_an_error_is_restarted_like_a_killed_one(tmp_path):
+    cluster = Cluster(tmp_path)
+    try:
+        pid = cluster.ready["pids"]["workers"][1]
+        # A second signal ends a worker at once, with 1: the stream it serves is not done.
+        busy = run(cluster, 11, lambda i: i == 3 and [os.kill(pid, signal.SIGTERM) for _ in range(2)])
+        eventually(lambda: cluster.ready["pids"]["workers"][1] not in (pid, None), what="a new worker in the ready file")
+        eventually(cluster.serves, what="a ready rank")
+        assert run(cluster, 11) == busy
+    finally:
+        assert cluster.stop() == 0, cluster.logs()
+
+
+def test_up_keeps_a_users_keys_of_any_tenant(tmp_path):
+    (tmp_path / "state").mkdir()
+    add = [str(a) for a in (BIN / "choir", "keys", "add", "--file", tmp_path / "state" / "keys.yaml", "--tenant", "local", "--json")]
+    key = json.loads(subprocess.run(add, capture_output=True, text=True, check=True).stdout)["key"]
+    for _ in range(2):  # the second start takes the first one's own key away
+        cluster = Cluster(tmp_path)
+        assert cluster.openai(api_key=key).models.list().data
+        own = cluster.key
+        assert cluster.stop() == 0
+    listed = subprocess.run([BIN / "choir", "keys", "list", "--file", tmp_path / "state" / "keys.yaml", "--json"], capture_output=True, text=True)
+    assert len(json.loads(listed.stdout)) == 2 and own.startswith("ck-")
+
+
 def test_a_draining_cluster_finishes_its_streams(tmp_path):
     c = Cluster(tmp_path)
     try:
@@ -82,6 +109,19 @@ def test_status_tells_what_runs(cluster):
     out = subprocess.run([BIN / "choir", "status", "--state", cluster.state, "--json"], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert '"ready": true' in out.stdout
+
+
+def test_status_of_a_cluster_elsewhere_goes_through_its_gateway(cluster, tmp_path):
+    def status(key, *args, **env):
+        return subprocess.run([BIN / "choir", "status", "--state", tmp_path, "--json", *args], capture_output=True, text=True,
+                              env={**os.environ, "CHOIR_API_KEY": key, **env})
+    for out in (status(cluster.key, "--url", cluster.url + "/"), status(cluster.key, CHOIR_URL=cluster.url)):
+        assert out.returncode == 0, out.stderr
+        told = json.loads(out.stdout)
+        router = told["processes"][0]["status"]
+        assert told["ready"] and [w["rank"] for w in router["workers"]] == [0, 1] and router["workers"][0]["epoch"] > 0
+    refused = status("ck-wrong", "--url", cluster.url)
+    assert refused.returncode == 1 and "401" in refused.stderr
 
 
 def test_a_second_up_on_the_same_state_is_refused(cluster):
@@ -111,7 +151,7 @@ def test_a_new_key_works_at_once_and_strangers_do_not(cluster):
     (["--model", "/nonexistent"], 1, "/nonexistent"),
     (["--config", "worker: {kv_byte: 1GiB}"], 2, "worker.kv_bytes"),
     (["--config", "worker: {step_tokens: -3}"], 2, "out of range"),
-    (["--config", "router: {audit: {class: enforced}}"], 2, "audit"),
+    (["--config", "router: {audit: {class: forced}}"], 2, "audit.class"),
     (["--config", "worker: {kv_byte: 1GiB}", "--check-config"], 2, "worker.kv_bytes"),
     (["--config", "worker: {kv_bytes: 64MiB}", "--check-config"], 0, "good")])
 def test_up_that_cannot_start_says_why_and_ends(tmp_path, arguments, code, says):

@@ -2,6 +2,7 @@
 // time.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -21,9 +22,10 @@ namespace choir {
 
 struct Answer {
   std::vector<int32_t> tokens;
-  std::vector<TokenLogprob> logprobs;
+  std::vector<SampledLogprob> logprobs;
   Finish finish = Finish::kNone;
   std::string error;
+  int32_t cached_tokens = 0;
   int endings = 0;
   int updates_after_the_end = 0;
 };
@@ -105,12 +107,13 @@ class EngineHarness {
 
   void Take(StepOutput output) {
     std::unique_lock lock(mu_);
-    for (SequenceUpdate& u : output.updates) {
+    for (SequenceOutput& u : output.updates) {
       Answer& a = answers_[u.id.value()];
       if (a.endings > 0) ++a.updates_after_the_end;
       a.tokens.insert(a.tokens.end(), u.tokens.begin(), u.tokens.end());
-      for (TokenLogprob& l : u.logprobs) a.logprobs.push_back(std::move(l));
+      for (SampledLogprob& l : u.logprobs) a.logprobs.push_back(std::move(l));
       a.error = u.error;
+      a.cached_tokens = std::max(a.cached_tokens, u.cached_tokens);
       a.finish = u.finish;
       if (u.finish != Finish::kNone) ++a.endings;
     }

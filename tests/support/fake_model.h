@@ -22,6 +22,7 @@ struct FakeModelOptions {
   int64_t vocab = 50;
   int64_t context_length = 4096;
   int32_t num_experts = 0;
+  bool kv_by_role = false;
 };
 
 inline uint64_t FakeHash(uint64_t h, uint64_t value) {
@@ -71,11 +72,13 @@ class FakeLoadedModel final : public LoadedModel {
     info_.context_length = options.context_length;
     info_.num_experts = options.num_experts;
     info_.top_k = options.num_experts > 0 ? 2 : 0;
+    by_role_ = options.kv_by_role;
   }
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override {
     KvLayout layout;
     layout.layers = {{LayerKv::Kind::kKeysValues, 1, 1, 0}, {LayerKv::Kind::kLatent, 2, 0, 0}};
+    layout.by_role = by_role_;
     return layout;
   }
   Compute compute() const override { return Compute::kF32; }
@@ -83,6 +86,7 @@ class FakeLoadedModel final : public LoadedModel {
 
  private:
   ModelInfo info_;
+  bool by_role_ = false;
   std::string numerics_id_ = "fake";
 };
 
@@ -117,9 +121,7 @@ class FakeModel final : public Model {
     return absl::OkStatus();
   }
 
-  std::vector<uint64_t> TakeExpertCounts() override {
-    return std::vector<uint64_t>(static_cast<size_t>(loaded_.info().num_experts));
-  }
+  const ExpertCounts& expert_counts() const override { return expert_counts_; }
 
  private:
   static float& Cell(const KvView& view, int64_t slot) {
@@ -178,6 +180,7 @@ class FakeModel final : public Model {
   }
 
   FakeLoadedModel loaded_;
+  ExpertCounts expert_counts_;
   const Hook hook_;
 };
 

@@ -1,0 +1,85 @@
+"""A router or a worker that cannot start stays where it is told to (--retry-start): alive, not ready, with the reason in /readyz;
+it starts by itself once the reason is gone."""
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from conftest import BIN, CHECKPOINTS, eventually
+
+
+def free_port(host):
+    with socket.socket() as s:
+        s.bind((host, 0))
+        return s.getsockname()[1]
+
+
+def ask(address, path):
+    """(status, text); None: nobody answers yet."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return None
+
+
+@pytest.fixture
+def start(tmp_path):
+    host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.9"  # nothing else takes a port there
+    begun = []
+
+    def run(program, *arguments):
+        admin = f"{host}:{free_port(host)}"
+        with open(tmp_path / f"{program}.log", "wb") as log:
+            command = [BIN / program, "--listen", f"{host}:0", "--admin", admin, "--model", tmp_path / "model", *arguments]
+            process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=log)
+        begun.append(process)
+        return process, admin
+
+    yield run
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def says(admin, status, word):
+    answer = ask(admin, "/readyz")
+    return answer is not None and answer[0] == status and word in answer[1]
+
+
+def test_a_worker_without_its_model_waits_for_it(tmp_path, start):
+    worker, admin = start("choir-worker", "--retry-start", "1s")
+    eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, str(tmp_path / "model")), what="the reason")
+    eventually(lambda: (ask(admin, "/livez") or (0,))[0] == 200, what="a live process")
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "staged")
+    (tmp_path / "staged").rename(tmp_path / "model")
+    eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+
+
+def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, start):
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
+    arguments = ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")
+    router, admin = start("choir-router", *arguments, "--retry-start", "1s")
+    eventually(lambda: says(admin, 503, "keys.yaml"), what="the reason")
+    subprocess.run([BIN / "choir", "keys", "add", "--file", tmp_path / "keys.yaml", "--tenant", "acme"], check=True, capture_output=True)
+    eventually(lambda: says(admin, 503, "127.0.0.1:1"), 120, what="a router that only lacks its worker")
+    router.send_signal(signal.SIGTERM)
+    assert router.wait(60) == 0
+    (tmp_path / "keys.yaml").unlink()
+    router, admin = start("choir-router", *arguments, "--retry-start", "1h")
+    eventually(lambda: says(admin, 503, "keys.yaml"), what="the reason")
+    router.send_signal(signal.SIGTERM)
+    assert router.wait(60) == 0
+
+
+def test_without_the_option_it_ends(tmp_path, start):
+    worker, _ = start("choir-worker")
+    assert worker.wait(60) == 1

@@ -1,0 +1,89 @@
+"""Two routers: one is killed while streams run, and they go on at the other one with the same bytes, on record there."""
+import json
+import os
+import signal
+import threading
+
+import pytest
+from conftest import Cluster, eventually
+from streams import long_model
+from test_audit import audit, records
+
+PARAMS = {"prompt": "Tell me a long story", "max_tokens": 1500, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp("routers")
+    c = Cluster(tmp, model=long_model(tmp), extra=("--routers", 2))
+    yield c
+    c.stop()
+
+
+def run(cluster, seed, on_chunk=lambda i: None, **extra):
+    stream = cluster.openai().completions.create(model=cluster.model, stream=True, seed=seed, **{**PARAMS, **extra})
+    choices = {}
+    for i, chunk in enumerate(stream):
+        choice = choices.setdefault(chunk.choices[0].index, {"text": "", "logprobs": [], "finish": None})
+        choice["text"] += chunk.choices[0].text
+        choice["logprobs"] += chunk.choices[0].logprobs.token_logprobs if chunk.choices[0].logprobs else []
+        choice["finish"] = chunk.choices[0].finish_reason or choice["finish"]
+        on_chunk(i)
+    return choices
+
+
+def test_the_ready_file_lists_both(cluster):
+    ready = cluster.ready
+    assert len(set(ready["routers"])) == len(set(ready["metrics"]["routers"])) == len(set(ready["pids"]["routers"])) == 2
+    assert ready["router"] == ready["routers"][0] and ready["pids"]["router"] == ready["pids"]["routers"][0]
+
+
+def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
+    kinds = [{"seed": 1}, {"seed": 2, "n": 3}, {"seed": 3, "logprobs": 2}, {"seed": 4, "stop": ["qqqq"]}, {"seed": 5}, {"seed": 6}]
+    undisturbed = [run(cluster, **kind) for kind in kinds]
+    ready = cluster.ready
+    # The gateway is at one of the two: the one that has the requests.
+    used = max((0, 1), key=lambda r: cluster.metric(ready["metrics"]["routers"][r], "choir_audit_records_total", phase="intent"))
+    pid = ready["pids"]["routers"][used]
+    everyone_runs = threading.Barrier(len(kinds), action=lambda: os.kill(pid, signal.SIGKILL))
+    results = [None] * len(kinds)
+
+    def client(k):
+        results[k] = run(cluster, on_chunk=lambda i: i == 5 and everyone_runs.wait(60), **kinds[k])
+
+    threads = [threading.Thread(target=client, args=(k,)) for k in range(len(kinds))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert results == undisturbed
+    other = cluster.ready["metrics"]["routers"][1 - used]
+    resumed = cluster.metric(other, "choir_resumed_streams_total")
+    assert cluster.metric(other, "choir_ledger_difference") == 0
+    eventually(lambda: cluster.ready["pids"]["routers"][used] not in (pid, None), what="the killed router's successor")
+    eventually(cluster.workers_idle, what="idle workers")
+    assert cluster.stop() == 0, cluster.logs()
+
+    logs = [cluster.state / "audit" / f"router-{r}" for r in (used, 1 - used)]
+    dead, alive = [records(log) for log in logs]
+    gap = [r for r in dead if r["phase"] == "gap"]
+    intents = {f"{r['log']}:{r['seq']}": r for r in dead if r["phase"] == "intent"}
+    went_on = [r for r in alive if r["phase"] == "intent"]
+    # What was on record as done when the router was killed may have gone on all the same: nobody had heard of its end.
+    assert len(gap) == 1 and 0 < len(gap[0]["open"]) <= len(went_on) == resumed
+    assert set(gap[0]["open"]) <= {r["request_id"] for r in went_on}
+    for record in went_on:
+        first = intents[record["continues"]]
+        assert first["request_id"] == record["request_id"] and first["params"] == record["params"]
+    verdict = audit("verify", cluster.state / "audit", "--json")
+    told = {v["log"]: v for v in map(json.loads, verdict.stdout.splitlines())}
+    assert verdict.returncode == 0 and len(told) == 2
+    assert [c["continues"] for c in told[alive[0]["log"]]["continuations"]] == [r["continues"] for r in went_on]
+    shown = audit("show", cluster.state / "audit", "--request", went_on[0]["request_id"])
+    assert [json.loads(line)["phase"] for line in shown.stdout.splitlines()].count("intent") == 2
+
+    # A continuation of something that was never there is found; of a log that lies elsewhere, nothing is known.
+    segment = next(logs[0].glob("segment-*"))
+    for path in logs[0].iterdir():
+        path.unlink()
+    assert not segment.exists() and audit("verify", cluster.state / "audit").returncode == 0
