@@ -1,0 +1,119 @@
+"""Values that cannot work are refused with the reason: by the schema what is not a value at all, by the chart what does
+not go together."""
+import helm_python as helm
+import pytest
+import yaml
+
+from conftest import CHART, check_object, examples, merged, needed, of_kind, render, the
+
+TYPOS = [  # values, what the error names
+    ({"replica": 3}, "replica"),
+    ({"router": {"replica": 3}}, "replica"),
+    ({"worker": {"gpu": {"cuont": 1}}}, "cuont"),
+    ({"worker": {"resources": {"request": {"cpu": "1"}}}}, "request"),
+    ({"router": {"replicas": "2"}}, "/router/replicas"),
+    ({"router": {"replicas": 0}}, "/router/replicas"),
+    ({"worker": {"ranks": 65}}, "/worker/ranks"),
+    ({"worker": {"mode": "deployment"}}, "/worker/mode"),
+    ({"worker": {"kvBytes": "lots"}}, "/worker/kvBytes"),
+    ({"worker": {"resources": {"limits": {"memory": "4GB"}}}}, "/worker/resources/limits/memory"),
+    ({"image": {"digest": "sha256:12"}}, "/image/digest"),
+    ({"model": {"path": "models/demo"}}, "/model/path"),
+    ({"model": {"loadBudgetSeconds": -1}}, "/model/loadBudgetSeconds"),
+    ({"gateway": {"mode": "beside"}}, "/gateway/mode"),
+    ({"gateway": {"service": {"port": 70000}}}, "/gateway/service/port"),
+    ({"tls": {"mode": False}}, "/tls/mode"),  # `off` without quotes is a boolean in YAML
+    ({"drain": {"drainSeconds": "10m"}}, "/drain/drainSeconds"),
+    ({"autoscaling": {"keda": {"prometheus": "prometheus:9090"}}}, "/autoscaling/keda/prometheus"),
+    ({"networkPolicy": {"clients": [{"namespaceSelectr": {}}]}}, "namespaceSelectr"),
+    ({"networkPolicy": {"clients": [{}]}}, "/networkPolicy/clients/0"),
+    ({"commonLabels": {"team": 7}}, "/commonLabels/team"),
+]
+
+IMPOSSIBLE = [  # values, what the error says
+    ({"drain": {"terminationGracePeriodSeconds": 600}}, "600 is shorter than noticeSeconds + drainSeconds + flushSeconds = 625"),
+    ({"keysSecret": ""}, "keysSecret: routers serve nobody without API keys"),
+    ({"model": {"claimName": ""}}, "model.claimName: needed, as model.source is pvc"),
+    ({"model": {"source": "image"}}, "model.imageReference: needed"),
+    ({"model": {"hostPath": "/srv"}}, "model.hostPath: has no effect, as model.source is pvc"),
+    ({"model": {"experts": 1}}, "2 ranks cannot share the 1 experts"),
+    ({"model": {"weightBytes": "689Gi", "sharedWeightBytes": "20Gi"}, "worker": {"ranks": 8}}, "4Gi cannot hold a rank: 103.6Gi of weights"),
+    ({"model": {"weightBytes": "1Gi", "sharedWeightBytes": "2Gi"}}, "sharedWeightBytes: 2Gi is more than model.weightBytes"),
+    ({"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True, "prometheus": "http://p:9090"}}}, "two autoscalers"),
+    ({"autoscaling": {"hpa": {"enabled": True}}}, "a StatefulSet scales by pods, and a group of 2 ranks only as a whole"),
+    ({"worker": {"ranks": 1}, "autoscaling": {"hpa": {"enabled": True}, "minGroups": 5, "maxGroups": 4}}, "minGroups: 5 is more than maxGroups, 4"),
+    ({"worker": {"ranks": 1}, "autoscaling": {"keda": {"enabled": True}}}, "keda.prometheus: needed"),
+    ({"worker": {"updateStrategy": "groups"}, "kubeVersion": "1.34.2"}, "groups needs maxUnavailable of StatefulSets"),
+    ({"worker": {"mode": "leaderWorkerSet", "updateStrategy": "pods"}}, "replaces whole groups by itself"),
+    ({"worker": {"groupTopologyKey": "rack"}}, "only a LeaderWorkerSet keeps a group together"),
+    ({"worker": {"maxSurge": 1}}, "worker.maxSurge: a StatefulSet has none"),
+    ({"kubeVersion": "1.28.9"}, "native sidecars need Kubernetes 1.29"),
+    ({"kubeVersion": "1.32.0", "model": {"claimName": "", "source": "image", "imageReference": "r@x"}}, "image volumes need Kubernetes 1.33"),
+    ({"kubeVersion": "1.33.0", "worker": {"gpu": {"mode": "dra"}}}, "dra needs resource.k8s.io/v1, Kubernetes 1.34"),
+    ({"worker": {"rdma": {"mode": "dra"}}}, "worker.rdma.deviceClassName: needed"),
+    ({"worker": {"rdma": {"matchAttribute": "a/b"}}}, "matchAttribute: needs dra for both"),
+    ({"worker": {"imageTag": "1"}}, "name worker.imageRepository, too"),
+    ({"gateway": {"mode": "none"}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}}, "nothing to route to"),
+    ({"httpRoute": {"enabled": True}}, "a route that belongs to no Gateway"),
+    ({"tls": {"mode": "existing"}}, "tls.existing.workerSecret: needed"),
+    ({"tls": {"existing": {"routerSecret": "r"}}}, "tls.existing.routerSecret: has no effect"),
+    ({"serviceAccount": {"create": False}}, "serviceAccount.name: needed"),
+    ({"router": {"config": {"listen": "0.0.0.0:1"}}}, "router.config.listen: the chart sets this itself"),
+    ({"worker": {"config": {"kv_bytes": "1GiB"}}}, "worker.config.kv_bytes: the chart sets this itself"),
+]
+
+
+@pytest.mark.parametrize("values, names", TYPOS, ids=lambda v: str(v)[:60])
+def test_the_schema_refuses(values, names):
+    with pytest.raises(helm.HelmError) as error:
+        render(needed(**values))
+    assert names in str(error.value)
+    with helm.Chart.load(str(CHART)) as chart, pytest.raises(helm.HelmError):
+        chart.validate_schema(needed(**values))
+
+
+@pytest.mark.parametrize("values, reason", IMPOSSIBLE, ids=lambda v: str(v)[:60])
+def test_the_chart_refuses_with_the_reason(values, reason):
+    with pytest.raises(helm.HelmError) as error:
+        render(needed(**values))
+    assert reason in str(error.value)
+
+
+def test_all_reasons_are_told_at_once():
+    with pytest.raises(helm.HelmError) as error:
+        render({"httpRoute": {"enabled": True}})
+    assert all(key in str(error.value) for key in ("keysSecret", "model.claimName", "httpRoute.parentRefs"))
+
+
+def test_what_just_fits_is_taken():
+    render(needed(drain={"terminationGracePeriodSeconds": 625}))
+    render(needed(model={"experts": 2}))
+    render(needed(worker={"ranks": 64}))
+    fits = {"model": {"weightBytes": "4Gi", "sharedWeightBytes": "1Gi"}, "worker": {"kvBytes": "512Mi"}}  # 2.5 * 1.06 + .5 + .0625 + .5
+    render(needed(**fits))
+    with pytest.raises(helm.HelmError, match="cannot hold"):
+        render(needed(**merged(fits, {"worker": {"kvBytes": "1Gi"}})))
+
+
+def test_an_object_with_a_misspelt_field_is_found():
+    """The check of rendered objects bites, for Kubernetes' kinds and for custom resources."""
+    objects = render(yaml.safe_load(next(p for p in examples() if p.stem == "gpu-lws-values").read_text()))
+    for kind, spoil in (("StatefulSet", lambda o: o["spec"].update(replicaz=1)),
+                        ("NetworkPolicy", lambda o: o["spec"].update(ingres=[])),
+                        ("LeaderWorkerSet", lambda o: o["spec"]["leaderWorkerTemplate"].update(sise=1)),
+                        ("LeaderWorkerSet", lambda o: o["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"].update(hostnetwork=True)),
+                        ("HTTPRoute", lambda o: o["spec"].update(hostname=["a"])),
+                        ("ScaledObject", lambda o: o["spec"].update(maxReplicaCount="6")),
+                        ("Certificate", lambda o: o["spec"].pop("issuerRef")),
+                        ("PodMonitor", lambda o: o["spec"]["podMetricsEndpoints"][0].update(prot="x"))):
+        obj = yaml.safe_load(yaml.safe_dump(of_kind(objects, kind)[0]))
+        check_object(obj, "1.36")
+        spoil(obj)
+        with pytest.raises(Exception):
+            check_object(obj, "1.36")
+
+
+def test_a_kind_without_a_schema_is_not_passed_over():
+    service = the(render(needed()), "Service", "choir")
+    with pytest.raises(Exception):
+        check_object({**service, "apiVersion": "example.org/v1", "kind": "Unknown"}, "1.36")

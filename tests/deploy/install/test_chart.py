@@ -1,0 +1,228 @@
+"""The chart: what it renders is valid, consistent and restricted."""
+import helm_python as helm
+import pytest
+
+from conftest import (CHART, KUBERNETES, argument, check_object, containers_of, needed, of_kind, pod_of, render, the)
+
+
+def test_lint_finds_nothing(example):
+    values, _ = example
+    result = helm.lint(str(CHART), values, strict=True)
+    found = [m for m in result["messages"] if m["severity"] >= 2]
+    assert not found and not result["errors"], result
+
+
+def test_every_object_is_valid_in_every_version(example):
+    values, objects = example
+    wanted = values.get("kubeVersion")
+    for version in [".".join(wanted.split(".")[:2])] if wanted else KUBERNETES:
+        for obj in objects:
+            check_object(obj, version)
+
+
+def test_names_are_unique(example):
+    _, objects = example
+    names = [(o["kind"], o["metadata"]["name"]) for o in objects]
+    assert len(names) == len(set(names)), names
+
+
+def test_containers_are_restricted(example):
+    values, objects = example
+    for obj in objects:
+        pod = pod_of(obj)
+        if pod is None:
+            continue
+        spec = pod["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+        assert not any(spec.get(k) for k in ("hostNetwork", "hostPID", "hostIPC"))
+        for container in containers_of(pod):
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False and security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"]["drop"] == ["ALL"]
+            rdma = values.get("worker", {}).get("rdma", {}).get("mode", "none") != "none"
+            wanted = ["IPC_LOCK"] if rdma and container["name"] == "worker" else None
+            assert security["capabilities"].get("add") == wanted
+            assert container["resources"]["requests"]["memory"] and container["resources"]["requests"]["cpu"]
+            assert not container["image"].endswith((":latest", ":"))
+            assert not any("value" in e and "secret" in e["name"].lower() for e in container.get("env", []))
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                port = container[probe]["httpGet"]["port"]
+                assert port in [p["name"] for p in container["ports"]], (probe, port)
+            assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+
+
+def test_grace_covers_notice_and_drain(example):
+    _, objects = example
+    for obj in objects:
+        pod = pod_of(obj)
+        if pod is None:
+            continue
+        grace = pod["spec"]["terminationGracePeriodSeconds"]
+        for container in containers_of(pod):
+            notice = argument(container, "drain-notice") or ["0s"]
+            drain = argument(container, "drain-timeout")
+            assert int(notice[0][:-1]) + int(drain[0][:-1]) < grace
+
+
+def test_what_is_mounted_is_there(example):
+    _, objects = example
+    for obj in objects:
+        pod = pod_of(obj)
+        if pod is None:
+            continue
+        volumes = [v["name"] for v in pod["spec"]["volumes"]]
+        volumes += [c["metadata"]["name"] for c in obj["spec"].get("volumeClaimTemplates", [])]
+        assert len(volumes) == len(set(volumes))
+        mounted = set()
+        for container in containers_of(pod):
+            paths = [m["mountPath"] for m in container["volumeMounts"]]
+            assert len(paths) == len(set(paths))
+            mounted |= {m["name"] for m in container["volumeMounts"]}
+            for flag in ("tls-cert", "tls-key", "tls-ca", "router-tls-cert", "router-tls-key", "keys", "config"):
+                for path in argument(container, flag):
+                    assert any(path.startswith(m + "/") for m in paths), path
+        assert mounted == set(volumes)
+        config_maps = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if "configMap" in v]
+        assert all(of_kind(objects, "ConfigMap", name) for name in config_maps)
+
+
+def selects(selector, labels):
+    return all(labels.get(k) == v for k, v in selector.items())
+
+
+def pods_selected(objects, selector):
+    pods = [pod_of(o) for o in objects if pod_of(o)]
+    return [p for p in pods if selects(selector, p["metadata"]["labels"])]
+
+
+def test_services_budgets_and_policies_select_pods(example):
+    _, objects = example
+    for service in of_kind(objects, "Service"):
+        pods = pods_selected(objects, service["spec"]["selector"])
+        assert len(pods) == 1, service["metadata"]["name"]
+        names = {p["name"] for c in containers_of(pods[0]) for p in c["ports"]}
+        assert all(p["targetPort"] in names and p["protocol"] for p in service["spec"]["ports"])
+    for kind in ("PodDisruptionBudget", "PodMonitor"):
+        for obj in of_kind(objects, kind):
+            assert len(pods_selected(objects, obj["spec"]["selector"]["matchLabels"])) == 1
+    for monitor in of_kind(objects, "PodMonitor"):
+        (pod,) = pods_selected(objects, monitor["spec"]["selector"]["matchLabels"])
+        names = {p["name"] for c in containers_of(pod) for p in c["ports"]}
+        assert all(e["port"] in names for e in monitor["spec"]["podMetricsEndpoints"])
+
+
+def test_every_port_of_a_pod_is_named_by_a_policy(example):
+    values, objects = example
+    policies = of_kind(objects, "NetworkPolicy")
+    if values.get("networkPolicy", {}).get("enabled", True) is False:
+        assert not policies
+        return
+    deny = [p for p in policies if not p["spec"].get("ingress") and not p["spec"].get("egress")]
+    assert len(deny) == 1
+    for obj in objects:
+        pod = pod_of(obj)
+        if pod is None:
+            continue
+        labels = pod["metadata"]["labels"]
+        assert selects(deny[0]["spec"]["podSelector"]["matchLabels"], labels)
+        allowed = {p["port"] for policy in policies if selects(policy["spec"]["podSelector"]["matchLabels"], labels)
+                   for rule in policy["spec"].get("ingress", []) for p in rule.get("ports", [])}
+        wanted = {p["containerPort"] for c in containers_of(pod) for p in c["ports"]}
+        assert wanted == allowed
+
+
+def test_ranks_find_their_group_by_their_pod_number():
+    objects = render(needed(worker={"groups": 3, "ranks": 4}))
+    workers = the(objects, "StatefulSet", "choir-worker")
+    assert workers["spec"]["replicas"] == 12 and workers["spec"]["podManagementPolicy"] == "Parallel"
+    assert workers["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] == 4
+    (container,) = containers_of(pod_of(workers))
+    assert argument(container, "pod") == ["$(POD_NAME).choir-worker"] and argument(container, "ranks") == ["4"]
+    assert the(objects, "Service", "choir-worker")["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize("version, seconds", [("1.36.0", 15), ("1.24.9", None)])
+def test_the_next_pod_is_replaced_when_the_last_one_has_been_found(version, seconds):
+    objects = render(needed(kubeVersion=version, gateway={"mode": "container"}))
+    for name in ("choir-router", "choir-worker"):
+        assert the(objects, "StatefulSet", name)["spec"].get("minReadySeconds") == seconds
+
+
+@pytest.mark.parametrize("version, ranks, strategy", [("1.34.0", 2, "OnDelete"), ("1.35.0", 2, "RollingUpdate"),
+                                                      ("1.34.0", 1, "RollingUpdate")])
+def test_old_clusters_do_not_mix_versions_in_a_group(version, ranks, strategy):
+    objects = render(needed(kubeVersion=version, worker={"ranks": ranks}))
+    assert the(objects, "StatefulSet", "choir-worker")["spec"]["updateStrategy"]["type"] == strategy
+
+
+def test_a_leader_worker_set_takes_its_ranks_from_its_environment():
+    objects = render(needed(worker={"mode": "leaderWorkerSet", "groups": 3, "ranks": 4}))
+    assert not of_kind(objects, "StatefulSet", "choir-worker")
+    lws = the(objects, "LeaderWorkerSet")["spec"]
+    assert (lws["replicas"], lws["leaderWorkerTemplate"]["size"]) == (3, 4)
+    assert lws["leaderWorkerTemplate"]["restartPolicy"] == "RecreateGroupAfterStart"
+    (container,) = containers_of(lws["leaderWorkerTemplate"]["workerTemplate"])
+    assert not argument(container, "ranks") and argument(container, "listen") == ["0.0.0.0:7100"]
+
+
+def test_the_load_budget_is_the_workers_start_up_probe():
+    objects = render(needed(model={"loadBudgetSeconds": 7205}))
+    (container,) = containers_of(pod_of(the(objects, "StatefulSet", "choir-worker")))
+    probe = container["startupProbe"]
+    assert probe["httpGet"]["path"] == "/readyz"  # whose text is the progress of loading
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 7210
+
+
+@pytest.mark.parametrize("resources, threads", [
+    ({"requests": {"cpu": "6", "memory": "4Gi"}}, "6"), ({"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 8, "memory": "4Gi"}}, "8"),
+    ({"requests": {"cpu": "500m", "memory": "4Gi"}}, "1"), ({"requests": {"cpu": "2500m", "memory": "4Gi"}}, "2")])
+def test_threads_follow_the_cpus_of_the_container(resources, threads):
+    objects = render(needed(worker={"resources": resources}))
+    (container,) = containers_of(pod_of(the(objects, "StatefulSet", "choir-worker")))
+    assert argument(container, "threads") == [threads]
+
+
+def test_the_gateway_is_a_native_sidecar_that_knows_all_routers():
+    objects = render(needed(router={"replicas": 3}))
+    pod = pod_of(the(objects, "StatefulSet", "choir-router"))
+    (gateway,) = pod["spec"]["initContainers"]
+    assert gateway["restartPolicy"] == "Always" and gateway["startupProbe"]["httpGet"]["path"] == "/livez"
+    assert argument(gateway, "router") == ["127.0.0.1:7070"] + [f"choir-router-{i}.choir-router:7070" for i in range(3)]
+
+
+def test_gateways_of_their_own_share_the_routers():
+    objects = render(needed(gateway={"mode": "deployment"}, router={"replicas": 2}))
+    (gateway,) = containers_of(pod_of(the(objects, "Deployment", "choir-gateway")))
+    assert argument(gateway, "router") == ["choir-router-0.choir-router:7070", "choir-router-1.choir-router:7070"]
+    assert "--spread-routers" in gateway["args"]
+
+
+def test_the_chart_is_a_package(tmp_path):
+    archive = helm.package(str(CHART), destination=str(tmp_path))
+    with helm.Chart.load(archive) as chart:
+        assert chart.name == "choir"
+        assert not [f["name"] for f in chart.files if f["name"].startswith("ci/")]
+
+
+def test_live_changes_of_limits_replace_no_pod():
+    def annotations(**router):
+        pod = pod_of(the(render(needed(router=router)), "StatefulSet", "choir-router"))
+        return pod["metadata"]["annotations"]
+    assert annotations() == annotations(tenants={"acme": {"requests_per_second": 5}}, limits={"global": {"requests_per_second": 9}})
+    assert annotations() != annotations(config={"max_requests": 7})
+
+
+def test_autoscaling_leaves_the_number_of_groups_alone():
+    objects = render(needed(worker={"mode": "leaderWorkerSet"}, autoscaling={"hpa": {"enabled": True}}))
+    assert "replicas" not in the(objects, "LeaderWorkerSet")["spec"]
+    target = the(objects, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("LeaderWorkerSet", "choir-worker")
+
+
+def test_certificates_carry_the_roles():
+    objects = render(needed())
+    uris = {u for c in of_kind(objects, "Certificate") for u in c["spec"].get("uris", [])}
+    assert uris == {"spiffe://choir/router", "spiffe://choir/worker", "spiffe://choir/gateway"}
+    issuers = {i["metadata"]["name"] for i in of_kind(objects, "Issuer")}
+    assert all(c["spec"]["issuerRef"]["name"] in issuers for c in of_kind(objects, "Certificate"))

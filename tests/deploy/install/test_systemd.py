@@ -1,0 +1,70 @@
+"""The units: systemd reads them without a word, their exposure is low, and their commands take the example's configuration."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+UNITS = ROOT / "deploy" / "systemd"
+BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin"))
+MODEL = ROOT / "tests" / "golden" / "checkpoints" / "tiny_glm4_moe"
+NAMES = ["choir-router.service", "choir-gateway.service", "choir-worker@.service"]
+EXPOSURE_MAX = {"choir-worker@.service": 2.5}  # it may use GPUs and memory that is shared by ranks
+
+analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here (package systemd)")
+
+
+def placed(tmp_path, name):
+    """The unit with the programs of this build in it."""
+    path = tmp_path / name
+    path.write_text((UNITS / name).read_text().replace("/usr/bin/choir", f"{BIN}/choir"))
+    return path
+
+
+def commands(name, rank="1"):
+    text = (UNITS / name).read_text().replace("%i", rank)
+    return {key: value.split() for key, value in re.findall(r"^(ExecStart(?:Pre)?)=(.+)$", text, re.M)}
+
+
+@analyze
+@pytest.mark.parametrize("name", NAMES)
+def test_systemd_finds_nothing_to_say(tmp_path, name):
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", placed(tmp_path, name)], capture_output=True, text=True, timeout=60)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if name.split(".")[0].rstrip("@") in line]
+    assert not said, said
+
+
+@analyze
+@pytest.mark.parametrize("name", NAMES)
+def test_its_exposure_is_low(tmp_path, name):
+    unit = placed(tmp_path, name)
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager", unit], capture_output=True, text=True, timeout=60)
+    (level,) = re.findall(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert float(level) <= EXPOSURE_MAX.get(name, 2.0), done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_checks_before_it_starts_what_it_starts(name):
+    found = commands(name)
+    assert found["ExecStartPre"] == found["ExecStart"] + ["--check-config"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_is_taken(tmp_path, name):
+    (tmp_path / "keys.yaml").write_text("")
+    subprocess.run([BIN / "choir", "tls", "init", "--dir", tmp_path / "tls", "--host", "example.org"], check=True, timeout=60, capture_output=True)
+    text = (UNITS / "choir.yaml").read_text().replace("/etc/choir", str(tmp_path)).replace("/srv/models/my-moe", str(MODEL))
+    (tmp_path / "choir.yaml").write_text(text)
+    command = [a.replace("/usr/bin", str(BIN)).replace("/etc/choir", str(tmp_path)).replace("/var/lib", str(tmp_path)) for a in commands(name)["ExecStartPre"]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_waits_for_the_drain(name):
+    text = (UNITS / name).read_text()
+    assert int(re.search(r"^TimeoutStopSec=(\d+)s$", text, re.M).group(1)) > 600 + 5 + 10  # drain_timeout, drain_notice, last words
