@@ -1,5 +1,7 @@
 // choir-sim: simulations of a cluster by seed. A failing seed is printed with what did not hold;
 // `--seed N --verbose` plays it again.
+#include <yaml-cpp/yaml.h>
+
 #include <cstdio>
 #include <string>
 
@@ -11,6 +13,17 @@
 #include "tests/sim/sim_world.h"
 
 namespace choir::sim {
+namespace {
+
+// Short enough to act on what a model without sense says.
+constexpr char kContentRules[] = R"(
+- {name: word, pattern: 'sings of', on: input, with: "[WORDS]"}
+- {name: pair, pattern: '[a-m]{2,5}', on: output, with: "<>"}
+- {name: digit, pattern: '[0-9]', on: output, action: refuse, tenants: [interactive]}
+- {name: city, pattern: '東京 東京', on: input, action: refuse, tenants: [bulk]}
+)";
+
+}  // namespace
 
 const RouterStatics& Statics() {
   static const RouterStatics* const kStatics = [] {
@@ -25,13 +38,16 @@ const RouterStatics& Statics() {
       key.hash = Sha256Of(secret);
       key.rights.admission_class = admission_class;
     };
-    add("t", kSecret, std::nullopt);
+    add(kTenant, kSecret, std::nullopt);
     for (const AdmissionClass c : kAdmissionClasses) {
       add(AdmissionClassName(c), kClassSecrets[static_cast<size_t>(c)], c);
     }
     auto* statics = new RouterStatics;
     statics->model = model->release();
     statics->identity = new Identity(keys);
+    auto content = ContentRuleBook::Parse(YAML::Load(kContentRules));
+    CHOIR_CHECK(content.ok());
+    statics->content = std::make_shared<const ContentRuleBook>(*std::move(content));
     // One for all: its hundreds of series would be most of what a run costs.
     statics->metrics = new RouterMetrics(new Metrics("router"), "sim");
     return statics;

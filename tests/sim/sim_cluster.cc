@@ -6,7 +6,10 @@
 namespace choir::sim {
 
 Cluster::Cluster(const ClusterOptions& options, uint64_t seed, const RouterStatics& statics)
-    : options_(options), random_(seed * 2 + 1), groups_(options.groups) {
+    : options_(options),
+      random_(seed * 2 + 1),
+      groups_(options.groups),
+      redis_(&time_, &random_, fmt::format("seed{}", seed)) {
   const SimModel model = {.vocab = statics.model->vocab_size(),
                           .context_length = static_cast<int32_t>(statics.model->context_length())};
   std::vector<SimRank*> ranks;
@@ -25,13 +28,18 @@ Cluster::Cluster(const ClusterOptions& options, uint64_t seed, const RouterStati
     }
     TryForm(g);
   }
+  const SimRouterOptions router_options = {.admission = options.admission,
+                                           .requests_max = options.requests_max,
+                                           .limits = options.limits,
+                                           .redis = options.shared_limits ? &redis_ : nullptr,
+                                           .content = options.content,
+                                           .results_bytes = options.results_bytes};
   std::vector<SimRouter*> routers;
   for (size_t i = 0; i < options.routers; ++i) {
     const std::string name = fmt::format("r{}", i);
-    disks_.push_back(std::make_unique<SimDisk>(&time_, &random_, name));
+    disks_.push_back(std::make_unique<SimDisk>(&time_, &random_, name, &running_));
     routers_.push_back(std::make_unique<SimRouter>(name, &time_, &random_, statics, ranks,
-                                                   disks_.back().get(), options.admission,
-                                                   options.requests_max));
+                                                   disks_.back().get(), router_options));
     routers_.back()->Boot();
     routers.push_back(routers_.back().get());
   }
@@ -109,6 +117,7 @@ void Cluster::PauseRank(size_t rank, Duration time) {
 void Cluster::KillRouter(size_t router, Duration time) {
   if (!routers_[router]->alive()) return;
   Say(fmt::format("kill router {} for {:.3f} s", router, Seconds(time)));
+  ++count_losses_;
   routers_[router]->Die();
   gateway_->OnRouterDied(routers_[router].get());
   time_.After(time, [this, router] { routers_[router]->Boot(); });
@@ -132,6 +141,13 @@ void Cluster::SlowDisk(size_t router, Duration time) {
 void Cluster::FullDisk(size_t router, Duration time) {
   Say(fmt::format("full disk at router {} for {:.3f} s", router, Seconds(time)));
   disks_[router]->FullUntil(time_.Now() + time);
+}
+
+void Cluster::LoseRedis(Duration time) {
+  if (!options_.shared_limits) return;
+  Say(fmt::format("redis is away for {:.3f} s", Seconds(time)));
+  ++count_losses_;
+  redis_.AwayUntil(time_.Now() + time);
 }
 
 }  // namespace choir::sim

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_gateway.h"
 #include "tests/sim/sim_rank.h"
+#include "tests/sim/sim_redis.h"
 #include "tests/sim/sim_router.h"
 
 namespace choir::sim {
@@ -23,6 +25,10 @@ struct ClusterOptions {
   bool tight = false;  // with an admission that may refuse
   AdmissionConfig admission = {};
   uint64_t requests_max = 10'000;
+  std::optional<LimitConfig> limits;
+  bool shared_limits = false;  // in Redis
+  bool content = false;        // with content rules
+  size_t results_bytes = 0;    // of answers that are kept; 0: none
   bool verbose = false;
 };
 
@@ -50,8 +56,12 @@ class Cluster {
   void BlockLink(size_t router, size_t rank, Duration time);
   void SlowDisk(size_t router, Duration time);
   void FullDisk(size_t router, Duration time);
+  void LoseRedis(Duration time);
 
   bool disturbed() const { return disturbed_; }
+  // How often a router lost what it knew of the count of limits, or its way to it.
+  uint64_t count_losses() const { return count_losses_; }
+  const RunningTenants& running() const { return running_; }
   const ClusterOptions& options() const { return options_; }
 
   uint64_t events = 0;
@@ -73,12 +83,15 @@ class Cluster {
   const ClusterOptions options_;
   SimTime time_;
   SimRandom random_;
+  RunningTenants running_;
+  SimRedis redis_;
   std::vector<std::unique_ptr<SimDisk>> disks_;
   std::vector<std::unique_ptr<SimRank>> ranks_;
   std::vector<Group> groups_;
   std::vector<std::unique_ptr<SimRouter>> routers_;
   std::unique_ptr<SimGateway> gateway_;
   bool disturbed_ = false;
+  uint64_t count_losses_ = 0;
 };
 
 }  // namespace choir::sim

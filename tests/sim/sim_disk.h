@@ -2,6 +2,7 @@
 // stays when its router dies. Checks the log's promises record by record.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -21,15 +22,25 @@ struct DiskRecord {
   int outcomes = 0;
   int refusals = 0;
   int status = 0;  // of the outcome or the refusal
+  bool recalled = false;
   Usage usage;
+};
+
+// Requests of each tenant between intent and outcome, on all routers together.
+struct RunningTenants {
+  std::map<std::string, int64_t> now, most;
 };
 
 class SimDisk final : public Audit {
  public:
-  SimDisk(SimTime* time, SimRandom* random, std::string name)
-      : time_(time), random_(random), name_(std::move(name)) {}
+  SimDisk(SimTime* time, SimRandom* random, std::string name, RunningTenants* running)
+      : time_(time), random_(random), name_(std::move(name)), running_(running) {}
 
   void Intent(AuditIntent intent, Done done) override {
+    const std::string& tenant = intent.request.tenant;
+    open_.emplace(intent.request.request_id, tenant);
+    int64_t& most = running_->most[tenant];
+    most = std::max(most, ++running_->now[tenant]);
     Write(std::move(done), [this, intent = std::move(intent)] {
       DiskRecord& record = RecordOf(intent.request);
       if (record.intent || record.refusals != 0) Complain(intent.request, "a second intent");
@@ -37,15 +48,18 @@ class SimDisk final : public Audit {
     });
   }
   void Outcome(AuditOutcome outcome, Done done) override {
+    End(outcome.request.request_id);
     Write(std::move(done), [this, outcome = std::move(outcome)] {
       DiskRecord& record = RecordOf(outcome.request);
       if (!record.intent || record.outcomes != 0) Complain(outcome.request, "a stray outcome");
       ++record.outcomes;
       record.status = outcome.status;
       record.usage = outcome.usage;
+      record.recalled = outcome.recalled;
     });
   }
   void Refused(AuditRefusal refusal, Done done) override {
+    End(refusal.request.request_id);
     Write(std::move(done), [this, refusal = std::move(refusal)] {
       DiskRecord& record = RecordOf(refusal.request);
       if (record.intent || record.refusals != 0) Complain(refusal.request, "a stray refusal");
@@ -60,13 +74,23 @@ class SimDisk final : public Audit {
   bool was_full() const { return full_until_ != MonoTime{}; }
 
   // The router died: what it still waits for is not told to anybody; what lay on its way is lost.
-  void Forget() { ++life_; }
+  void Forget() {
+    ++life_;
+    for (const auto& [name, tenant] : open_) --running_->now[tenant];
+    open_.clear();
+  }
 
   uint64_t life() const { return life_; }
   const std::map<std::string, std::vector<DiskRecord>>& records() const { return records_; }
   const std::vector<std::string>& complaints() const { return complaints_; }
 
  private:
+  void End(const std::string& name) {
+    const auto it = open_.find(name);
+    if (it == open_.end()) return;
+    --running_->now[it->second];
+    open_.erase(it);
+  }
   template <typename F>
   void Write(Done done, F write) {
     const MonoTime now = time_->Now();
@@ -91,6 +115,8 @@ class SimDisk final : public Audit {
   SimTime* const time_;
   SimRandom* const random_;
   const std::string name_;
+  RunningTenants* const running_;
+  std::map<std::string, std::string> open_;  // the tenant of each
   uint64_t life_ = 0;
   uint64_t sequence_ = 0;
   MonoTime slow_until_{}, full_until_{}, free_{};

@@ -91,7 +91,7 @@ void SimGateway::Send(const SimRequest& request) {
                                       std::chrono::duration<double>(request.timeout_seconds));
   open->collector = std::make_unique<ResponseCollector>(
       parsed, ApiIdentity{.request_id = request.name, .model = parsed.model, .created = 1});
-  answers_[request.name];
+  answers_[request.name].sent_at = time_->Now();
   open_.emplace(request.name, open);
   if (router_ != nullptr) OpenAtRouter(*open);
 }
@@ -172,6 +172,7 @@ void SimGateway::OnEvent(const std::string& name, uint64_t attempt, v1::EdgeEven
   switch (event.event_case()) {
     case v1::EdgeEvent::kAccepted:
       open->request.OnAccepted(event.accepted());
+      answer.accepted_at = answer.accepted_at.value_or(time_->Now());
       return;
     case v1::EdgeEvent::kDelta:
       open->request.OnDelta(event.delta(), event.ByteSizeLong());

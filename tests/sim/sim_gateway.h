@@ -21,6 +21,7 @@ struct SimRequest {
   bool chat = false;
   std::string body;
   std::string key;
+  std::string tenant;  // the key's
   std::string wanted_class;
   Duration arrives{};
   double timeout_seconds = 600;
@@ -33,7 +34,8 @@ struct SimAnswer {
   std::string body;        // whole, when it ended well
   RestError error;         // http 0: none
   ApiUsage usage;
-  MonoTime ended_at{};
+  MonoTime sent_at{}, ended_at{};
+  std::optional<MonoTime> accepted_at;
 };
 
 class SimGateway {

@@ -43,6 +43,17 @@ std::vector<SimRequest> DrawRequests(SimRandom* random, size_t count, Duration w
   for (size_t i = 0; i < count; ++i) {
     SimRequest request;
     request.name = "q" + std::to_string(i);
+    request.arrives = random->Micros(0, within / std::chrono::microseconds(1));
+    if (!requests.empty() && random->Chance(0.2)) {  // the same again, by the same client
+      const auto which =
+          static_cast<size_t>(random->Between(0, static_cast<int64_t>(requests.size()) - 1));
+      request.chat = requests[which].chat;
+      request.body = requests[which].body;
+      request.key = requests[which].key;
+      request.tenant = requests[which].tenant;
+      requests.push_back(std::move(request));
+      continue;
+    }
     request.chat = random->Chance(0.5);
     Json body = {{"model", "sim"}};
     const int64_t words = random->Between(1, 20);
@@ -53,15 +64,16 @@ std::vector<SimRequest> DrawRequests(SimRandom* random, size_t count, Duration w
     }
     AddSampling(random, request.chat, &body);
     request.body = body.dump();
-    request.arrives = random->Micros(0, within / std::chrono::microseconds(1));
     if (random->Chance(0.1)) request.cancelled_after = random->Millis(0, 300);
     if (random->Chance(0.05)) {
       request.timeout_seconds = static_cast<double>(random->Between(20, 2000)) / 1000;
     }
     const auto own = static_cast<size_t>(random->Between(0, 3));
-    request.key = random->Chance(0.2) ? kSecret : kClassSecrets[own];
+    const bool classless = random->Chance(0.2);
+    request.key = classless ? kSecret : kClassSecrets[own];
+    request.tenant = classless ? kTenant : AdmissionClassName(kAdmissionClasses[own]);
     const auto asked = static_cast<size_t>(random->Between(static_cast<int64_t>(own), 3));
-    if (request.key != kSecret && random->Chance(0.3)) {
+    if (!classless && random->Chance(0.3)) {
       request.wanted_class = AdmissionClassName(kAdmissionClasses[asked]);
     }
     requests.push_back(std::move(request));

@@ -5,21 +5,22 @@
 
 #include "common/base/check.h"
 #include "common/base/version.h"
+#include "router/limits/redis/redis_backend.h"
+#include "router/limits/tenant_limits.h"
 #include "router/rpc/convert.h"
 
 namespace choir::sim {
 
 SimRouter::SimRouter(std::string name, SimTime* time, SimRandom* random,
                      const RouterStatics& statics, std::vector<SimRank*> ranks, SimDisk* disk,
-                     AdmissionConfig admission, uint64_t requests_max)
+                     SimRouterOptions options)
     : name_(std::move(name)),
       time_(time),
       random_(random),
       statics_(statics),
       ranks_(std::move(ranks)),
       disk_(disk),
-      admission_config_(std::move(admission)),
-      requests_max_(requests_max) {}
+      options_(std::move(options)) {}
 
 SimRouter::~SimRouter() { Die(); }
 
@@ -33,17 +34,41 @@ void SimRouter::Later(Duration delay, F f) {
   });
 }
 
+std::unique_ptr<Limits> SimRouter::MakeLimits() {
+  if (!options_.limits) return MakeNoLimits();
+  if (options_.redis == nullptr) {
+    return MakeTenantLimits(*options_.limits, MakeMemoryLimitBackend(time_));
+  }
+  auto later = [this, weak = std::weak_ptr<Life>(life_)](Duration delay,
+                                                         std::function<void()> task) {
+    if (life_ == nullptr || weak.lock() != life_) return false;
+    Later(delay, std::move(task));
+    return true;
+  };
+  return MakeTenantLimits(*options_.limits,
+                          MakeRedisLimitBackend({.name = "redis",
+                                                 .prefix = options_.redis->prefix(),
+                                                 .router = fmt::format("{}.{}", name_, lives_)},
+                                                options_.redis->Connect(std::move(later)), time_));
+}
+
 void SimRouter::Boot() {
   CHOIR_CHECK(life_ == nullptr);
   life_ = std::make_shared<Life>();
-  life_->limits = MakeNoLimits();
-  life_->admission = std::make_unique<Admission>(admission_config_, requests_max_);
+  ++lives_;
+  life_->limits = MakeLimits();
+  life_->admission = std::make_unique<Admission>(options_.admission, options_.requests_max);
+  if (options_.results_bytes > 0) {
+    life_->results = MakeMemoryResultCache(options_.results_bytes, std::chrono::hours(1), time_);
+  }
   RouterParts parts;
   parts.clock = time_;
   parts.model = statics_.model;
   parts.identity = statics_.identity;
   parts.limits = life_->limits.get();
   parts.admission = life_->admission.get();
+  parts.results = life_->results.get();
+  if (options_.content) parts.content = statics_.content;
   parts.audit = disk_;
   parts.metrics = statics_.metrics;
   parts.links = this;

@@ -4,12 +4,15 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "router/core/router_core.h"
+#include "router/limits/limit_config.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_rank.h"
+#include "tests/sim/sim_redis.h"
 
 namespace choir::sim {
 
@@ -18,16 +21,26 @@ struct RouterStatics {
   const ModelText* model = nullptr;
   const Identity* identity = nullptr;
   RouterMetrics* metrics = nullptr;
+  std::shared_ptr<const ContentRuleBook> content;  // for worlds with content rules
+};
+// What all routers of a world have.
+struct SimRouterOptions {
+  AdmissionConfig admission = {};
+  uint64_t requests_max = 10'000;
+  std::optional<LimitConfig> limits;
+  SimRedis* redis = nullptr;  // null: each router counts its limits on its own
+  bool content = false;       // with content rules
+  size_t results_bytes = 0;   // of answers that are kept; 0: none
 };
 inline constexpr char kSecret[] = "ck-sim";
-// Keys of as many tenants, with a class each, highest first.
+inline constexpr char kTenant[] = "t";
+// Keys of as many tenants, named like the class that each has, highest first.
 inline constexpr const char* kClassSecrets[] = {"ck-sim-0", "ck-sim-1", "ck-sim-2", "ck-sim-3"};
 
 class SimRouter final : private WorkerLinks {
  public:
   SimRouter(std::string name, SimTime* time, SimRandom* random, const RouterStatics& statics,
-            std::vector<SimRank*> ranks, SimDisk* disk, AdmissionConfig admission,
-            uint64_t requests_max);
+            std::vector<SimRank*> ranks, SimDisk* disk, SimRouterOptions options);
   ~SimRouter() override;
 
   void Boot();
@@ -57,6 +70,7 @@ class SimRouter final : private WorkerLinks {
   struct Life {
     std::unique_ptr<Limits> limits;
     std::unique_ptr<Admission> admission;
+    std::unique_ptr<ResultCache> results;
     std::unique_ptr<RouterCore> core;
     std::vector<Link> links;
     uint64_t connections = 0;
@@ -70,6 +84,7 @@ class SimRouter final : private WorkerLinks {
   // Runs `f` later unless this life is over by then.
   template <typename F>
   void Later(Duration delay, F f);
+  std::unique_ptr<Limits> MakeLimits();
 
   void Submit(WorkerIndex worker, SequenceSubmit submit) override;
   void Cancel(WorkerIndex worker, SequenceId id) override;
@@ -82,8 +97,8 @@ class SimRouter final : private WorkerLinks {
   const RouterStatics statics_;
   const std::vector<SimRank*> ranks_;
   SimDisk* const disk_;
-  const AdmissionConfig admission_config_;
-  const uint64_t requests_max_;
+  const SimRouterOptions options_;
+  uint64_t lives_ = 0;
   std::shared_ptr<Life> life_;
 };
 

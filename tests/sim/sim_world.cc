@@ -6,6 +6,7 @@
 #include "common/base/check.h"
 #include "tests/sim/sim_checks.h"
 #include "tests/sim/sim_cluster.h"
+#include "tests/sim/sim_limits.h"
 #include "tests/sim/sim_requests.h"
 
 namespace choir::sim {
@@ -23,7 +24,7 @@ void DrawDisaster(Cluster* cluster) {
   const auto router = static_cast<size_t>(random.Between(0, cluster->num_routers() - 1));
   const Duration shortly = random.Millis(1, 900);
   const Duration longer = random.Millis(50, 5000);
-  const int64_t what = random.Between(0, 8);
+  const int64_t what = random.Between(0, 9);
   cluster->time().At(begin, [=] {
     switch (what) {
       case 0:
@@ -41,6 +42,8 @@ void DrawDisaster(Cluster* cluster) {
         return cluster->KillRouter(router, shortly);
       case 7:
         return cluster->SlowDisk(router, longer);
+      case 8:
+        return cluster->LoseRedis(longer);
       default:
         return cluster->FullDisk(router, shortly);
     }
@@ -70,6 +73,13 @@ ClusterOptions DrawCluster(SimRandom* random, const WorldOptions& options) {
   cluster.verbose = options.verbose;
   cluster.tight = random->Chance(0.5);
   if (cluster.tight) DrawAdmission(random, &cluster);
+  if (random->Chance(0.4)) {
+    cluster.limits = DrawLimits(random);
+    cluster.shared_limits = random->Chance(0.5);
+  }
+  cluster.content = random->Chance(0.3);
+  if (random->Chance(0.4))
+    cluster.results_bytes = static_cast<size_t>(random->Between(500, 100'000));
   return cluster;
 }
 
@@ -100,9 +110,10 @@ void Play(Cluster* cluster, const std::vector<SimRequest>& requests, bool calm,
 }
 
 // The same requests where nothing happens: what each must give.
-std::map<std::string, SimAnswer> Undisturbed(std::vector<SimRequest> requests) {
+std::map<std::string, SimAnswer> Undisturbed(std::vector<SimRequest> requests, bool content) {
   for (SimRequest& request : requests) request.timeout_seconds = 600;
-  Cluster cluster(ClusterOptions{.groups = 1, .ranks = 1, .routers = 1}, /*seed=*/1, Statics());
+  Cluster cluster(ClusterOptions{.groups = 1, .ranks = 1, .routers = 1, .content = content},
+                  /*seed=*/1, Statics());
   cluster.RunFor(std::chrono::milliseconds(200));
   Failures ignored;
   Play(&cluster, requests, /*calm=*/true, &ignored);
@@ -127,7 +138,7 @@ WorldReport RunWorld(const WorldOptions& options) {
   report.events = cluster.events;
   report.resumes = cluster.gateway().resumes();
   report.virtual_seconds = Seconds(cluster.time().Now() - start);
-  const auto expected = Undisturbed(requests);
+  const auto expected = Undisturbed(requests, shape.content);
   for (const auto& [name, answer] : cluster.gateway().answers()) {
     ++(answer.cancelled         ? report.cancelled
        : answer.error.http != 0 ? report.failed
@@ -135,6 +146,7 @@ WorldReport RunWorld(const WorldOptions& options) {
   }
   CheckAnswers(cluster, requests, expected, &report.failures);
   CheckAudit(cluster, requests, &report.failures);
+  CheckLimits(cluster, requests, &report.failures);
   CheckLedgers(cluster, &report.failures);
   return report;
 }
