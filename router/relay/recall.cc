@@ -20,12 +20,6 @@ void Relay::RecallOne(uint32_t index, const KnownChoice& known, Actions* out) {
   CHOIR_CHECK(!known.finish_reason.empty());
   Choice& choice = *choices_[index];
   ChoiceDelta delta{.choice = index};
-  const auto add = [&](ChoiceText::Piece piece) {
-    delta.text += piece.text;
-    delta.reasoning += piece.reasoning;
-    delta.finish_reason = std::move(piece.finish_reason);
-    choice.finished = !delta.finish_reason.empty();
-  };
   for (const int32_t token : known.tokens) {
     if (choice.finished) break;
     if (delta.token_ids.size() == kTokensOfPiece) {
@@ -33,9 +27,11 @@ void Relay::RecallOne(uint32_t index, const KnownChoice& known, Actions* out) {
     }
     choice.tokens.push_back(token);
     delta.token_ids.push_back(token);
-    add(choice.text.Push(token));
+    choice.finished = Append(choice.text.Push(token), &delta);
   }
-  if (!choice.finished) add(choice.text.End(known.finish_reason));  // the worker had ended it
+  if (!choice.finished) {  // the worker had ended it
+    choice.finished = Append(choice.text.End(known.finish_reason), &delta);
+  }
   finish_reasons_[index] = delta.finish_reason;
   out->push_back(DeliverAction{std::move(delta)});
 }

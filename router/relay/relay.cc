@@ -58,11 +58,7 @@ void Relay::Begin(uint32_t index, const ResumedChoice& resumed, Actions* out) {
   for (const int32_t token : resumed.token_ids) {
     if (choice.finished) break;
     choice.tokens.push_back(token);
-    ChoiceText::Piece piece = choice.text.Push(token);
-    delta.text += piece.text;
-    delta.reasoning += piece.reasoning;
-    delta.finish_reason = std::move(piece.finish_reason);
-    choice.finished = !delta.finish_reason.empty();
+    choice.finished = Append(choice.text.Push(token), &delta);
   }
   if (request_.sampling.max_tokens == 0) {  // the prompt is all that was asked for
     delta.finish_reason = "length";
@@ -145,11 +141,8 @@ void Relay::OnUpdate(const SequenceUpdate& update, MonoTime now, Actions* out) {
   if (!choice.finished &&
       (update.end == SequenceEnd::kStop || update.end == SequenceEnd::kLength)) {
     // The worker's own limit: a full context.
-    ChoiceText::Piece rest = choice.text.End(update.end == SequenceEnd::kStop ? "stop" : "length");
-    delta.text += rest.text;
-    delta.reasoning += rest.reasoning;
-    delta.finish_reason = std::move(rest.finish_reason);
-    choice.finished = true;
+    choice.finished =
+        Append(choice.text.End(update.end == SequenceEnd::kStop ? "stop" : "length"), &delta);
   }
   const bool ended_there = update.end != SequenceEnd::kNone;
   const SequenceId id = update.id;
@@ -184,7 +177,10 @@ bool Relay::Commit(Choice& choice, const SequenceUpdate& update, size_t i, Choic
   choice.tokens.push_back(token);
   delta->token_ids.push_back(token);
   AddLogprob(choice, update, i, delta);
-  ChoiceText::Piece piece = choice.text.Push(token);
+  return Append(choice.text.Push(token), delta);
+}
+
+bool Relay::Append(ChoiceText::Piece piece, ChoiceDelta* delta) {
   delta->text += piece.text;
   delta->reasoning += piece.reasoning;
   delta->finish_reason = std::move(piece.finish_reason);

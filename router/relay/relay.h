@@ -167,6 +167,8 @@ class Relay {
   void RecallOne(uint32_t index, const KnownChoice& known, Actions* out);
   void PlaceAll(MonoTime now, Actions* out);
   void PlaceOne(uint32_t index, Actions* out);
+  // True when the piece ends its choice.
+  static bool Append(ChoiceText::Piece piece, ChoiceDelta* delta);
   bool Commit(Choice& choice, const SequenceUpdate& update, size_t i, ChoiceDelta* delta);
   void AddLogprob(Choice& choice, const SequenceUpdate& update, size_t i, ChoiceDelta* delta);
   TokenLogprob MakeLogprob(const StepLogprob& from, int32_t token, uint32_t num_chars) const;
