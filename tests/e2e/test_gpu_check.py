@@ -1,9 +1,9 @@
 """tools/gpu_check on a machine without a GPU says so, with a code of its own, and checks nothing."""
 import os
-import pathlib
 import subprocess
 
-BIN = pathlib.Path(os.environ["CHOIR_BIN"])
+from conftest import BIN
+
 NO_GPU = 3
 
 
