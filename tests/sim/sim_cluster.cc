@@ -68,6 +68,10 @@ void Cluster::EndEpoch(uint32_t group, const std::string& why) {
       if (form == groups_[group].forming) rank.SetEpoch(0, why);
     });
   });
+  // It may be whole again by then: nobody comes back any more who would try.
+  time_.After(std::chrono::milliseconds(21), [this, group, form = groups_[group].forming] {
+    if (form == groups_[group].forming) TryForm(group);
+  });
 }
 
 // When all its ranks are there and run: the next epoch.
