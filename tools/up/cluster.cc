@@ -197,9 +197,22 @@ Status Cluster::Poll() {
   return absl::OkStatus();
 }
 
+// Somebody may take a default port between the look at it and its use: then any other will do.
+bool Cluster::MoveFromTakenPorts(Process& p) const {
+  bool moved = false;
+  for (std::string* address : {&p.address, &p.admin}) {
+    const bool asked_for = p.part == Part::kGateway && address == &p.address;
+    if (asked_for || address->ends_with(":0") || PortIsFree(*address)) continue;
+    *address = "127.0.0.1:0";
+    moved = true;
+  }
+  return moved;
+}
+
 // An error before the cluster ever served: it would not run the next time either.
 Status Cluster::OnEnded(Process& p, int status, MonoTime now) {
   if (p.restarts == 0 && !served_ && WIFEXITED(status) && WEXITSTATUS(status) != 0) {
+    if (!p.listening && MoveFromTakenPorts(p)) return Start(p);
     exit_code_ = WEXITSTATUS(status) == 2 ? 2 : 1;
     last_words_ = TailOf(LogFile(p), 12);
     return FailedPrecondition("{} {}; the end of its log {}:", p.name, DescribeWaitStatus(status),

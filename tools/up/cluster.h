@@ -78,6 +78,7 @@ class Cluster {
   std::vector<std::string> TlsArguments(const Process& p) const;
   Status Start(Process& p);
   Status OnEnded(Process& p, int status, MonoTime now);
+  bool MoveFromTakenPorts(Process& p) const;
   const Process* Find(Part part, int64_t index) const;
   std::string LogFile(const Process& p) const;
   std::string AuditDir(const Process& router) const;
