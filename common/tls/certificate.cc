@@ -87,7 +87,7 @@ StatusOr<std::string> ReadPem(const std::string& flag, const std::string& path) 
 }
 
 StatusOr<std::shared_ptr<X509_STORE>> ReadAuthorities(const TlsOptions& options) {
-  const std::string flag = options.Flag("tls-ca");
+  const std::string flag = options.FileFlag("ca");
   CHOIR_ASSIGN_OR_RETURN(const std::string pem, ReadPem(flag, options.ca));
   const auto all = Certificates(pem, 1000);
   if (all.empty()) return InvalidArgument("{} {}: holds no PEM certificate", flag, options.ca);
@@ -111,7 +111,7 @@ Status CheckDates(const std::string& where, const X509* leaf) {
 }
 
 Status CheckKey(const TlsOptions& options, const std::string& pem, const X509* leaf) {
-  const std::string where = options.Flag("tls-key") + " " + options.key;
+  const std::string where = options.FileFlag("key") + " " + options.key;
   const Owned<EVP_PKEY> key(
       PEM_read_bio_PrivateKey(BioOf(pem).get(), nullptr, NoPassphrase, nullptr));
   ERR_clear_error();
@@ -135,9 +135,9 @@ Status CheckKey(const TlsOptions& options, const std::string& pem, const X509* l
 
 Status CheckOptions(const TlsOptions& o, const std::string& role) {
   std::vector<std::string> missing;
-  if (o.cert.empty()) missing.push_back(o.Flag("tls-cert"));
-  if (o.key.empty()) missing.push_back(o.Flag("tls-key"));
-  if (o.ca.empty() && !role.empty()) missing.push_back(o.Flag("tls-ca"));
+  if (o.cert.empty()) missing.push_back(o.FileFlag("cert"));
+  if (o.key.empty()) missing.push_back(o.FileFlag("key"));
+  if (o.ca.empty() && !role.empty()) missing.push_back(o.FileFlag("ca"));
   if (missing.empty()) return absl::OkStatus();
   return InvalidArgument("{}: missing; TLS needs all of its files", fmt::join(missing, ", "));
 }
@@ -161,9 +161,38 @@ std::string Why(X509_STORE_CTX* context, const std::string& authorities) {
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
       return "is signed by no authority of " + authorities;
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      return "is for another host";
     default:
       return of + X509_verify_cert_error_string(error);
   }
+}
+
+Status ReadCertificate(const std::string& role, TlsMaterial* material) {
+  const TlsOptions& options = material->options;
+  const std::string flag = options.FileFlag("cert"), where = flag + " " + options.cert;
+  CHOIR_ASSIGN_OR_RETURN(material->cert_pem, ReadPem(flag, options.cert));
+  CHOIR_ASSIGN_OR_RETURN(material->key_pem, ReadPem(options.FileFlag("key"), options.key));
+  const auto chain = Certificates(material->cert_pem, kChainMax);
+  if (chain.empty()) return InvalidArgument("{}: holds no PEM certificate", where);
+  const X509* leaf = chain.front().get();
+  CHOIR_RETURN_IF_ERROR(CheckKey(options, material->key_pem, leaf));
+  CHOIR_RETURN_IF_ERROR(CheckDates(where, leaf));
+  material->name = NameOf(leaf, options.trust_domain);
+  if (role.empty()) return absl::OkStatus();
+  return Annotate(CheckRole(material->name, {role.c_str()}), where);
+}
+
+StatusOr<std::shared_ptr<const TlsMaterial>> ReadMaterial(const TlsOptions& options,
+                                                          const std::string& role) {
+  auto material = std::make_shared<TlsMaterial>();
+  material->options = options;
+  if (!options.cert.empty()) CHOIR_RETURN_IF_ERROR(ReadCertificate(role, material.get()));
+  if (!options.ca.empty()) {
+    CHOIR_ASSIGN_OR_RETURN(material->authorities, ReadAuthorities(options));
+  }
+  return material;
 }
 
 }  // namespace
@@ -181,24 +210,20 @@ std::string IdentityOf(const std::string& spiffe, const std::string& trust_domai
 StatusOr<std::shared_ptr<const TlsMaterial>> LoadTlsMaterial(const TlsOptions& options,
                                                              const std::string& role) {
   CHOIR_RETURN_IF_ERROR(CheckOptions(options, role));
-  auto material = std::make_shared<TlsMaterial>();
-  material->options = options;
-  const std::string flag = options.Flag("tls-cert"), where = flag + " " + options.cert;
-  CHOIR_ASSIGN_OR_RETURN(material->cert_pem, ReadPem(flag, options.cert));
-  CHOIR_ASSIGN_OR_RETURN(material->key_pem, ReadPem(options.Flag("tls-key"), options.key));
-  const auto chain = Certificates(material->cert_pem, kChainMax);
-  if (chain.empty()) return InvalidArgument("{}: holds no PEM certificate", where);
-  const X509* leaf = chain.front().get();
-  CHOIR_RETURN_IF_ERROR(CheckKey(options, material->key_pem, leaf));
-  CHOIR_RETURN_IF_ERROR(CheckDates(where, leaf));
-  material->name = NameOf(leaf, options.trust_domain);
-  if (!role.empty()) {
-    CHOIR_RETURN_IF_ERROR(Annotate(CheckRole(material->name, {role.c_str()}), where));
+  return ReadMaterial(options, role);
+}
+
+StatusOr<std::shared_ptr<const TlsMaterial>> LoadClientMaterial(const TlsOptions& options) {
+  if (options.cert.empty() != options.key.empty()) {
+    return InvalidArgument("{}, {}: give both or neither", options.FileFlag("cert"),
+                           options.FileFlag("key"));
   }
-  if (!options.ca.empty()) {
-    CHOIR_ASSIGN_OR_RETURN(material->authorities, ReadAuthorities(options));
-  }
-  return material;
+  return ReadMaterial(options, "");
+}
+
+std::string WhyRefused(X509_STORE_CTX* context, const std::string& authorities) {
+  const CertificateName name = NameOf(X509_STORE_CTX_get0_cert(context), "");
+  return fmt::format("its certificate {} {}", name.ForPeople(), Why(context, authorities));
 }
 
 StatusOr<CertificateName> JudgePeer(const TlsMaterial& own, PeerSide side,
@@ -217,8 +242,8 @@ StatusOr<CertificateName> JudgePeer(const TlsMaterial& own, PeerSide side,
   const bool good = X509_verify_cert(context.get()) == 1;
   ERR_clear_error();
   if (good) return name;
-  return Unauthenticated("its certificate {} {}", name.ForPeople(),
-                         Why(context.get(), own.options.Flag("tls-ca") + " " + own.options.ca));
+  return Unauthenticated(
+      "{}", WhyRefused(context.get(), own.options.FileFlag("ca") + " " + own.options.ca));
 }
 
 Status CheckRole(const CertificateName& name, std::initializer_list<const char*> roles) {

@@ -35,7 +35,7 @@ struct PeerCertificate {
 // A part's own files, read together and found good. Immutable.
 struct TlsMaterial {
   TlsOptions options;    // where it came from
-  std::string cert_pem;  // leaf first
+  std::string cert_pem;  // leaf first; empty: none
   std::string key_pem;
   CertificateName name;                     // of the leaf
   std::shared_ptr<X509_STORE> authorities;  // null: peers are not judged
@@ -46,6 +46,10 @@ struct TlsMaterial {
 StatusOr<std::shared_ptr<const TlsMaterial>> LoadTlsMaterial(const TlsOptions& options,
                                                              const std::string& role);
 
+// Of a client of a server that is no part of ours: it may have no cert, and no ca, or what there is
+// is read and checked as above.
+StatusOr<std::shared_ptr<const TlsMaterial>> LoadClientMaterial(const TlsOptions& options);
+
 // What the peer is in the connection.
 enum class PeerSide { kClient, kServer };
 
@@ -53,6 +57,10 @@ enum class PeerSide { kClient, kServer };
 // that side. Unauthenticated, with the reason, otherwise. REQUIRES: own.authorities.
 StatusOr<CertificateName> JudgePeer(const TlsMaterial& own, PeerSide side,
                                     const std::string& leaf_pem, const std::string& chain_pem);
+
+// Why OpenSSL found a peer's certificate not good: "its certificate CN=x is signed by no authority
+// of `authorities`".
+std::string WhyRefused(X509_STORE_CTX* context, const std::string& authorities);
 
 // OK when the identity is one of the roles or below it ("worker/g0r1"). PermissionDenied, with
 // both, otherwise.

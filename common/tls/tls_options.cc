@@ -11,10 +11,10 @@ std::string Key(const TlsOptions& options, const std::string& name) {
 
 void AddFiles(OptionSet* set, TlsOptions* o, const std::string& whose) {
   set->Add(&o->cert, {.key = Key(*o, "tls.cert"),
-                      .flag = o->Flag("tls-cert"),
+                      .flag = o->FileFlag("cert"),
                       .help = "PEM file: certificate " + whose + ", leaf first"});
   set->Add(&o->key, {.key = Key(*o, "tls.key"),
-                     .flag = o->Flag("tls-key"),
+                     .flag = o->FileFlag("key"),
                      .help = "PEM file: its private key, without a passphrase"});
 }
 
@@ -23,7 +23,7 @@ void AddFiles(OptionSet* set, TlsOptions* o, const std::string& whose) {
 void AddPeerTlsOptions(OptionSet* set, TlsOptions* o) {
   AddFiles(set, o, o->prefix.empty() ? "of this part" : "towards the routers");
   set->Add(&o->ca, {.key = Key(*o, "tls.ca"),
-                    .flag = o->Flag("tls-ca"),
+                    .flag = o->FileFlag("ca"),
                     .help = "PEM file: the authorities of the other parts' certificates"});
   set->Add(&o->trust_domain,
            {.key = Key(*o, "tls.trust_domain"),
@@ -63,7 +63,7 @@ Status CheckTlsNeed(const TlsOptions& options, const std::string& flag,
   return InvalidArgument(
       "{} {}: goes beyond this machine, and no TLS is configured: give {} and {}, or {} to send "
       "plain text",
-      flag, address, options.Flag("tls-cert"), options.Flag("tls-key"), options.Flag("insecure"));
+      flag, address, options.FileFlag("cert"), options.FileFlag("key"), options.Flag("insecure"));
 }
 
 }  // namespace choir

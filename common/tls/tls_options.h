@@ -17,15 +17,18 @@ constexpr char kAdminRole[] = "admin";
 constexpr char kTenantRole[] = "tenant";  // "tenant/NAME": a client
 
 struct TlsOptions {
-  std::string prefix;                  // of the options' names: "" or "router-"
+  std::string prefix;                  // of the options' names: "", "router-" or "redis-"
+  std::string file_prefix = "tls-";    // after it, of those that name files
   std::string cert, key;               // PEM files; empty: no TLS
   std::string ca;                      // PEM bundle that peers' certificates chain to
   std::string trust_domain = "choir";  // DOMAIN of the peers' SPIFFE ids
   bool insecure = false;               // plain text beyond loopback is wanted
 
   bool configured() const { return !cert.empty() || !key.empty() || !ca.empty(); }
-  // "--tls-cert", "--router-tls-cert"; "--insecure", "--router-insecure".
+  // "--insecure", "--router-insecure".
   std::string Flag(const std::string& name) const { return "--" + prefix + name; }
+  // "--tls-cert", "--router-tls-cert".
+  std::string FileFlag(const std::string& name) const { return Flag(file_prefix + name); }
 };
 
 // Adds --tls-cert, --tls-key, --tls-ca, --tls-trust-domain and --insecure with the prefix before
