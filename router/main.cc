@@ -14,7 +14,6 @@
 #include "common/http/failed_start.h"
 #include "common/tls/tls_identity.h"
 #include "router/limits/limit_config.h"
-#include "router/limits/redis/redis_url.h"
 #include "router/membership/discovery.h"
 #include "router/policy/policy_options.h"
 #include "router/rpc/router_process.h"
@@ -177,27 +176,8 @@ void AddTenants(RouterOptions* o, OptionSet* set) {
   set->AddSubtree(
       "admission", "classes of requests: who waits for whom, and how long",
       [o](const YAML::Node& node) { return ReadAdmission(node, &o->followed.limits.admission); });
-  RedisOptions& redis = o->redis;
-  set->Add(&redis.url, {.key = "redis.url",
-                        .help = "redis://[user][:password]@host[:port][/db] where all routers "
-                                "count limits together; absent: each on its own"});
-  set->Add(&redis.url_file, {.key = "redis.url_file",
-                             .flag = "--redis-url-file",
-                             .help = "file that holds redis.url, as it has a password in it"});
-  set->Add(&redis.prefix, {.key = "redis.prefix", .help = "of all keys there"});
-  set->AddDuration(&redis.timeout,
-                   {.key = "redis.timeout",
-                    .help = "an answer that takes longer is none: this router's share holds"},
-                   std::chrono::milliseconds(5), std::chrono::seconds(10));
-  set->AddDuration(
-      &redis.lease,
-      {.key = "redis.lease", .help = "a router that is silent there for so long is dead"},
-      std::chrono::seconds(1), std::chrono::minutes(10));
-  set->AddCheck([o]() -> Status {
-    CHOIR_RETURN_IF_ERROR(CheckLimitConfig(o->followed.limits));
-    CHOIR_RETURN_IF_ERROR(ReadRedisUrlFile(&o->redis));
-    return o->redis.url.empty() ? absl::OkStatus() : ParseRedisUrl(o->redis.url).status();
-  });
+  set->AddCheck([o] { return CheckLimitConfig(o->followed.limits); });
+  AddRedisOptions(&o->redis, &o->tls, set);
 }
 
 // What becomes of requests and workers when something breaks.

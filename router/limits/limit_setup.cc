@@ -3,15 +3,56 @@
 #include <utility>
 
 #include "common/files/read_file.h"
+#include "common/tls/certificate.h"
+#include "router/limits/redis/limit_script.h"
 #include "router/limits/redis/redis_backend.h"
-#include "router/limits/redis/redis_connection.h"
 
 namespace choir {
 namespace {
 
 constexpr size_t kUrlBytesMax = 4096;
 
+void AddTlsFiles(TlsOptions* tls, OptionSet* set) {
+  set->Add(&tls->ca, {.key = "redis.ca",
+                      .flag = tls->FileFlag("ca"),
+                      .help = "PEM file: the authorities of the certificate of a rediss:// server "
+                              "[the system's]"});
+  set->Add(&tls->cert, {.key = "redis.cert",
+                        .flag = tls->FileFlag("cert"),
+                        .help = "PEM file: certificate for a server that demands one, leaf first"});
+  set->Add(&tls->key, {.key = "redis.key",
+                       .flag = tls->FileFlag("key"),
+                       .help = "PEM file: its private key, without a passphrase"});
+  set->Add(&tls->insecure, {.key = "redis.insecure",
+                            .flag = tls->Flag("insecure"),
+                            .help = "plain text to Redis also beyond this machine"});
+}
+
 }  // namespace
+
+void AddRedisOptions(RedisOptions* redis, const TlsOptions* own, OptionSet* set) {
+  set->Add(&redis->url, {.key = "redis.url",
+                         .help = "redis://[user][:password]@host[:port][/db], rediss:// for TLS, "
+                                 "where all routers count limits together; absent: each on its "
+                                 "own"});
+  set->Add(&redis->url_file, {.key = "redis.url_file",
+                              .flag = "--redis-url-file",
+                              .help = "file that holds redis.url, as it has a password in it"});
+  AddTlsFiles(&redis->tls, set);
+  set->Add(&redis->prefix, {.key = "redis.prefix", .help = "of all keys there"});
+  set->AddDuration(&redis->timeout,
+                   {.key = "redis.timeout",
+                    .help = "an answer that takes longer is none: this router's share holds"},
+                   std::chrono::milliseconds(5), std::chrono::seconds(10));
+  set->AddDuration(
+      &redis->lease,
+      {.key = "redis.lease", .help = "a router that is silent there for so long is dead"},
+      std::chrono::seconds(1), std::chrono::minutes(10));
+  set->AddCheck([redis, own] {
+    CHOIR_RETURN_IF_ERROR(ReadRedisUrlFile(redis));
+    return CheckRedis(*redis, *own);
+  });
+}
 
 Status ReadRedisUrlFile(RedisOptions* redis) {
   if (redis->url_file.empty()) return absl::OkStatus();
@@ -25,14 +66,39 @@ Status ReadRedisUrlFile(RedisOptions* redis) {
   return absl::OkStatus();
 }
 
+Status CheckRedis(const RedisOptions& redis, const TlsOptions& own) {
+  const TlsOptions& tls = redis.tls;
+  if (redis.url.empty() && !tls.configured()) return absl::OkStatus();
+  if (redis.url.empty()) {
+    return InvalidArgument("redis.url: missing, and files for TLS to Redis are given");
+  }
+  CHOIR_ASSIGN_OR_RETURN(const RedisAddress address, ParseRedisUrl(redis.url));
+  if (address.tls) return LoadClientMaterial(tls).status();
+  if (tls.configured()) {
+    return InvalidArgument("{}, {}, {}: are for TLS, a redis.url with rediss://",
+                           tls.FileFlag("ca"), tls.FileFlag("cert"), tls.FileFlag("key"));
+  }
+  if (own.insecure || tls.insecure || IsLoopback(address.HostPort())) return absl::OkStatus();
+  return InvalidArgument(
+      "redis.url: {} is beyond this machine, and redis:// is plain text: give rediss:// for TLS, "
+      "or {} to send plain text",
+      address.HostPort(), tls.Flag("insecure"));
+}
+
+StatusOr<RedisConnectionOptions> RedisConnectionOf(const RedisOptions& redis, std::string script) {
+  RedisConnectionOptions connection;
+  CHOIR_ASSIGN_OR_RETURN(connection.address, ParseRedisUrl(redis.url));
+  connection.tls = redis.tls;
+  connection.script = std::move(script);
+  connection.timeout = redis.timeout;
+  return connection;
+}
+
 StatusOr<std::unique_ptr<LimitBackend>> MakeLimitBackend(const RedisOptions& redis,
                                                          const std::string& router, OwnerPost post,
                                                          const Clock* clock) {
   if (redis.url.empty()) return MakeMemoryLimitBackend(clock);
-  RedisConnectionOptions connection;
-  CHOIR_ASSIGN_OR_RETURN(connection.address, ParseRedisUrl(redis.url));
-  connection.script = kLimitScript;
-  connection.timeout = redis.timeout;
+  CHOIR_ASSIGN_OR_RETURN(auto connection, RedisConnectionOf(redis, kLimitScript));
   RedisBackendOptions backend = {.name = "redis " + connection.address.Name(),
                                  .prefix = redis.prefix,
                                  .router = router,

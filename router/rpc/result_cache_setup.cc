@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "router/cache/redis_result_cache.h"
-#include "router/limits/redis/redis_connection.h"
 
 namespace choir {
 
@@ -36,10 +35,7 @@ StatusOr<std::unique_ptr<ResultCache>> MakeResultCache(const ResultCacheOptions&
   if (options.store == "memory") {
     return MakeMemoryResultCache(static_cast<size_t>(options.bytes_max), options.time, clock);
   }
-  RedisConnectionOptions connection;
-  CHOIR_ASSIGN_OR_RETURN(connection.address, ParseRedisUrl(redis.url));
-  connection.script = kResultScript;
-  connection.timeout = redis.timeout;
+  CHOIR_ASSIGN_OR_RETURN(auto connection, RedisConnectionOf(redis, kResultScript));
   std::string name = "redis " + connection.address.Name();
   return MakeRedisResultCache(std::move(name), redis.prefix, options.time,
                               static_cast<size_t>(options.answer_bytes_max),

@@ -15,10 +15,11 @@ def free_port():
 
 
 class Redis:
-    def __init__(self, tmp):
+    def __init__(self, tmp, tls=None):
+        """tls: (certificate, key, authority of the clients), files of one that speaks TLS only and demands certificates."""
         if shutil.which("redis-server") is None:
             pytest.skip("there is no redis-server here")
-        self.tmp, self.password, self.process = tmp, secrets.token_hex(8), None
+        self.tmp, self.tls, self.password, self.process = tmp, tls, secrets.token_hex(8), None
         for _ in range(20):  # another process may take the port first
             self.port = free_port()
             if self.start():
@@ -27,12 +28,17 @@ class Redis:
 
     @property
     def url(self):
-        return f"redis://:{self.password}@127.0.0.1:{self.port}/1"
+        return f"{'rediss' if self.tls else 'redis'}://:{self.password}@127.0.0.1:{self.port}/1"
 
     def start(self):
         """Empty; false when the port is taken."""
-        self.process = subprocess.Popen(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                                         "--dir", str(self.tmp), "--requirepass", self.password], stdout=subprocess.PIPE, text=True)
+        port = ["--port", self.port]
+        if self.tls:
+            port = ["--port", 0, "--tls-port", self.port]
+            for name, path in zip(("cert", "key", "ca-cert"), self.tls):
+                port += [f"--tls-{name}-file", path]
+        command = ["redis-server", *port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", self.tmp, "--requirepass", self.password]
+        self.process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if "Ready to accept connections" in line:
                 return True

@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <random>
+#include <vector>
 
 #include "common/base/check.h"
 
@@ -30,9 +31,9 @@ int FreePort() {
 
 }  // namespace
 
-std::unique_ptr<RedisServer> RedisServer::Start() {
+std::unique_ptr<RedisServer> RedisServer::Start(std::optional<RedisServerTls> tls) {
   if (access("/usr/bin/redis-server", X_OK) != 0) return nullptr;
-  std::unique_ptr<RedisServer> server(new RedisServer);
+  std::unique_ptr<RedisServer> server(new RedisServer(std::move(tls)));
   std::random_device random;
   server->password_ = "test" + std::to_string(random()) + std::to_string(random());
   for (int attempt = 0; attempt < 20; ++attempt) {
@@ -44,32 +45,31 @@ std::unique_ptr<RedisServer> RedisServer::Start() {
 
 RedisServer::~RedisServer() { Kill(); }
 
-std::string RedisServer::url() const {
-  return "redis://:" + password_ + "@127.0.0.1:" + std::to_string(port_);
+std::string RedisServer::url(const std::string& host) const {
+  return (tls_ ? "rediss://:" : "redis://:") + password_ + "@" + host + ":" + std::to_string(port_);
 }
 
 bool RedisServer::Spawn() {
   int out[2];
   CHOIR_CHECK(pipe2(out, O_CLOEXEC) == 0);
   const std::string port = std::to_string(port_);
-  const char* const argv[] = {"redis-server",
-                              "--port",
-                              port.c_str(),
-                              "--bind",
-                              "127.0.0.1",
-                              "--save",
-                              "",
-                              "--dir",
-                              "/tmp",
-                              "--appendonly",
-                              "no",
-                              "--requirepass",
-                              password_.c_str(),
-                              nullptr};
+  std::vector<std::string> args = {
+      "redis-server", "--bind",       "127.0.0.1", "--save",        "",       "--dir",
+      "/tmp",         "--appendonly", "no",        "--requirepass", password_};
+  if (tls_) {
+    args.insert(args.end(), {"--port", "0", "--tls-port", port, "--tls-cert-file", tls_->cert,
+                             "--tls-key-file", tls_->key, "--tls-ca-cert-file", tls_->ca,
+                             "--tls-auth-clients", tls_->demand_client ? "yes" : "no"});
+  } else {
+    args.insert(args.end(), {"--port", port});
+  }
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  argv.push_back(nullptr);
   pid_ = fork();
   if (pid_ == 0) {
     dup2(out[1], STDOUT_FILENO);
-    execv("/usr/bin/redis-server", const_cast<char* const*>(argv));
+    execv("/usr/bin/redis-server", argv.data());
     _exit(127);
   }
   close(out[1]);

@@ -5,17 +5,26 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 namespace choir {
+
+// PEM files of a server that speaks TLS only.
+struct RedisServerTls {
+  std::string cert, key;
+  std::string ca;  // of its clients
+  bool demand_client = false;
+};
 
 class RedisServer {
  public:
   // Null: there is no redis-server on this machine.
-  static std::unique_ptr<RedisServer> Start();
+  static std::unique_ptr<RedisServer> Start(std::optional<RedisServerTls> tls = std::nullopt);
   ~RedisServer();
 
-  std::string url() const;
+  std::string url(const std::string& host = "127.0.0.1") const;
   // Ends it at once, and begins anew without its data on the same port.
   void Kill();
   bool Restart() { return Spawn(); }
@@ -24,9 +33,10 @@ class RedisServer {
   void Continue();
 
  private:
-  RedisServer() = default;
+  explicit RedisServer(std::optional<RedisServerTls> tls) : tls_(std::move(tls)) {}
   bool Spawn();
 
+  const std::optional<RedisServerTls> tls_;
   int port_ = 0;
   std::string password_;
   pid_t pid_ = -1;

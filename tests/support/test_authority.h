@@ -57,6 +57,13 @@ class TestAuthority {
                                                .not_before = UnixNow() + from,
                                                .not_after = UnixNow() + to}));
   }
+  // Of a server that is known by its host.
+  KeyAndCertificate IssueHost(const std::string& host) const {
+    return Value(IssueCertificate(authority_, {.common_name = "server",
+                                               .hosts = {host},
+                                               .not_before = UnixNow() - kDay,
+                                               .not_after = UnixNow() + kDay}));
+  }
   // Writes NAME.pem and NAME-key.pem and names them and the authority.
   TlsOptions Place(const std::string& name, const KeyAndCertificate& pair) const {
     Write(name + "-key.pem", pair.key_pem);

@@ -1,5 +1,5 @@
-// A connection to Redis that keeps itself up: one thread with one socket, pipelined calls, a time
-// limit for each answer. The only file pair that includes hiredis.
+// A connection to Redis that keeps itself up: one thread with one socket, plain or TLS, pipelined
+// calls, a time limit for each answer.
 #pragma once
 
 #include <functional>
@@ -7,6 +7,8 @@
 #include <string>
 
 #include "common/base/clock.h"
+#include "common/tls/tls_options.h"
+#include "router/limits/redis/name_lookup.h"
 #include "router/limits/redis/redis_url.h"
 #include "router/limits/redis/script_runner.h"
 
@@ -14,9 +16,11 @@ namespace choir {
 
 struct RedisConnectionOptions {
   RedisAddress address;
+  TlsOptions tls;  // of an address with TLS; the files are read for each connection
+  NameLookupOptions lookup;
   std::string script;
-  // An answer that takes longer counts as none, and the connection starts anew. So may connecting,
-  // which has ten times as long.
+  // An answer that takes longer counts as none, and the connection starts anew. Connecting has ten
+  // times as long, besides looking the host's name up.
   Duration timeout = std::chrono::milliseconds(100);
   Duration tick = std::chrono::milliseconds(200);  // between Events.tick
   Duration retry_min = std::chrono::milliseconds(50);

@@ -43,16 +43,13 @@ Status ReadUser(const std::string& text, RedisAddress* address) {
 }  // namespace
 
 StatusOr<RedisAddress> ParseRedisUrl(const std::string& url) {
-  constexpr std::string_view kScheme = "redis://";
-  if (url.starts_with("rediss://")) {
-    return Unimplemented(
-        "redis.url: TLS to Redis is not built in: use redis:// to a tunnel on this host");
-  }
-  if (!url.starts_with(kScheme)) {
-    return InvalidArgument("redis.url: must be redis://[user][:password]@host[:port][/db]");
-  }
   RedisAddress address;
-  std::string rest = url.substr(kScheme.size());
+  address.tls = url.starts_with("rediss://");
+  if (!address.tls && !url.starts_with("redis://")) {
+    return InvalidArgument(
+        "redis.url: must be redis://[user][:password]@host[:port][/db], or rediss:// for TLS");
+  }
+  std::string rest = url.substr(url.find("//") + 2);
   if (const size_t at = rest.rfind('@'); at != std::string::npos) {
     CHOIR_RETURN_IF_ERROR(ReadUser(rest.substr(0, at), &address));
     rest = rest.substr(at + 1);

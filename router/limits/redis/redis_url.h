@@ -1,4 +1,5 @@
-// redis://[user][:password]@host[:port][/db], password and user percent-encoded. Pure.
+// redis://[user][:password]@host[:port][/db], or rediss:// for TLS; password and user
+// percent-encoded. Pure.
 #pragma once
 
 #include <string>
@@ -8,13 +9,18 @@
 namespace choir {
 
 struct RedisAddress {
+  bool tls = false;
   std::string host = "127.0.0.1";
   int port = 6379;
   std::string user;      // empty: Redis' default user
   std::string password;  // empty: no AUTH
   int db = 0;
 
-  std::string Name() const { return fmt::format("{}:{}/{}", host, port, db); }  // no secret
+  std::string HostPort() const {  // as URLs have it
+    const bool v6 = host.find(':') != std::string::npos;
+    return v6 ? fmt::format("[{}]:{}", host, port) : fmt::format("{}:{}", host, port);
+  }
+  std::string Name() const { return fmt::format("{}/{}", HostPort(), db); }  // no secret
 };
 
 // Errors never quote the URL: it may hold a password.

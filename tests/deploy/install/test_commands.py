@@ -28,7 +28,7 @@ def secrets(tmp_path_factory):
     (root / "keys").mkdir()
     (root / "keys" / "keys.yaml").write_text("")
     (root / "redis").mkdir()
-    (root / "redis" / "url").write_text("redis://:secret@redis:6379/0\n")
+    (root / "redis" / "url").write_text("rediss://:secret@redis:6379/0\n")
     return root
 
 

@@ -6,6 +6,7 @@
 #include "router/limits/redis/redis_connection.h"
 #include "tests/support/redis_server.h"
 #include "tests/support/task_inbox.h"
+#include "tests/support/test_authority.h"
 
 namespace choir {
 namespace {
@@ -18,8 +19,9 @@ class RedisResultCacheTest : public testing::Test {
     cache_ = Make("");
     ASSERT_TRUE(inbox_.RunUntil([&] { return cache_->state().problem.empty(); }));
   }
-  std::unique_ptr<ResultCache> Make(const std::string& prefix) {
+  std::unique_ptr<ResultCache> Make(const std::string& prefix, const TlsOptions& tls = {}) {
     RedisConnectionOptions options{.address = *ParseRedisUrl(server_->url()),
+                                   .tls = tls,
                                    .script = kResultScript,
                                    .timeout = std::chrono::seconds(30)};
     return MakeRedisResultCache("redis", prefix, std::chrono::minutes(1), 1000,
@@ -72,6 +74,20 @@ TEST_F(RedisResultCacheTest, ALostRedisKnowsNothing) {
   EXPECT_FALSE(Find(*cache_, key_)) << "it lost its data";
   cache_->Put(key_, {{{1}, "stop"}});
   EXPECT_TRUE(Find(*cache_, key_));
+}
+
+TEST_F(RedisResultCacheTest, AnswersAreKeptOverTls) {
+  const TestAuthority authority;
+  const TlsOptions files = authority.Place("redis");
+  server_ = RedisServer::Start(
+      RedisServerTls{.cert = files.cert, .key = files.key, .ca = files.ca, .demand_client = true});
+  ASSERT_NE(server_, nullptr);
+  cache_ = Make("", files);
+  ASSERT_TRUE(inbox_.RunUntil([&] { return cache_->state().problem.empty(); }))
+      << cache_->state().problem;
+  const KnownAnswer answer = {{{1, 2, 3}, "stop"}};
+  cache_->Put(key_, answer);
+  EXPECT_EQ(Find(*cache_, key_), answer);
 }
 
 }  // namespace

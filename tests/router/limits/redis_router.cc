@@ -27,6 +27,7 @@ RedisRouter::RedisRouter(const RedisRouterOptions& options, const Clock* clock) 
   const auto address = ParseRedisUrl(options.url);
   CHOIR_CHECK(address.ok());
   RedisConnectionOptions connection{.address = *address,
+                                    .tls = options.tls,
                                     .script = kLimitScript,
                                     .timeout = options.timeout,
                                     .tick = options.tick};

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/tls/tls_options.h"
 #include "router/limits/limit_backend.h"
 
 namespace choir {
@@ -17,6 +18,7 @@ namespace choir {
 struct RedisRouterOptions {
   std::string name = "r";
   std::string url;
+  TlsOptions tls;
   Duration lease = std::chrono::seconds(10);
   Duration timeout = std::chrono::seconds(30);
   Duration tick = std::chrono::milliseconds(10);

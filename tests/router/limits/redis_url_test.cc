@@ -23,13 +23,21 @@ TEST(RedisUrlTest, WhatIsAbsentHasADefault) {
   const auto password = ParseRedisUrl("redis://:secret@[::1]:1/");
   ASSERT_TRUE(password.ok()) << MessageOf(password.status());
   EXPECT_EQ(password->host, "::1");
+  EXPECT_EQ(password->Name(), "[::1]:1/0");
   EXPECT_EQ(password->user, "");
   EXPECT_EQ(password->password, "secret");
 }
 
+TEST(RedisUrlTest, TwoSchemesSayWhetherItIsTls) {
+  EXPECT_FALSE(ParseRedisUrl("redis://h")->tls);
+  const auto tls = ParseRedisUrl("rediss://:secret@h:7/1");
+  ASSERT_TRUE(tls.ok()) << MessageOf(tls.status());
+  EXPECT_TRUE(tls->tls);
+  EXPECT_EQ(tls->Name(), "h:7/1");
+}
+
 TEST(RedisUrlTest, ErrorsSayWhatIsWrongAndNeverTheSecret) {
-  for (const auto& [url, says] : {std::pair{"rediss://:secret@h", "TLS"},
-                                  {"http://:secret@h", "redis://"},
+  for (const auto& [url, says] : {std::pair{"http://:secret@h", "redis://"},
                                   {"redis://:secret@h:0", "port"},
                                   {"redis://:secret@h:x", "port"},
                                   {"redis://:secret@h:65536", "port"},
@@ -38,7 +46,8 @@ TEST(RedisUrlTest, ErrorsSayWhatIsWrongAndNeverTheSecret) {
                                   {"redis://:secret@", "host"},
                                   {"redis://:secret%zz@h", "hex"},
                                   {"redis://:secret%4@h", "hex"},
-                                  {"", "redis://"}}) {
+                                  {"redis:secret@h", "redis://"},
+                                  {"", "rediss://"}}) {
     const std::string message = MessageOf(ParseRedisUrl(url).status());
     EXPECT_NE(message.find(says), std::string::npos) << url << ": " << message;
     EXPECT_EQ(message.find("secret"), std::string::npos) << message;
