@@ -8,15 +8,7 @@
 namespace choir {
 
 Permit::Permit(Admission* admission, const AdmitRequest& request, double weight, MonoTime now)
-    : admission_(admission),
-      number_(request.number),
-      class_(request.admission_class),
-      resumed_(request.resumed),
-      deadline_(request.deadline),
-      weight_(weight),
-      tenant_(request.tenant),
-      max_tokens_(request.max_tokens),
-      entered_(now) {
+    : admission_(admission), asked_(request), weight_(weight), entered_(now) {
   place_.permit = this;
 }
 
@@ -49,25 +41,13 @@ AdmissionClass Admission::ClassOf(const std::string& tenant) const {
 std::variant<std::unique_ptr<Permit>, ApiError> Admission::Enter(const AdmitRequest& request,
                                                                  MonoTime now) {
   last_now_ = now;
-  const AdmissionClass c = request.admission_class;
-  ClassState& state = At(c);
-  if (!AnyPermitLeft(request)) {
-    return Overloaded(
-        "queue_full",
-        fmt::format("{} requests are running or queued already (router.max_requests)", held_), 1);
-  }
-  const uint64_t queued = state.entered + state.queue.size();
-  if (!request.resumed && queued >= config_.of(c).queue &&
-      queued - config_.of(c).queue >= RoomOf(c)) {
-    return QueueFull(c, now);
-  }
-  const auto standing = config_.tenants.find(request.tenant);
-  const double weight = standing == config_.tenants.end() ? 1 : standing->second.weight;
-  std::unique_ptr<Permit> permit(new Permit(this, request, weight, now));
+  if (auto error = CheckRoom(request, now)) return *std::move(error);
+  ClassState& state = At(request.admission_class);
+  std::unique_ptr<Permit> permit(new Permit(this, request, WeightOf(request.tenant), now));
   ++state.entered;
   ++held_;
   ++entered_;
-  if (auto error = CheckDeadline(*permit, now)) return *std::move(error);
+  if (auto error = CheckDeadline(request, now)) return *std::move(error);
   return permit;
 }
 
@@ -75,25 +55,25 @@ std::optional<ApiError> Admission::Wait(Permit& permit, const RequestWork& work,
   CHOIR_CHECK(permit.stage_ == Permit::Stage::kEntered && work.choices >= 1);
   last_now_ = now;
   permit.work_ = work;
-  permit.max_tokens_ = work.output_max / work.choices;
-  ClassState& state = At(permit.class_);
-  if (permit.resumed_) {
+  permit.asked_.max_tokens = work.output_max / work.choices;
+  ClassState& state = At(permit.admission_class());
+  if (permit.asked_.resumed) {
     --state.entered;
-    state.queue.Start(&permit.place_, permit.tenant_, permit.weight_, work.tokens());
+    state.queue.Start(&permit.place_, permit.asked_.tenant, permit.weight_, work.tokens());
     StartRunning(permit, now);
     return std::nullopt;
   }
-  if (auto error = CheckDeadline(permit, now)) return error;
+  if (auto error = CheckDeadline(permit.asked_, now)) return error;
   --state.entered;
   permit.stage_ = Permit::Stage::kWaiting;
-  state.queue.Add(&permit.place_, permit.tenant_, permit.weight_, work.tokens());
-  permit.expires_ = permit.entered_ + config_.of(permit.class_).queue_timeout;
-  expiries_.emplace(std::pair(permit.expires_, permit.number_), &permit);
-  if (state.queue.size() <= config_.of(permit.class_).queue) return std::nullopt;
+  state.queue.Add(&permit.place_, permit.asked_.tenant, permit.weight_, work.tokens());
+  permit.expires_ = permit.entered_ + config_.of(permit.admission_class()).queue_timeout;
+  expiries_.emplace(std::pair(permit.expires_, permit.asked_.number), &permit);
+  if (state.queue.size() <= config_.of(permit.admission_class()).queue) return std::nullopt;
   const std::optional<Choice> next = Choose(now);
-  if (next && next->admission_class == permit.class_) return std::nullopt;
+  if (next && next->admission_class == permit.admission_class()) return std::nullopt;
   StopWaiting(permit, now);
-  return QueueFull(permit.class_, now);
+  return QueueFull(permit.admission_class(), now);
 }
 
 std::optional<uint64_t> Admission::Next(MonoTime now) {
@@ -109,17 +89,17 @@ std::optional<uint64_t> Admission::Next(MonoTime now) {
   permit.aged_ = choice->aged;
   state.drain.OnStart(permit.work_.tokens(), now);
   state.queue.Pop();
-  expiries_.erase({permit.expires_, permit.number_});
+  expiries_.erase({permit.expires_, permit.asked_.number});
   state.passed_over_since.reset();
   state.aged += choice->aged ? 1 : 0;
   StartRunning(permit, now);
-  return permit.number_;
+  return permit.asked_.number;
 }
 
 void Admission::StartRunning(Permit& permit, MonoTime now) {
   permit.stage_ = Permit::Stage::kMayRun;
   permit.started_ = now;
-  ClassState& state = At(permit.class_);
+  ClassState& state = At(permit.admission_class());
   ++state.running;
   ++state.started;
   state.running_sequences += permit.work_.choices;
@@ -131,8 +111,8 @@ void Admission::StartRunning(Permit& permit, MonoTime now) {
 
 // It gives up its place in the queue.
 void Admission::StopWaiting(Permit& permit, MonoTime now) {
-  ClassState& state = At(permit.class_);
-  expiries_.erase({permit.expires_, permit.number_});
+  ClassState& state = At(permit.admission_class());
+  expiries_.erase({permit.expires_, permit.asked_.number});
   state.queue.Remove(&permit.place_);
   if (state.queue.size() == 0) {
     state.drain.SetWaiting(false, now);
@@ -145,7 +125,7 @@ void Admission::StopWaiting(Permit& permit, MonoTime now) {
 void Admission::End(Permit& permit, const UsedWork& used, MonoTime now) {
   CHOIR_CHECK(permit.stage_ != Permit::Stage::kEnded);
   last_now_ = now;
-  ClassState& state = At(permit.class_);
+  ClassState& state = At(permit.admission_class());
   if (permit.stage_ == Permit::Stage::kWaiting) StopWaiting(permit, now);
   if (permit.stage_ == Permit::Stage::kEntered) {
     --state.entered;
@@ -170,15 +150,15 @@ std::vector<std::pair<uint64_t, ApiError>> Admission::TakeExpired(MonoTime now) 
   std::vector<std::pair<uint64_t, ApiError>> expired;
   while (!expiries_.empty() && expiries_.begin()->first.first <= now) {
     Permit& permit = *expiries_.begin()->second;
-    const std::string name = AdmissionClassName(permit.class_);
-    ApiError error = QueueFull(permit.class_, now);
+    const std::string name = AdmissionClassName(permit.admission_class());
+    ApiError error = QueueFull(permit.admission_class(), now);
     error.message = fmt::format(
         "it waited {:.3g} s for its turn, as long as requests of class {} may "
         "(router.admission.{}.queue_timeout)",
         Seconds(now - permit.entered_), name, name);
     error.limit_rule = fmt::format("class:{}.queue_timeout", name);
     StopWaiting(permit, now);
-    expired.emplace_back(permit.number_, std::move(error));
+    expired.emplace_back(permit.asked_.number, std::move(error));
   }
   return expired;
 }

@@ -40,7 +40,7 @@ struct AdmitRequest {
   std::string tenant;
   AdmissionClass admission_class = AdmissionClass::kDefault;
   MonoTime deadline = MonoTime::max();
-  uint64_t max_tokens = UINT64_MAX;  // of a choice, if it says that
+  uint64_t max_tokens = UINT64_MAX;  // of a choice, if it is known
   bool resumed = false;  // it ran elsewhere: it neither waits nor is refused but for the bound
 };
 
@@ -59,6 +59,14 @@ struct UsedWork {
   bool ended_well = false;
 };
 
+// What would become of a request that came now.
+struct AdmissionOutlook {
+  std::optional<ApiError> refusal;     // else:
+  bool runs = false;                   // at once, or:
+  uint64_t place = 0;                  // among those of its class that wait; 1: it is next
+  std::optional<double> wait_seconds;  // at the rate measured; nullopt: not known
+};
+
 class Admission;
 
 // One request's place. Given back by End, or by its destruction as if nothing had been used. Dies
@@ -74,7 +82,7 @@ class Permit {
   void Placed();
   // Once.
   void End(const UsedWork& used, MonoTime now);
-  AdmissionClass admission_class() const { return class_; }
+  AdmissionClass admission_class() const { return asked_.admission_class; }
   // It was let before others because its class had waited for too long.
   bool aged() const { return aged_; }
 
@@ -88,15 +96,10 @@ class Permit {
   Permit(Admission* admission, const AdmitRequest& request, double weight, MonoTime now);
 
   Admission* const admission_;
-  const uint64_t number_;
-  const AdmissionClass class_;
-  const bool resumed_;
-  const MonoTime deadline_;
+  AdmitRequest asked_;  // with its work, once that is known
   const double weight_;
-  std::string tenant_;  // until it waits or runs
   Stage stage_ = Stage::kEntered;
   bool aged_ = false;
-  uint64_t max_tokens_;
   RequestWork work_;
   MonoTime entered_, started_;
   MonoTime expires_;  // while it waits
@@ -156,6 +159,9 @@ class Admission {
   std::optional<uint64_t> Next(MonoTime now);
   // Those that have waited as long as one may, and why they are refused.
   std::vector<std::pair<uint64_t, ApiError>> TakeExpired(MonoTime now);
+  // Nothing is changed by it.
+  AdmissionOutlook Foresee(const AdmitRequest& request, const RequestWork& work,
+                           MonoTime now) const;
   bool anybody_waits() const { return !expiries_.empty(); }
   // When to call TakeExpired and Next, though nothing else happened.
   MonoTime NextTimer(MonoTime now) const;
@@ -179,6 +185,11 @@ class Admission {
     AdmissionClass admission_class;
     bool aged = false;
   };
+  // One that would be the first of its class to wait.
+  struct Guest {
+    AdmissionClass admission_class;
+    RequestWork work;
+  };
 
   ClassState& At(AdmissionClass c) { return classes_[static_cast<size_t>(c)]; }
   const ClassState& At(AdmissionClass c) const { return classes_[static_cast<size_t>(c)]; }
@@ -191,11 +202,13 @@ class Admission {
   uint64_t KeptFromOthersThan(AdmissionClass c) const;
   bool UnderCeiling(AdmissionClass c, uint64_t sequences) const;
   uint64_t RoomOf(AdmissionClass c) const;
-  bool FitsKv(AdmissionClass c) const;
-  std::optional<Choice> Choose(MonoTime now) const;
-  std::optional<AdmissionClass> ChooseAged(int64_t free, MonoTime now) const;
-  std::optional<double> WaitSeconds(const Permit& permit, MonoTime now) const;
-  std::optional<ApiError> CheckDeadline(const Permit& permit, MonoTime now) const;
+  const RequestWork* FirstOf(AdmissionClass c, const Guest* guest) const;
+  bool FitsKv(const RequestWork& work) const;
+  std::optional<Choice> Choose(MonoTime now, const Guest* guest = nullptr) const;
+  std::optional<AdmissionClass> ChooseAged(int64_t free, const Guest* guest, MonoTime now) const;
+  double WeightOf(const std::string& tenant) const;
+  std::optional<ApiError> CheckRoom(const AdmitRequest& request, MonoTime now) const;
+  std::optional<ApiError> CheckDeadline(const AdmitRequest& request, MonoTime now) const;
   ApiError QueueFull(AdmissionClass c, MonoTime now) const;
   void NotePassedOver(std::optional<AdmissionClass> chosen, MonoTime now);
   void StartRunning(Permit& permit, MonoTime now);

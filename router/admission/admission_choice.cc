@@ -1,4 +1,4 @@
-// Which request is next, and what can be said to those that are not.
+// Which request is next.
 #include <algorithm>
 #include <cmath>
 
@@ -63,10 +63,16 @@ uint64_t Admission::RoomOf(AdmissionClass c) const {
   return std::min(room, static_cast<uint64_t>(std::max<int64_t>(free, 0)));
 }
 
-bool Admission::FitsKv(AdmissionClass c) const {
-  const Permit& first = *static_cast<const Permit::Place*>(At(c).queue.front())->permit;
+bool Admission::FitsKv(const RequestWork& work) const {
   return capacity_.kv_free >= unplaced_tokens_ &&
-         first.work_.prompt <= capacity_.kv_free - unplaced_tokens_;
+         work.prompt <= capacity_.kv_free - unplaced_tokens_;
+}
+
+// What is next of the class; null: nobody of it waits.
+const RequestWork* Admission::FirstOf(AdmissionClass c, const Guest* guest) const {
+  if (guest != nullptr && guest->admission_class == c) return &guest->work;
+  const FairQueue::Entry* const front = At(c).queue.front();
+  return front == nullptr ? nullptr : &static_cast<const Permit::Place*>(front)->permit->work_;
 }
 
 void Admission::NotePassedOver(std::optional<AdmissionClass> chosen, MonoTime now) {
@@ -80,15 +86,16 @@ void Admission::NotePassedOver(std::optional<AdmissionClass> chosen, MonoTime no
 
 // The class that was passed over longest beyond its ageing. Its first one may take what is kept for
 // others, but no more: floors hold.
-std::optional<AdmissionClass> Admission::ChooseAged(int64_t free, MonoTime now) const {
+std::optional<AdmissionClass> Admission::ChooseAged(int64_t free, const Guest* guest,
+                                                    MonoTime now) const {
   std::optional<AdmissionClass> chosen;
   Duration most(-1);
   for (const AdmissionClass c : kAdmissionClasses) {
     const ClassState& state = At(c);
-    if (state.queue.size() == 0 || !state.passed_over_since) continue;
+    const RequestWork* const first = FirstOf(c, guest);
+    if (first == nullptr || !state.passed_over_since) continue;
     const Duration over = now - *state.passed_over_since - config_.of(c).ageing;
-    const Permit& first = *static_cast<const Permit::Place*>(state.queue.front())->permit;
-    if (over < Duration(0) || over <= most || !UnderCeiling(c, first.work_.choices)) continue;
+    if (over < Duration(0) || over <= most || !UnderCeiling(c, first->choices)) continue;
     const bool may =
         state.running_sequences == 0 || free > static_cast<int64_t>(KeptFromOthersThan(c));
     if (!may) continue;
@@ -101,23 +108,21 @@ std::optional<AdmissionClass> Admission::ChooseAged(int64_t free, MonoTime now) 
 // First whoever was passed over for too long; then classes below their floors, then all others as
 // far as floors leave room, both from the highest class down. Who is not let for its prompt's size
 // is waited for by the classes below it, or it would wait for ever.
-std::optional<Admission::Choice> Admission::Choose(MonoTime now) const {
-  if (capacity_.ranks == 0 || expiries_.empty()) return std::nullopt;
+std::optional<Admission::Choice> Admission::Choose(MonoTime now, const Guest* guest) const {
+  if (capacity_.ranks == 0 || (expiries_.empty() && guest == nullptr)) return std::nullopt;
   const int64_t free = capacity_.bounded ? FreePlaces() : INT64_MAX;
   // With nothing of ours there, reports may be of a time that is over, or of other routers' work.
   const bool alone = sequences_ == 0;
   if (free < 1 && !alone) return std::nullopt;
-  if (const auto aged = ChooseAged(free, now)) return Choice{*aged, true};
+  if (const auto aged = ChooseAged(free, guest, now)) return Choice{*aged, true};
   for (const bool below_floor : {true, false}) {
     for (const AdmissionClass c : kAdmissionClasses) {
-      const ClassState& state = At(c);
-      if (state.queue.size() == 0) continue;
-      const Permit& first = *static_cast<const Permit::Place*>(state.queue.front())->permit;
-      if (!UnderCeiling(c, first.work_.choices)) continue;
+      const RequestWork* const first = FirstOf(c, guest);
+      if (first == nullptr || !UnderCeiling(c, first->choices)) continue;
       const bool may =
           below_floor ? KeptFor(c) > 0 : free > static_cast<int64_t>(KeptFromOthersThan(c));
       if (!may && !(alone && !below_floor)) continue;
-      if (FitsKv(c) || alone) return Choice{c, false};
+      if (FitsKv(*first) || alone) return Choice{c, false};
       if (!below_floor) return std::nullopt;
     }
   }
@@ -134,46 +139,6 @@ MonoTime Admission::NextTimer(MonoTime now) const {
     if (ages > now) next = std::min(next, ages);
   }
   return next;
-}
-
-// 0: it need not wait. Of a request that has not said its work, what is before it counts.
-std::optional<double> Admission::WaitSeconds(const Permit& permit, MonoTime now) const {
-  const ClassState& state = At(permit.class_);
-  if (state.queue.size() == 0 && RoomOf(permit.class_) > 0) return 0;
-  return state.drain.SecondsFor(state.queue.WorkBefore(permit.tenant_, permit.weight_), now);
-}
-
-std::optional<ApiError> Admission::CheckDeadline(const Permit& permit, MonoTime now) const {
-  if (permit.resumed_ || permit.deadline_ == MonoTime::max()) return std::nullopt;
-  const std::optional<double> wait = WaitSeconds(permit, now);
-  if (!wait || *wait <= 0) return std::nullopt;
-  const double run =
-      At(permit.class_).run_times.SecondsFor(static_cast<double>(permit.max_tokens_)).value_or(0);
-  const double left = Seconds(permit.deadline_ - now);
-  if (*wait + run <= left) return std::nullopt;
-  const std::string name = AdmissionClassName(permit.class_);
-  // So much later, if the queue goes on as it does, the same request would be in time.
-  const double later = run < left ? *wait + run - left : 0;
-  ApiError error = Overloaded(
-      "deadline",
-      fmt::format("it would not be done in time: requests of class {} wait about {:.1f} s now and "
-                  "run about {:.1f} s, its deadline is in {:.1f} s",
-                  name, *wait, run, left),
-      later);
-  error.limit_rule = fmt::format("class:{}.deadline", name);
-  return error;
-}
-
-ApiError Admission::QueueFull(AdmissionClass c, MonoTime now) const {
-  const std::string name = AdmissionClassName(c);
-  const ClassState& state = At(c);
-  ApiError error =
-      Overloaded("queue_full",
-                 fmt::format("{} requests of class {} wait already (router.admission.{}.queue)",
-                             state.queue.size(), name, name),
-                 std::clamp(state.drain.SecondsFor(0, now).value_or(1), 0.001, 3600.0));
-  error.limit_rule = fmt::format("class:{}.queue", name);
-  return error;
 }
 
 }  // namespace choir

@@ -143,4 +143,28 @@ double FairQueue::WorkBefore(const std::string& name, double weight) const {
   return std::min(static_cast<double>(work_), static_cast<double>(own) * weights / weight);
 }
 
+size_t FairQueue::CountBefore(const std::string& name, double weight) const {
+  // As Add and Pop move the tags: in the same order, so that they come to the same numbers.
+  const auto own = tenants_.find(name);
+  double tag = own == tenants_.end() ? now_ : std::max(own->second->tag, now_);
+  const uint64_t order = own == tenants_.end() ? next_order_ : own->second->order;
+  size_t before = 0;
+  if (own != tenants_.end()) {
+    for (const Entry* entry : own->second->waiting) {
+      tag += static_cast<double>(entry->work) / weight;
+      ++before;
+    }
+  }
+  for (const auto& [first, other_order, tenant] : active_) {
+    if (tenant->name == name) continue;
+    double other = first;
+    for (const Entry* entry : tenant->waiting) {
+      if (std::pair(other, other_order) > std::pair(tag, order)) break;
+      other += static_cast<double>(entry->work) / tenant->weight;
+      ++before;
+    }
+  }
+  return before;
+}
+
 }  // namespace choir

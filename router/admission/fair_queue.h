@@ -56,6 +56,9 @@ class FairQueue {
   uint64_t started_work() const { return started_work_; }  // charged, not settled
   // Of the work that waits, how much would start before a request that this tenant adds now.
   double WorkBefore(const std::string& tenant, double weight) const;
+  // Of those that wait, how many would start before a request that this tenant adds now, if nobody
+  // else came. O(waiting).
+  size_t CountBefore(const std::string& tenant, double weight) const;
   // For tests: tenants that are remembered.
   size_t known_tenants() const { return tenants_.size(); }
 

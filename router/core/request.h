@@ -92,4 +92,20 @@ struct Request {
   std::string key_id() const { return principal ? principal->key_id : ""; }
 };
 
+// As admission knows it.
+inline AdmitRequest AdmitRequestOf(const Request& request) {
+  return {.number = request.id,
+          .tenant = request.tenant(),
+          .admission_class = *request.admission_class,
+          .deadline = request.deadline,
+          .max_tokens = request.input.sampling.max_tokens.value_or(UINT32_MAX),
+          .resumed = request.input.resume.has_value()};
+}
+
+inline RequestWork WorkOf(const PreparedRequest& prepared) {
+  return {.prompt = prepared.prompt.size(),
+          .output_max = uint64_t{prepared.sampling.max_tokens} * prepared.num_choices,
+          .choices = prepared.num_choices};
+}
+
 }  // namespace choir

@@ -135,19 +135,16 @@ void RouterCore::OnLimits(uint64_t id,
 }
 
 std::optional<ApiError> RouterCore::Enter(Request& request) {
-  const SamplingInput& sampling = request.input.sampling;
   TellCapacity();
-  auto admitted = parts_.admission->Enter({.number = request.id,
-                                           .tenant = request.tenant(),
-                                           .admission_class = *request.admission_class,
-                                           .deadline = request.deadline,
-                                           .max_tokens = sampling.max_tokens.value_or(UINT32_MAX),
-                                           .resumed = request.input.resume.has_value()},
-                                          parts_.clock->Now());
+  auto admitted = parts_.admission->Enter(AdmitRequestOf(request), parts_.clock->Now());
   if (auto* error = std::get_if<ApiError>(&admitted)) return std::move(*error);
   request.permit = std::move(std::get<std::unique_ptr<Permit>>(admitted));
+  return CheckServing(request.input.resume.has_value());
+}
+
+std::optional<ApiError> RouterCore::CheckServing(bool resumed) const {
   if (draining_) return Overloaded("draining", "this router is being drained", kRetryDraining);
-  if (!request.input.resume && membership_.num_ready() == 0) {
+  if (!resumed && membership_.num_ready() == 0) {
     return Overloaded("not_ready", "no rank is ready", kRetryNotReady);
   }
   return std::nullopt;
@@ -226,16 +223,10 @@ void RouterCore::OnReserved(uint64_t id, std::optional<ApiError> refused) {
   if (owned == nullptr) return;
   Request& request = *owned;
   if (refused) return Close(request, std::move(refused), {});
-  const PreparedRequest& ready = *request.prepared;
   request.stage = RequestStage::kQueued;
   request.stage_began = parts_.clock->Now();
   TellCapacity();
-  refused =
-      parts_.admission->Wait(*request.permit,
-                             {.prompt = ready.prompt.size(),
-                              .output_max = uint64_t{ready.sampling.max_tokens} * ready.num_choices,
-                              .choices = ready.num_choices},
-                             request.stage_began);
+  refused = parts_.admission->Wait(*request.permit, WorkOf(*request.prepared), request.stage_began);
   if (refused) return Close(request, std::move(refused), {});
   if (request.permit->may_run()) return OnTurn(request);
   TakeTurns();

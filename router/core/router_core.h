@@ -121,7 +121,7 @@ class RouterCore : private Placer {
   };
   using AuthenticateDone = std::function<void(std::variant<Principal, Denied>)>;
   void Authenticate(const std::string& bearer, const CallerInfo& caller, AuthenticateDone done);
-  // How the request would be placed now, as JSON, or why it would be refused. Nothing is
+  // How the request would be admitted and placed now, as JSON, or why it can never be. Nothing is
   // dispatched, limited, counted or put on record. `done` is called now or later.
   using ExplainDone = std::function<void(std::variant<std::string, ApiError> explained)>;
   void Explain(RequestInput input, ExplainDone done);
@@ -196,10 +196,11 @@ class RouterCore : private Placer {
   std::optional<ApiError> CheckClass(Request& request) const;
   void OnLimits(uint64_t id, std::variant<std::unique_ptr<LimitLease>, ApiError> admitted);
   std::optional<ApiError> Enter(Request& request);
+  std::optional<ApiError> CheckServing(bool resumed) const;
   void StartText(Request& request);
   PrepareLimits TextLimits(const std::string& tenant) const;
-  std::string ExplainPrepared(const PreparedRequest& prepared, const std::string& tenant,
-                              const std::string& session) const;
+  std::string ExplainPrepared(const PreparedRequest& prepared, const Request& asked);
+  AdmissionOutlook Foresee(const PreparedRequest& prepared, const Request& asked);
   PromptRead ReadPrompt(RequestInput* input, const PrepareLimits& limits) const;
   void OnText(uint64_t id, PromptRead read);
   bool LookUp(Request& request);

@@ -28,6 +28,23 @@ ordered_json ToJson(const ExplainedRank& rank) {
   return out;
 }
 
+ordered_json ToJson(const AdmissionOutlook& outlook) {
+  if (outlook.refusal) {
+    const ApiError& error = *outlook.refusal;
+    ordered_json out = {{"outlook", "refused"},
+                        {"status", error.http},
+                        {"code", error.code},
+                        {"message", error.message},
+                        {"retry_after", nullptr}};
+    if (error.retry_after_seconds > 0) out["retry_after"] = error.retry_after_seconds;
+    return out;
+  }
+  if (outlook.runs) return {{"outlook", "runs"}};
+  ordered_json out = {{"outlook", "waits"}, {"place", outlook.place}, {"wait_seconds", nullptr}};
+  if (outlook.wait_seconds) out["wait_seconds"] = *outlook.wait_seconds;
+  return out;
+}
+
 }  // namespace
 
 PrepareLimits RouterCore::TextLimits(const std::string& tenant) const {
@@ -50,40 +67,47 @@ void RouterCore::SetContent(std::shared_ptr<const ContentRuleBook> content) {
 }
 
 void RouterCore::Explain(RequestInput input, ExplainDone done) {
-  Request asked;
-  asked.input = std::move(input);
-  asked.input.resume.reset();  // it would end what it takes up
-  asked.arrived = parts_.clock->Now();
-  if (auto error = Check(asked)) return done(*std::move(error));
-  const std::string tenant = asked.tenant();
-  auto shared = std::make_shared<RequestInput>(std::move(asked.input));
+  const auto asked = std::make_shared<Request>();
+  asked->input = std::move(input);
+  asked->input.resume.reset();  // it would end what it takes up
+  asked->arrived = parts_.clock->Now();
+  if (auto error = Check(*asked)) return done(*std::move(error));
   auto result = std::make_shared<std::variant<PreparedRequest, ApiError>>();
   const bool taken = parts_.run_text(
-      [this, shared, result, limits = TextLimits(tenant)] {
-        *result = ReadPrompt(shared.get(), limits).prepared;
+      [this, asked, result, limits = TextLimits(asked->tenant())] {
+        *result = ReadPrompt(&asked->input, limits).prepared;
       },
-      [this, shared, result, tenant, done] {
+      [this, asked, result, done] {
         if (auto* error = std::get_if<ApiError>(result.get())) return done(std::move(*error));
-        done(ExplainPrepared(std::get<PreparedRequest>(*result), tenant, shared->session));
+        TakeTurns();  // whoever waits and may run is before it
+        done(ExplainPrepared(std::get<PreparedRequest>(*result), *asked));
       });
   if (!taken) done(Overloaded("queue_full", "too many prompts are being read", 1));
 }
 
-std::string RouterCore::ExplainPrepared(const PreparedRequest& prepared, const std::string& tenant,
-                                        const std::string& session) const {
+AdmissionOutlook RouterCore::Foresee(const PreparedRequest& prepared, const Request& asked) {
+  if (auto error = CheckServing(false)) return {.refusal = std::move(error)};
+  TellCapacity();
+  return parts_.admission->Foresee(AdmitRequestOf(asked), WorkOf(prepared), parts_.clock->Now());
+}
+
+std::string RouterCore::ExplainPrepared(const PreparedRequest& prepared, const Request& asked) {
   PlaceQuery query;
   query.num_tokens = static_cast<uint32_t>(prepared.prompt.size());
   query.prefix = prepared.prefix.get();
-  if (!session.empty()) query.session = SessionHash(tenant, session);
+  const std::string& session = asked.input.session;
+  if (!session.empty()) query.session = SessionHash(asked.tenant(), session);
   const Snapshot snapshot = membership_.snapshot();
   const Explanation explained =
       choir::Explain(*policy_, membership_.ranks(), snapshot.workers, query);
   ordered_json ranks = ordered_json::array();
   for (const ExplainedRank& rank : explained.ranks) ranks.push_back(ToJson(rank));
-  ordered_json page = {{"object", "choir.route"},   {"model", settings_.model_name},
-                       {"policy", policy_->name()}, {"prompt_tokens", prepared.prompt.size()},
-                       {"worker", nullptr},         {"reason", "no rank is ready"},
-                       {"ranks", std::move(ranks)}};
+  ordered_json page = {
+      {"object", "choir.route"},   {"model", settings_.model_name},
+      {"policy", policy_->name()}, {"prompt_tokens", prepared.prompt.size()},
+      {"worker", nullptr},         {"reason", "no rank is ready"},
+      {"ranks", std::move(ranks)}, {"admission", ToJson(Foresee(prepared, asked))}};
+  page["admission"]["class"] = AdmissionClassName(*asked.admission_class);
   if (explained.pick) {
     page["worker"] = membership_.Find(explained.pick->placement.worker)->identity->worker_id;
     page["reason"] = RouteReasonName(explained.pick->reason);

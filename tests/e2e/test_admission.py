@@ -267,3 +267,42 @@ def test_a_bad_configuration_is_refused_by_name(tmp_path, yaml, says):
     run = subprocess.run([BIN / "choir-router", "--config", tmp_path / "c.yaml", "--check-config", "--model", tmp_path, "--keys",
                           tmp_path / "k", "--worker", "127.0.0.1:1"], capture_output=True, text=True)
     assert run.returncode == 2 and says in run.stderr, run.stderr
+
+
+def foresee(cluster, tenant, wanted=None, timeout=None):
+    """What the dry run says of its admission: to a client, and to `choir route`."""
+    headers = {"authorization": f"Bearer {cluster.keys[tenant]}", "content-type": "application/json"}
+    headers |= {name: value for name, value in (("x-choir-class", wanted), ("x-request-timeout", timeout)) if value}
+    data = json.dumps({"model": cluster.model, "prompt": "hi", "max_tokens": 4}).encode()
+    with urllib.request.urlopen(urllib.request.Request(f"{cluster.url}/v1/choir/route", data, headers), timeout=60) as answer:
+        page = json.load(answer)["admission"]
+    command = [BIN / "choir", "route", "--url", cluster.url, "--prompt", "hi", *(["--class", wanted] if wanted else [])]
+    told = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "CHOIR_API_KEY": cluster.keys[tenant]})
+    return page, told.stdout, told.returncode
+
+
+def test_the_dry_run_says_class_and_wait_and_counts_nothing(queued):
+    page, told, code = foresee(queued, "one")
+    assert page == {"outlook": "runs", "class": "default"}
+    assert "class default: it would run at once" in told and code == 0
+    with queued.stopped():
+        running = [queued.later("one")]  # the other place is kept for interactive ones
+        queued.reaches("default", 1, 0)
+        waiting = [queued.later("flood") for _ in range(4)]
+        queued.reaches("bulk", 0, 4)
+        page, told, code = foresee(queued, "one")
+        assert page["outlook"] == "waits" and page["place"] == 1 and page["class"] == "default"
+        assert page["wait_seconds"] is None or page["wait_seconds"] > 0
+        assert "class default: it would wait, as number 1 of its class" in told and code == 0
+        page, told, code = foresee(queued, "one", wanted="bulk")
+        refused = queued.ask("one", wanted="bulk")
+        assert page["outlook"] == "refused" and page["class"] == "bulk"
+        assert (page["status"], page["code"]) == (refused.status_code, body(refused)["code"]) == (503, "queue_full")
+        assert page["message"] == body(refused)["message"] and page["retry_after"] > 0
+        assert "class bulk: it would be refused: 503 queue_full" in told and code == 1
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            foresee(queued, "flood", wanted="interactive")
+        assert raised.value.code == 403
+        queued.reaches("default", 1, 0)
+        queued.reaches("bulk", 0, 4)
+    assert good(running + waiting)

@@ -1,4 +1,7 @@
-// `choir route`: which rank a request would go to, and why; nothing of it is run.
+// `choir route`: whether a request would run, wait or be refused, which rank it would go to, and
+// why; nothing of it is run.
+#include <fmt/format.h>
+
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -15,13 +18,14 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 struct RouteArgs {
-  std::string url, state, model, message, prompt, user;
+  std::string url, state, model, message, prompt, user, admission_class;
   bool json = false;
 };
 
 StatusOr<Json> Ask(const RouteArgs& args) {
   CHOIR_ASSIGN_OR_RETURN(const ClusterAddress address, FindCluster(args.url, args.state));
-  const RestClient client(address.url, address.api_key, address.ca);
+  RestClient client(address.url, address.api_key, address.ca);
+  client.SetClass(args.admission_class);
   Json body;
   body["model"] = args.model;
   if (args.model.empty()) {
@@ -36,6 +40,22 @@ StatusOr<Json> Ask(const RouteArgs& args) {
   return client.Post("/v1/choir/route", body.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
+std::string Outlook(const Json& admission) {
+  const std::string outlook = admission.value("outlook", "");
+  if (outlook == "runs") return "it would run at once";
+  if (outlook == "waits") {
+    const Json& wait = admission["wait_seconds"];
+    return fmt::format("it would wait, as number {} of its class{}", admission["place"].dump(),
+                       wait.is_number() ? fmt::format(", about {:.3g} s", wait.get<double>())
+                                        : "; how long is not known yet");
+  }
+  const Json& later = admission["retry_after"];
+  return fmt::format(
+      "it would be refused: {} {}: {}{}", admission["status"].dump(), admission.value("code", ""),
+      admission.value("message", ""),
+      later.is_number() ? fmt::format("; again in {:.3g} s", later.get<double>()) : "");
+}
+
 std::string Number(const Json& rank, const char* field) {
   return rank.contains(field) ? rank[field].dump() : "";
 }
@@ -46,6 +66,8 @@ void PrintTable(const Json& route) {
   std::printf("%s by %s: %s (%s prompt tokens)\n", worker.c_str(),
               route.value("policy", "").c_str(), route.value("reason", "").c_str(),
               route["prompt_tokens"].dump().c_str());
+  const Json& admission = route["admission"];
+  std::printf("class %s: %s\n", admission.value("class", "").c_str(), Outlook(admission).c_str());
   std::printf("  %-2s %-10s %10s %10s %10s %10s  %s\n", "", "rank", "cost", "load", "cached",
               "to compute", "");
   for (const Json& rank : route["ranks"]) {
@@ -60,8 +82,11 @@ void PrintTable(const Json& route) {
 
 int RunRoute(int argc, const char* const* argv) {
   RouteArgs args;
-  OptionSet options("choir route",
-                    "Tells which rank a request would go to now, and why. Nothing is run.", "");
+  OptionSet options(
+      "choir route",
+      "Tells whether a request would run, wait or be refused now, which rank it would go "
+      "to, and why. Nothing is run.",
+      "");
   options.Add(&args.url, {.flag = "--url", .help = "of the REST API [CHOIR_URL, else run.json]"});
   options.Add(&args.state, {.flag = "--state",
                             .help = "state directory of choir up [" + DefaultStateDir() + "]"});
@@ -69,6 +94,9 @@ int RunRoute(int argc, const char* const* argv) {
   options.Add(&args.message, {.flag = "--message", .help = "a user's message of a chat"});
   options.Add(&args.prompt, {.flag = "--prompt", .help = "or the text of a completion"});
   options.Add(&args.user, {.flag = "--user", .help = "whose request it is, for sticky_user"});
+  options.AddChoice(&args.admission_class,
+                    {.flag = "--class", .help = "its class, if a lower one than the key's"},
+                    {"interactive", "default", "bulk", "system"});
   options.Add(&args.json, {.flag = "--json", .help = "print JSON"});
   options.AddCheck([&args]() -> Status {
     if (args.message.empty() != args.prompt.empty()) return absl::OkStatus();
@@ -85,7 +113,8 @@ int RunRoute(int argc, const char* const* argv) {
   } else {
     PrintTable(*route);
   }
-  return route->at("worker").is_null() ? 1 : 0;
+  const bool refused = route->at("admission").at("outlook") == "refused";
+  return refused || route->at("worker").is_null() ? 1 : 0;
 }
 
 }  // namespace choir

@@ -37,6 +37,9 @@ Status RestClient::Perform(const std::string& path, const std::string* body,
   curl_slist* headers = curl_slist_append(nullptr, ("Authorization: Bearer " + api_key_).c_str());
   headers = curl_slist_append(headers, "Content-Type: application/json");
   headers = curl_slist_append(headers, "Expect:");
+  if (!class_.empty()) {
+    headers = curl_slist_append(headers, ("x-choir-class: " + class_).c_str());
+  }
   const std::string url = url_ + path;
   curl_easy_setopt(curl, CURLOPT_URL, url.c_str());
   curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);

@@ -63,13 +63,27 @@ class Load {
         break;
       }
       default:
-        world_.Ask(
-            {.tenant = std::string(1, static_cast<char>('a' + Draw(0, 5))),
+        Ask({.tenant = std::string(1, static_cast<char>('a' + Draw(0, 5))),
              .admission_class = kAdmissionClasses[Draw(0, 3)],
              .work = {.prompt = Draw(1, 200), .output_max = Draw(1, 200), .choices = Draw(1, 3)},
              .deadline = world_.clock.Now() + milliseconds(Draw(1, 20'000)),
              .resumed = Draw(0, 40) == 0});
     }
+  }
+
+  // What is foreseen of a request is what becomes of it.
+  void Ask(const AdmissionWorld::Asked& asked) {
+    world_.Turn();
+    const AdmissionOutlook outlook = world_.Foresee(asked);
+    const uint64_t number = world_.Ask(asked);
+    ASSERT_EQ(number == 0, outlook.refusal.has_value());
+    if (number == 0) {
+      ASSERT_EQ(world_.error.message, outlook.refusal->message);
+      ASSERT_EQ(world_.error.retry_after_seconds, outlook.refusal->retry_after_seconds);
+      return;
+    }
+    ASSERT_EQ(world_.runs(number), outlook.runs);
+    ASSERT_EQ(outlook.place > 0, !outlook.runs);
   }
 
   void Check() {

@@ -383,6 +383,48 @@ TEST(AdmissionTest, AFreeSeatIsNeverRefusedForADeadline) {
   EXPECT_NE(world.Ask({.deadline = world.clock.Now() + milliseconds(1)}), 0u);
 }
 
+TEST(AdmissionTest, ForeseesWhatBecomesOfARequestAndChangesNothing) {
+  AdmissionConfig config = Plain();
+  config.of(kDefault).queue = 3;
+  AdmissionWorld world(config);
+  EXPECT_TRUE(world.Foresee({}).runs);
+  for (int i = 0; i < 4; ++i) world.Ask({});
+  const AdmissionOutlook next = world.Foresee({});
+  EXPECT_FALSE(next.refusal || next.runs);
+  EXPECT_EQ(next.place, 1u);
+  EXPECT_FALSE(next.wait_seconds) << "nothing has waited yet";
+  std::vector<uint64_t> waiting;
+  for (int i = 0; i < 2; ++i) waiting.push_back(world.Ask({}));
+  EXPECT_EQ(world.Foresee({}).place, 3u);
+  EXPECT_EQ(world.Foresee({.tenant = "other"}).place, 1u) << "it has had nothing yet";
+  EXPECT_EQ(world.Foresee({.admission_class = kBulk}).place, 1u) << "of its class";
+  world.Ask({});
+  const AdmissionOutlook full = world.Foresee({});
+  ASSERT_TRUE(full.refusal);
+  EXPECT_EQ(full.refusal->code, "queue_full");
+  EXPECT_GT(full.refusal->retry_after_seconds, 0);
+  EXPECT_EQ(world.of(kDefault).waiting, 3u);
+  EXPECT_EQ(world.of(kBulk).waiting, 0u);
+  EXPECT_EQ(world.admission.status(world.clock.Now()).entered, 7u);
+}
+
+TEST(AdmissionTest, ForeseesTheWaitAtTheMeasuredRate) {
+  AdmissionWorld world(Plain());
+  std::vector<uint64_t> asked;
+  for (int i = 0; i < 12; ++i) asked.push_back(world.Ask({}));
+  for (int i = 0; i < 6; ++i) {  // one starts a second
+    world.clock.Advance(seconds(1));
+    world.End(asked[static_cast<size_t>(i)]);
+  }
+  const AdmissionOutlook outlook = world.Foresee({});
+  EXPECT_EQ(outlook.place, 3u);
+  ASSERT_TRUE(outlook.wait_seconds);
+  EXPECT_NEAR(*outlook.wait_seconds, 3, 0.5);
+  const AdmissionOutlook late = world.Foresee({.deadline = world.clock.Now() + milliseconds(500)});
+  ASSERT_TRUE(late.refusal);
+  EXPECT_EQ(late.refusal->code, "deadline");
+}
+
 TEST(AdmissionTest, NewRulesHoldAtOnce) {
   AdmissionConfig config = Plain();
   config.of(kBulk).ceiling = Sequences(1);

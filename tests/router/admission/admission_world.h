@@ -31,12 +31,7 @@ class AdmissionWorld {
   uint64_t Ask(const Asked& asked) {
     Tell();
     const uint64_t number = ++last_;
-    auto entered = admission.Enter({.number = number,
-                                    .tenant = asked.tenant,
-                                    .admission_class = asked.admission_class,
-                                    .deadline = asked.deadline,
-                                    .resumed = asked.resumed},
-                                   clock.Now());
+    auto entered = admission.Enter(RequestOf(asked, number), clock.Now());
     if (auto* refused = std::get_if<ApiError>(&entered)) {
       error = *refused;
       return 0;
@@ -52,6 +47,10 @@ class AdmissionWorld {
     if (held.permit->may_run()) Place(number);
     Turn();
     return number;
+  }
+  AdmissionOutlook Foresee(const Asked& asked) {
+    Tell();
+    return admission.Foresee(RequestOf(asked, 0), asked.work, clock.Now());
   }
   // Lets run whoever may; their numbers, in order.
   std::vector<uint64_t> Turn() {
@@ -110,6 +109,14 @@ class AdmissionWorld {
   Admission admission;
 
  private:
+  static AdmitRequest RequestOf(const Asked& asked, uint64_t number) {
+    return {.number = number,
+            .tenant = asked.tenant,
+            .admission_class = asked.admission_class,
+            .deadline = asked.deadline,
+            .resumed = asked.resumed};
+  }
+
   struct Held {
     std::unique_ptr<Permit> permit;
     Asked asked;

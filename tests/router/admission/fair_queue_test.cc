@@ -132,6 +132,32 @@ TEST_F(FairQueueTest, SaysHowMuchIsBeforeWhoComesNow) {
   EXPECT_EQ(queue_.WorkBefore("a", 1), 110);
 }
 
+TEST_F(FairQueueTest, SaysHowManyStartBeforeWhoComesNow) {
+  std::mt19937 rng(3);
+  const double weights[] = {1, 2, 0.5, 3};
+  for (int round = 0; round < 300; ++round) {
+    for (uint32_t i = 0, n = rng() % 12; i < n; ++i) {
+      const size_t t = rng() % 4;
+      Add(std::string(1, static_cast<char>('a' + t)), 1 + rng() % 50, weights[t]);
+    }
+    for (uint32_t i = 0, n = rng() % 6; i < n && queue_.front() != nullptr; ++i) Next();
+    const size_t t = rng() % 4;
+    const std::string tenant(1, static_cast<char>('a' + t));
+    const size_t before = queue_.CountBefore(tenant, weights[t]);
+    Entry* const added = Add(tenant, 1 + rng() % 50, weights[t]);
+    for (size_t i = 0; i < before; ++i) {
+      ASSERT_NE(queue_.front(), added) << round;
+      Next();
+    }
+    ASSERT_EQ(queue_.front(), added) << round;
+    if (round % 3 == 0) {  // so that it begins anew with nobody
+      NextAll();
+      for (Entry* const entry : started_) queue_.Settle(entry, entry->work);
+      started_.clear();
+    }
+  }
+}
+
 TEST_F(FairQueueTest, ForgetsTenantsThatHaveNothingHere) {
   for (int i = 0; i < 20'000; ++i) {
     Entry entry;

@@ -131,6 +131,7 @@ TEST_F(EdgeTest, ExplainsWhereARequestWouldGoAndRunsNothing) {
   EXPECT_TRUE(page["ranks"][0]["picked"].get<bool>());
   EXPECT_EQ(page["ranks"][0]["cost"], page["prompt_tokens"]);
   EXPECT_FALSE(page["ranks"][1]["excluded"].get<std::string>().empty());
+  EXPECT_EQ(page["admission"], nlohmann::json({{"outlook", "runs"}, {"class", "default"}}));
   EXPECT_EQ(told[2].error().param(), "temperature");
   const auto ledgers = nlohmann::json::parse(router_->StatusJson())["ledgers"];
   EXPECT_EQ(ledgers["requests"]["admitted"], 0);
