@@ -1,15 +1,14 @@
-#include "common/config/options.h"
-
+// How options are read: from the command line and the file.
 #include <yaml-cpp/yaml.h>
 
 #include <CLI/CLI.hpp>
-#include <charconv>
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <utility>
 
-#include "common/base/check.h"
 #include "common/base/version.h"
+#include "common/config/options_impl.h"
 
 namespace choir {
 namespace {
@@ -17,80 +16,7 @@ namespace {
 // Top-level sections of a configuration file.
 const std::vector<std::string> kSections = {"up", "router", "worker", "gateway"};
 
-struct Option {
-  OptionInfo info;
-  std::string default_text;
-  std::string range;     // for --help and errors: "1..65536"
-  bool is_flag = false;  // takes no value on the command line
-  bool repeated = false;
-  std::function<Status(const std::string&)> set;  // one value, as text
-  std::function<void()> clear;                    // repeated: forget what a weaker source said
-  std::vector<std::string> from_flags;
-  bool given = false;
-};
-
-struct Subtree {
-  std::string key;
-  std::string help;
-  std::function<Status(const YAML::Node&)> read;
-};
-
-template <typename T>
-StatusOr<T> ParseNumber(const std::string& text, T min, T max, const char* kind) {
-  T value{};
-  const char* end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (error == std::errc::result_out_of_range ||
-      (error == std::errc() && rest == end && !(value >= min && value <= max))) {
-    return InvalidArgument("'{}' is out of range {}..{}", text, min, max);
-  }
-  if (error != std::errc() || rest != end) return InvalidArgument("'{}' is not {}", text, kind);
-  return value;
-}
-
 }  // namespace
-
-struct OptionSet::Impl {
-  std::string program, summary, section;
-  std::vector<std::unique_ptr<Option>> options;
-  std::vector<Subtree> subtrees;
-  std::vector<std::function<Status()>> checks;
-  std::vector<std::string> errors;
-  std::string config_file;
-  bool check_config = false;
-
-  Option* AddOption(OptionInfo info, std::string default_text, std::string range,
-                    std::function<Status(const std::string&)> set) {
-    CHOIR_CHECK(!info.key.empty() || !info.flag.empty());
-    auto option = std::make_unique<Option>();
-    option->info = std::move(info);
-    option->default_text = std::move(default_text);
-    option->range = std::move(range);
-    option->set = std::move(set);
-    options.push_back(std::move(option));
-    return options.back().get();
-  }
-
-  void Error(std::string text) { errors.push_back(std::move(text)); }
-  void Set(Option& option, const std::string& source, const std::string& text) {
-    option.given = true;
-    if (const Status s = option.set(text); !s.ok()) Error(source + ": " + MessageOf(s));
-  }
-  Option* FindKey(const std::string& key) {
-    for (auto& o : options) {
-      if (o->info.key == key) return o.get();
-    }
-    return nullptr;
-  }
-
-  std::optional<int> ParseCommandLine(int argc, const char* const* argv);
-  void Fill();
-  void CheckFlagsHaveValues(int argc, const char* const* argv);
-  void ReadFile();
-  void ReadNode(const YAML::Node& node, const std::string& prefix);
-  void ReadLeaf(Option& option, const std::string& key, const YAML::Node& node);
-  std::string UnknownKey(const std::string& key) const;
-};
 
 OptionSet::OptionSet(std::string program, std::string summary, std::string section)
     : impl_(std::make_unique<Impl>()) {
@@ -101,85 +27,6 @@ OptionSet::OptionSet(std::string program, std::string summary, std::string secti
 OptionSet::~OptionSet() = default;
 const std::string& OptionSet::config_file() const { return impl_->config_file; }
 
-void OptionSet::Add(std::string* value, OptionInfo info) {
-  impl_->AddOption(std::move(info), *value, "", [value](const std::string& text) {
-    *value = text;
-    return absl::OkStatus();
-  });
-}
-
-void OptionSet::Add(bool* value, OptionInfo info) {
-  auto set = [value](const std::string& text) -> Status {
-    if (text == "true" || text == "yes" || text == "on") return *value = true, absl::OkStatus();
-    if (text == "false" || text == "no" || text == "off") return *value = false, absl::OkStatus();
-    return InvalidArgument("'{}' is not true or false", text);
-  };
-  impl_->AddOption(std::move(info), *value ? "true" : "false", "", set)->is_flag = true;
-}
-
-void OptionSet::Add(int64_t* value, OptionInfo info, int64_t min, int64_t max) {
-  impl_->AddOption(std::move(info), std::to_string(*value), fmt::format("{}..{}", min, max),
-                   [=](const std::string& text) -> Status {
-                     CHOIR_ASSIGN_OR_RETURN(*value,
-                                            ParseNumber<int64_t>(text, min, max, "an integer"));
-                     return absl::OkStatus();
-                   });
-}
-
-void OptionSet::Add(double* value, OptionInfo info, double min, double max) {
-  impl_->AddOption(std::move(info), fmt::format("{}", *value), fmt::format("{}..{}", min, max),
-                   [=](const std::string& text) -> Status {
-                     CHOIR_ASSIGN_OR_RETURN(*value,
-                                            ParseNumber<double>(text, min, max, "a number"));
-                     return absl::OkStatus();
-                   });
-}
-
-void OptionSet::Add(std::vector<std::string>* value, OptionInfo info) {
-  Option* option = impl_->AddOption(std::move(info), "", "", [value](const std::string& text) {
-    value->push_back(text);
-    return absl::OkStatus();
-  });
-  option->repeated = true;
-  option->clear = [value] { value->clear(); };
-}
-
-void OptionSet::AddChoice(std::string* value, OptionInfo info, std::vector<std::string> choices) {
-  const std::string range = fmt::format("{}", fmt::join(choices, " | "));
-  impl_->AddOption(std::move(info), *value, range, [=](const std::string& text) -> Status {
-    if (std::find(choices.begin(), choices.end(), text) == choices.end()) {
-      return InvalidArgument("'{}' is not one of {}", text, range);
-    }
-    *value = text;
-    return absl::OkStatus();
-  });
-}
-
-void OptionSet::AddBytes(uint64_t* value, OptionInfo info, uint64_t min, uint64_t max) {
-  impl_->AddOption(std::move(info), fmt::format("{}", *value),
-                   fmt::format("{}..{} bytes", min, max), [=](const std::string& text) -> Status {
-                     CHOIR_ASSIGN_OR_RETURN(const uint64_t parsed, ParseBytes(text));
-                     if (parsed < min || parsed > max) {
-                       return InvalidArgument("'{}' is out of range {}..{} bytes", text, min, max);
-                     }
-                     *value = parsed;
-                     return absl::OkStatus();
-                   });
-}
-
-void OptionSet::AddDuration(Duration* value, OptionInfo info, Duration min, Duration max) {
-  const std::string range = fmt::format("{}s..{}s", Seconds(min), Seconds(max));
-  impl_->AddOption(std::move(info), fmt::format("{}s", Seconds(*value)), range,
-                   [=](const std::string& text) -> Status {
-                     CHOIR_ASSIGN_OR_RETURN(const Duration parsed, ParseDuration(text));
-                     if (parsed < min || parsed > max) {
-                       return InvalidArgument("'{}' is out of range {}", text, range);
-                     }
-                     *value = parsed;
-                     return absl::OkStatus();
-                   });
-}
-
 void OptionSet::AddSubtree(std::string key, std::string help,
                            std::function<Status(const YAML::Node&)> read) {
   impl_->subtrees.push_back({std::move(key), std::move(help), std::move(read)});
@@ -187,6 +34,13 @@ void OptionSet::AddSubtree(std::string key, std::string help,
 
 void OptionSet::AddCheck(std::function<Status()> check) {
   impl_->checks.push_back(std::move(check));
+}
+
+void OptionSet::AddStartCheck(const Duration* retry_start, std::function<Status()> check) {
+  AddCheck([impl = impl_.get(), retry_start, check = std::move(check)]() -> Status {
+    if (*retry_start > Duration(0) && !impl->check_config) return absl::OkStatus();
+    return check();
+  });
 }
 
 std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const* argv) {
@@ -197,9 +51,10 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
   if (!section.empty()) {
     app.add_option("--config", config_file, "YAML file; flags win over it")->type_name("FILE");
     app.add_flag("--check-config", check_config, "check the configuration and exit");
-    flags.insert(flags.end(), {"--config", "--check-config"});
+    app.add_flag("--config-schema", config_schema,
+                 "print the JSON Schema of its section of the file, and exit");
+    flags.insert(flags.end(), {"--config", "--check-config", "--config-schema"});
   }
-  std::map<Option*, bool> switches;
   for (auto& option : options) {
     if (option->info.flag.empty()) continue;
     flags.push_back(option->info.flag);
@@ -236,7 +91,9 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
                       extra.starts_with("-") ? "flag" : "argument", extra,
                       near.empty() ? "" : ", did you mean " + near + "?"));
   }
-  return std::nullopt;
+  if (!errors.empty() || !config_schema) return std::nullopt;
+  std::printf("%s\n", ConfigSchema().c_str());
+  return 0;
 }
 
 // CLI11 looks for a missing value behind the next flag.

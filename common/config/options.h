@@ -1,6 +1,7 @@
 // Options of a program: one list, filled from defaults, then a YAML file (--config), then flags
-// (which win). Knows --help, --version, --config FILE, --check-config. All errors are reported at
-// once, each naming the key or flag, the bad value, the range and the nearest known name.
+// (which win). Knows --help, --version, --config FILE, --check-config, --config-schema. All errors
+// are reported at once, each naming the key or flag, the bad value, the range and the nearest known
+// name.
 //
 //   RouterConfig c;
 //   OptionSet options("choir-router", "Admits, limits, audits and dispatches requests.", "router");
@@ -55,9 +56,12 @@ class OptionSet {
   void AddSubtree(std::string key, std::string help, std::function<Status(const YAML::Node&)> read);
   // Checked after everything was read: cross-option rules.
   void AddCheck(std::function<Status()> check);
+  // Of the state of files: left to the start itself when that may be tried again (`retry_start`
+  // above 0, common/http/failed_start.h), but for --check-config.
+  void AddStartCheck(const Duration* retry_start, std::function<Status()> check);
 
-  // nullopt: go on. Otherwise the exit code: 0 after --help, --version and a good --check-config, 2
-  // after an error (already printed to stderr).
+  // nullopt: go on. Otherwise the exit code: 0 after --help, --version, --config-schema and a good
+  // --check-config, 2 after an error (already printed to stderr).
   std::optional<int> Parse(int argc, const char* const* argv);
   // For a program that runs already and reads its file again: all errors, and nothing is printed.
   Status ParseQuietly(int argc, const char* const* argv);

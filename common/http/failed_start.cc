@@ -1,5 +1,6 @@
 #include "common/http/failed_start.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -11,12 +12,17 @@
 namespace choir {
 namespace {
 
-// SIGTERM or SIGINT came within `time`.
-bool EndIsWanted(Duration time) {
+sigset_t EndSignals() {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  return signals;
+}
+
+// SIGTERM or SIGINT, which are blocked, came within `time`.
+bool EndIsWanted(Duration time) {
+  const sigset_t signals = EndSignals();
   const MonoTime until = Clock::Real().Now() + time;
   for (Duration left = time; left > Duration(0); left = until - Clock::Real().Now()) {
     const timespec wait = {static_cast<time_t>(left.count() / 1'000'000'000),
@@ -30,6 +36,9 @@ bool EndIsWanted(Duration time) {
 
 int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv) {
   if (retry_after == Duration(0)) return 1;
+  const sigset_t signals = EndSignals();
+  sigset_t before;
+  pthread_sigmask(SIG_BLOCK, &signals, &before);  // ahead of the server's threads: they inherit it
   auto server = AdminServer::Start(
       admin, {.metrics = [] { return std::string(); },
               .live = [] { return absl::OkStatus(); },
@@ -43,6 +52,7 @@ int StayOrRetry(const std::string& admin, const Status& why, Duration retry_afte
   if (EndIsWanted(retry_after)) return 0;
   server->reset();  // its port is wanted again
   std::fflush(nullptr);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   execv("/proc/self/exe", argv);
   CHOIR_LOG(error, "the program cannot be started again");
   return 1;

@@ -12,7 +12,8 @@ namespace choir {
 
 // Serves `admin` (/readyz: 503 with `why`; /livez: 200) for `retry_after`, then starts the program
 // of this process again with `argv`; comes back only with an exit code: 0 after SIGTERM or SIGINT,
-// which all threads must block, 1 when nothing else can be done. A `retry_after` of 0 is 1 at once.
+// which it blocks meanwhile and other threads must block, 1 when nothing else can be done. A
+// `retry_after` of 0 is 1 at once.
 int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv);
 
 }  // namespace choir

@@ -5,6 +5,8 @@
 
 #include <cstdio>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <regex>
 
 #include "tests/support/temp_dir.h"
 
@@ -22,6 +24,8 @@ struct Config {
   Duration timeout = std::chrono::seconds(30);
   std::string needed;
   int tenants = 0;
+  Duration retry_start = Duration(0);
+  bool files_good = true;
 };
 
 class OptionsTest : public ::testing::Test {
@@ -48,6 +52,9 @@ class OptionsTest : public ::testing::Test {
     options.AddCheck([&]() -> Status {
       if (c.queue == 13) return InvalidArgument("--queue-max: 13 brings bad luck");
       return absl::OkStatus();
+    });
+    options.AddStartCheck(&c.retry_start, [&]() -> Status {
+      return c.files_good ? absl::OkStatus() : InvalidArgument("a file is broken");
     });
     args.insert(args.begin(), "choir-test");
     if (with_needed) args.insert(args.end(), {"--needed", "x"});
@@ -154,6 +161,40 @@ TEST_F(OptionsTest, CheckConfigEndsWithZeroWhenGood) {
   EXPECT_EQ(Parse({"--config", file.c_str(), "--check-config"}), 0);
   const std::string bad = File("router: {queue_max: 500}\n");
   EXPECT_EQ(Parse({"--config", bad.c_str(), "--check-config"}), 2);
+}
+
+TEST_F(OptionsTest, BrokenFilesAreLeftToAStartThatMayBeTriedAgain) {
+  c.files_good = false;
+  EXPECT_EQ(Parse({}), 2);
+  EXPECT_NE(err.find("a file is broken"), std::string::npos);
+  c.retry_start = std::chrono::seconds(1);
+  EXPECT_EQ(Parse({}), std::nullopt) << err;
+  EXPECT_EQ(Parse({"--check-config"}), 2);
+}
+
+TEST_F(OptionsTest, TheSchemaHasEveryKeyOfTheFileAndNoOther) {
+  EXPECT_EQ(Parse({"--config-schema"}, false), 0);  // whatever is missing
+  const auto schema = nlohmann::json::parse(out);
+  EXPECT_EQ(schema["additionalProperties"], false);
+  const auto& keys = schema["properties"];
+  EXPECT_EQ(keys.size(), 9u) << out;
+  EXPECT_FALSE(keys.contains("needed"));  // a flag only
+  EXPECT_EQ(keys["queue_max"]["type"], "integer");
+  EXPECT_EQ(keys["queue_max"]["maximum"], 100);
+  EXPECT_EQ(keys["ratio"]["type"], "number");
+  EXPECT_EQ(keys["verbose"]["type"], "boolean");
+  EXPECT_EQ(keys["workers"]["items"]["type"], "string");
+  EXPECT_EQ(keys["audit"]["additionalProperties"], false);
+  const std::vector<std::string> classes = {"enforced", "bounded"};
+  EXPECT_EQ(keys["audit"]["properties"]["class"]["enum"], classes);
+  const std::regex size(keys["kv_bytes"]["pattern"].get<std::string>());
+  for (const char* good : {"1GiB", "1.5 MiB", "4096"}) EXPECT_TRUE(std::regex_match(good, size));
+  for (const char* bad : {"1Gi", "lots", "", "-1"})
+    EXPECT_FALSE(std::regex_match(bad, size)) << bad;
+  const std::regex time(keys["timeout"]["pattern"].get<std::string>());
+  for (const char* good : {"500ms", "30s", "5m", "7"}) EXPECT_TRUE(std::regex_match(good, time));
+  for (const char* bad : {"30 seconds", "s"}) EXPECT_FALSE(std::regex_match(bad, time)) << bad;
+  EXPECT_EQ(keys["tenants"]["description"], "tenants");
 }
 
 TEST_F(OptionsTest, HelpAndVersionGoToStdout) {
