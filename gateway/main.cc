@@ -12,6 +12,7 @@
 #include "common/config/log_options.h"
 #include "common/config/options.h"
 #include "common/http/admin_server.h"
+#include "common/http/failed_start.h"
 #include "common/rpc/tracing.h"
 #include "common/tls/tls_report.h"
 #include "gateway/cors.h"
@@ -30,6 +31,7 @@ struct Config {
   std::string name = "gateway";
   LogOptions log;
   TraceOptions trace;
+  Duration retry_start = Duration(0);
   Duration drain_notice = Duration(0);
   Duration drain_timeout = std::chrono::seconds(600);
   Duration key_known_for = EdgeClientOptions().key_known_for;
@@ -41,11 +43,15 @@ struct Config {
   Config() { router_tls.prefix = "router-"; }
 };
 
-Status CheckTls(const Config& c) {
+Status CheckTlsNeeds(const Config& c) {
   CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c.https, "--listen", c.listen));
   for (const std::string& router : c.routers) {
     CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c.router_tls, "--router", router));
   }
+  return absl::OkStatus();
+}
+
+Status CheckTlsFiles(const Config& c) {
   CHOIR_RETURN_IF_ERROR(TlsIdentity::Open(c.https, "").status());
   return TlsIdentity::Open(c.router_tls, kGatewayRole).status();
 }
@@ -74,7 +80,12 @@ void AddHttpLimits(OptionSet* set, HttpLimits* limits) {
                    std::chrono::seconds(1), std::chrono::hours(1));
 }
 
-void AddDrain(OptionSet* options, Config* c) {
+void AddStartAndDrain(OptionSet* options, Config* c) {
+  options->AddDuration(&c->retry_start,
+                       {"retry_start", "--retry-start",
+                        "when it cannot start, it stays for so long, tells why in /readyz, and "
+                        "tries again; 0s: it ends"},
+                       Duration(0), std::chrono::hours(1));
   options->AddDuration(
       &c->drain_notice,
       {"drain_notice", "--drain-notice",
@@ -133,7 +144,7 @@ std::optional<int> ReadConfig(int argc, char** argv, Config* c) {
               {"trusted_proxies", "--trusted-proxy",
                "network (10.0.0.0/8) of proxies whose X-Forwarded-For names the client; may be "
                "repeated"});
-  AddDrain(&options, c);
+  AddStartAndDrain(&options, c);
   AddServerTlsOptions(&options, &c->https);
   AddPeerTlsOptions(&options, &c->router_tls);
   options.AddCheck([c]() -> Status {
@@ -148,8 +159,9 @@ std::optional<int> ReadConfig(int argc, char** argv, Config* c) {
       if (!network.ok()) return Annotate(network.status(), "--trusted-proxy");
       c->service.trusted_proxies.push_back(*std::move(network));
     }
-    return CheckTls(*c);
+    return CheckTlsNeeds(*c);
   });
+  options.AddStartCheck(&c->retry_start, [c] { return CheckTlsFiles(*c); });
   return options.Parse(argc, argv);
 }
 
@@ -205,47 +217,44 @@ class Gateway {
         signals_(io_, SIGINT, SIGTERM),
         tick_(io_) {}
 
-  int Run() {
-    auto https = TlsIdentity::Open(config_.https, "");
-    auto router_tls = TlsIdentity::Open(config_.router_tls, kGatewayRole);
-    for (const Status& s : {https.status(), router_tls.status()}) {
-      if (!s.ok()) CHOIR_LOG(error, "{}", MessageOf(s));
-    }
-    if (!https.ok() || !router_tls.ok()) return 1;
+  // Serves until a signal ends it. An error: it could not start.
+  Status Run() {
+    CHOIR_ASSIGN_OR_RETURN(const auto https, TlsIdentity::Open(config_.https, ""));
+    CHOIR_ASSIGN_OR_RETURN(const auto router_tls,
+                           TlsIdentity::Open(config_.router_tls, kGatewayRole));
     tls_report_ =
         std::make_unique<TlsReport>(&metrics_, std::map<std::string, std::shared_ptr<TlsIdentity>>{
-                                                   {"https", *https}, {"router", *router_tls}});
-    for (const auto& identity : {*https, *router_tls}) {
+                                                   {"https", https}, {"router", router_tls}});
+    for (const auto& identity : {https, router_tls}) {
       if (identity != nullptr) identity->Watch(kTlsInterval);
     }
     edge_ = EdgeClient::Make(io_, {.routers = config_.routers,
                                    .name = config_.name,
-                                   .tls = *router_tls,
+                                   .tls = router_tls,
                                    .tls_options = config_.router_tls,
                                    .key_known_for = config_.key_known_for});
     service_ = std::make_unique<GatewayService>(io_, edge_.get(), &gateway_metrics_,
                                                 tracing_.tracer(), config_.service);
-    auto server = HttpServer::Make(
-        io_, config_.listen, config_.http, [this](HttpExchange& e) { return service_->Handle(e); },
-        [this](int status) { service_->CountRefused(status); }, *https);
-    auto admin = AdminServer::Start(config_.admin, {.metrics = [this] { return MetricsText(); },
-                                                    .live = [this] { return view_.live(); },
-                                                    .ready = [this] { return view_.ready(); },
-                                                    .status = [this] { return view_.status(); }});
-    for (const Status& s : {server.status(), admin.status()}) {
-      if (!s.ok()) CHOIR_LOG(error, "{}", MessageOf(s));
-    }
-    if (!server.ok() || !admin.ok()) return 1;
-    server_ = std::move(*server);
-    std::printf("listening %s=%s admin=%s\n", *https != nullptr ? "https" : "http",
-                server_->address().c_str(), (*admin)->address().c_str());
+    CHOIR_ASSIGN_OR_RETURN(server_,
+                           HttpServer::Make(
+                               io_, config_.listen, config_.http,
+                               [this](HttpExchange& e) { return service_->Handle(e); },
+                               [this](int status) { service_->CountRefused(status); }, https));
+    CHOIR_ASSIGN_OR_RETURN(
+        auto admin,
+        AdminServer::Start(config_.admin, {.metrics = [this] { return MetricsText(); },
+                                           .live = [this] { return view_.live(); },
+                                           .ready = [this] { return view_.ready(); },
+                                           .status = [this] { return view_.status(); }}));
+    std::printf("listening %s=%s admin=%s\n", https != nullptr ? "https" : "http",
+                server_->address().c_str(), admin->address().c_str());
     std::fflush(stdout);
     WaitSignal();
     Tick();
     io_.run();
-    admin->reset();
+    admin.reset();
     server_.reset();
-    return 0;
+    return absl::OkStatus();
   }
 
  private:
@@ -314,7 +323,12 @@ int Main(int argc, char** argv) {
   if (const auto code = ReadConfig(argc, argv, &config)) return *code;
   (void)InitLog(config.name, config.log.level, config.log.format);
   std::signal(SIGPIPE, SIG_IGN);
-  return Gateway(std::move(config)).Run();
+  const std::string admin = config.admin;
+  const Duration retry_start = config.retry_start;
+  const Status served = Gateway(std::move(config)).Run();
+  if (served.ok()) return 0;
+  CHOIR_LOG(error, "{}", MessageOf(served));
+  return StayOrRetry(admin, served, retry_start, argv);
 }
 
 }  // namespace

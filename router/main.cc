@@ -290,9 +290,10 @@ void AddOptions(RouterConfig* c, OptionSet* set) {
       CHOIR_RETURN_IF_ERROR(CheckWorkerAddress(address));
       CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->options.tls, "--worker", address));
     }
-    CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->options.tls, "--listen", c->options.listen));
-    return TlsIdentity::Open(c->options.tls, kRouterRole).status();
+    return CheckTlsNeed(c->options.tls, "--listen", c->options.listen);
   });
+  set->AddStartCheck(&c->retry_start,
+                     [c] { return TlsIdentity::Open(c->options.tls, kRouterRole).status(); });
 }
 
 // Waits for SIGTERM or SIGINT, which all threads block.

@@ -144,7 +144,7 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
   options->AddDuration(&c->retry_start,
                        {.key = "retry_start",
                         .flag = "--retry-start",
-                        .help = "when it cannot load its model, it stays for so long, tells why in "
+                        .help = "when it cannot start, it stays for so long, tells why in "
                                 "/readyz, and tries again; 0s: it ends"},
                        Duration(0), hours(1));
   options->AddDuration(&c->drain_timeout,
@@ -226,7 +226,6 @@ Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lw
   if (c->admin.empty()) c->admin = fmt::format("127.0.0.1:{}", 9100 + index);
   CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->tls, "--listen", c->listen));
   if (!c->leader.empty()) CHOIR_RETURN_IF_ERROR(CheckTlsNeed(c->tls, "--leader", c->leader));
-  CHOIR_RETURN_IF_ERROR(TlsIdentity::Open(c->tls, kWorkerRole).status());
   if (c->model_name.empty()) {
     const auto path = std::filesystem::absolute(c->model_dir).lexically_normal();
     c->model_name = (path.has_filename() ? path : path.parent_path()).filename().string();
@@ -259,6 +258,8 @@ std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerCon
   AddLogOptions(&options, &config->log);
   AddTraceOptions(&options, &config->trace);
   options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
+  options.AddStartCheck(&config->retry_start,
+                        [config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
   return options.Parse(argc, argv);
 }
 

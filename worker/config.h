@@ -41,7 +41,7 @@ struct WorkerConfig {
   Duration step_timeout =
       std::chrono::seconds(60);  // no step for so long in spite of work: not alive
   Duration drain_timeout = std::chrono::seconds(600);
-  Duration retry_start = Duration(0);  // 0: a worker that cannot load its model ends
+  Duration retry_start = Duration(0);  // 0: a worker that cannot start ends
   TlsOptions tls;
   LogOptions log;
   TraceOptions trace;

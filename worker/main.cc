@@ -59,10 +59,12 @@ int Main(int argc, char** argv) {
   const Duration drain_timeout = config.drain_timeout, retry_start = config.retry_start;
   const std::string admin = config.admin;
   WorkerProcess worker(std::move(config), [wake_fd] { (void)eventfd_write(wake_fd, 1); });
-  if (const Status listening = worker.Listen(); !listening.ok()) {
-    CHOIR_LOG(error, "{}", MessageOf(listening));
-    return 1;
-  }
+  const auto not_started = [&](const Status& why) {
+    CHOIR_LOG(error, "{}", MessageOf(why));
+    worker.Stop();
+    return StayOrRetry(admin, why, retry_start, argv);
+  };
+  if (const Status listening = worker.Listen(); !listening.ok()) return not_started(listening);
   Status loaded;
   std::atomic<bool> is_loaded{false};
   std::jthread loader([&] {
@@ -75,11 +77,7 @@ int Main(int argc, char** argv) {
     if (TakeSignals(signal_fd, wake_fd, -1) > 0 && !is_loaded.load()) LeaveAtOnce(0);
   }
   loader.join();
-  if (!loaded.ok()) {
-    CHOIR_LOG(error, "{}", MessageOf(loaded));
-    worker.Stop();
-    return StayOrRetry(admin, loaded, retry_start, argv);
-  }
+  if (!loaded.ok()) return not_started(loaded);
   int signals = 0;
   MonoTime drain_until = MonoTime::max();
   while (true) {

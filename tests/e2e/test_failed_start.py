@@ -1,4 +1,4 @@
-"""A router or a worker that cannot start stays where it is told to (--retry-start): alive, not ready, with the reason in /readyz;
+"""A part that cannot start stays where it is told to (--retry-start): alive, not ready, with the reason in /readyz;
 it starts by itself once the reason is gone."""
 import os
 import shutil
@@ -37,7 +37,8 @@ def start(tmp_path):
     def run(program, *arguments):
         admin = f"{host}:{free_port(host)}"
         with open(tmp_path / f"{program}.log", "wb") as log:
-            command = [BIN / program, "--listen", f"{host}:0", "--admin", admin, "--model", tmp_path / "model", *arguments]
+            model = () if program == "choir-gateway" else ("--model", tmp_path / "model")
+            command = [BIN / program, "--listen", f"{host}:0", "--admin", admin, *model, *arguments]
             process = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=log)
         begun.append(process)
         return process, admin
@@ -62,6 +63,45 @@ def test_a_worker_without_its_model_waits_for_it(tmp_path, start):
     eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
+
+
+@pytest.fixture
+def tls(tmp_path):
+    """A folder of certificates whose keys nobody can read as such."""
+    subprocess.run([BIN / "choir", "tls", "init", "--dir", tmp_path / "tls", "--host", "localhost"], check=True, capture_output=True)
+    for key in (tmp_path / "tls").glob("*-key.pem"):
+        key.rename(key.with_suffix(".good"))
+        key.write_text("no key")
+        key.chmod(0o600)
+    return tmp_path / "tls"
+
+
+@pytest.mark.parametrize("part", ["worker", "router", "gateway"])
+def test_a_part_whose_key_cannot_be_read_says_so_and_starts_once_it_can(tmp_path, start, tls, part):
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
+    (tmp_path / "keys.yaml").write_text("keys: []")
+    (tmp_path / "keys.yaml").chmod(0o600)
+    prefix = "router-" if part == "gateway" else ""
+    files = [f"--{prefix}tls-{what}={tls / name}" for what, name in
+             (("cert", f"{part}.pem"), ("key", f"{part}-key.pem"), ("ca", "ca.pem"))]
+    own = {"worker": (), "gateway": ("--router", "127.0.0.1:1"),
+           "router": ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")}[part]
+    process, admin = start(f"choir-{part}", *own, *files, "--retry-start", "1s")
+    eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, f"{part}-key.pem"), what="the reason")
+    eventually(lambda: (ask(admin, "/livez") or (0,))[0] == 200, what="a live process")
+    assert f"{part}-key.pem" in (tmp_path / f"choir-{part}.log").read_text()
+    (tls / f"{part}-key.good").rename(tls / f"{part}-key.pem")
+    ready = (200, "") if part == "worker" else (503, "127.0.0.1:1")  # those only lack whom they dial
+    eventually(lambda: says(admin, *ready), 120, what="a start")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+
+
+def test_a_gateway_that_waits_ends_when_told(start, tls):
+    gateway, admin = start("choir-gateway", "--tls-cert", tls / "gateway.pem", "--tls-key", tls / "gateway-key.pem", "--retry-start", "1h")
+    eventually(lambda: says(admin, 503, "gateway-key.pem"), what="the reason")
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(60) == 0
 
 
 def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, start):
