@@ -52,6 +52,11 @@ void AddModelOptions(OptionSet* options, WorkerConfig* c) {
   options->Add(&c->cpu_path, {.key = "cpu_path",
                               .flag = "--cpu-path",
                               .help = "CPU kernels; auto: the best this machine has"});
+  options->Add(&c->weights_digest,
+               {.key = "weights_digest",
+                .flag = "--weights-digest",
+                .help = "what the digest of the model's weights has to be, 64 hex digits, as "
+                        "`choir model info --digest` prints it; empty: anything"});
   options->Add(&c->cache_dir, {.key = "cache_dir",
                                .flag = "--cache-dir",
                                .help = "where digests of weights are kept; empty: nowhere"});
@@ -200,6 +205,12 @@ Status CheckAddresses(const WorkerConfig& c) {
   return absl::OkStatus();
 }
 
+Status CheckDigest(const std::string& digest) {
+  const bool hex = digest.find_first_not_of("0123456789abcdef") == std::string::npos;
+  if (digest.empty() || (digest.size() == 64 && hex)) return absl::OkStatus();
+  return InvalidArgument("--weights-digest {}: must be 64 digits of 0-9a-f", digest);
+}
+
 Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lws) {
   if (!c->pod.empty()) CHOIR_RETURN_IF_ERROR(CompletePod(c, lws));
   if (c->rank >= c->ranks) {
@@ -210,6 +221,7 @@ Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lw
   }
   if (lws) CHOIR_RETURN_IF_ERROR(CompleteLws(c, lws->leader));
   CHOIR_RETURN_IF_ERROR(CheckAddresses(*c));
+  CHOIR_RETURN_IF_ERROR(CheckDigest(c->weights_digest));
   if (c->cpu_path != "auto" && c->cpu_path != "reference") {
     const auto paths = CpuPaths();
     if (std::find(paths.begin(), paths.end(), c->cpu_path) == paths.end()) {

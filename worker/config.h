@@ -17,6 +17,7 @@ struct WorkerConfig {
   std::string model_name;  // what clients call it; default: the directory's name
   std::string dtype = "auto";
   std::string cpu_path = "auto";
+  std::string weights_digest;  // what the files' has to be; empty: anything
   std::string cache_dir;
   int64_t group = 0;
   int64_t rank = 0;

@@ -136,6 +136,7 @@ Status WorkerProcess::Load() {
                    .dtype = config_.dtype,
                    .rank = static_cast<int>(config_.rank),
                    .num_ranks = static_cast<int>(config_.ranks),
+                   .weights_digest = config_.weights_digest,
                    .cache_dir = config_.cache_dir};
   load.progress = [this](int64_t done, int64_t total) { OnLoadProgress(done, total); };
   CHOIR_ASSIGN_OR_RETURN(auto loaded, LoadModel(load, *kernels_));
@@ -144,8 +145,9 @@ Status WorkerProcess::Load() {
   const LoadedModel& model = *loaded;
   CHOIR_RETURN_IF_ERROR(MakeEngine(std::move(loaded)));
   metrics_.LoadSeconds("engine", Seconds(Clock::Real().Now() - read));
-  CHOIR_LOG(info, "{} ({}) is loaded: {}, {} threads, numerics id {}", config_.model_name,
-            model.info().family, kernels_->Name(), config_.threads, model.numerics_id());
+  CHOIR_LOG(info, "{} ({}) is loaded: {}, {} threads, weights {}, numerics id {}",
+            config_.model_name, model.info().family, kernels_->Name(), config_.threads,
+            model.info().weights_digest, model.numerics_id());
   Serve(model);
   return absl::OkStatus();
 }
@@ -192,6 +194,7 @@ void WorkerProcess::Serve(const LoadedModel& loaded) {
   {
     std::lock_guard lock(mu_);
     open_engine_ = engine_.get();
+    weights_digest_ = info.weights_digest;
   }
   Learn([](WorkerFacts& facts) { facts.loading.clear(); });
   if (config_.ranks > 1) {
@@ -332,6 +335,7 @@ std::string WorkerProcess::StatusJson() const {
   return nlohmann::ordered_json{{"part", "worker"},
                                 {"worker", fmt::format("g{}r{}", config_.group, config_.rank)},
                                 {"model", config_.model_name},
+                                {"weights_digest", weights_digest_},
                                 {"group", config_.group},
                                 {"rank", config_.rank},
                                 {"ranks", config_.ranks},

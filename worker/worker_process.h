@@ -68,11 +68,12 @@ class WorkerProcess {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SelfTestRun> self_test_;
 
-  mutable std::mutex mu_;  // guards the next four, and server_ until Listen is done
+  mutable std::mutex mu_;  // guards the next five, and server_ until Listen is done
   WorkerFacts facts_;
   WorkerStatus status_;
   ProgressWatch progress_;
   Engine* open_engine_ = nullptr;  // once it may be asked
+  std::string weights_digest_;     // likewise
   MonoTime progress_shown_{};      // of loading; the loading thread's
 
   std::unique_ptr<AdminServer> admin_;

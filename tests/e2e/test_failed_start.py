@@ -1,5 +1,6 @@
 """A part that cannot start stays where it is told to (--retry-start): alive, not ready, with the reason in /readyz;
 it starts by itself once the reason is gone."""
+import json
 import os
 import shutil
 import signal
@@ -102,6 +103,20 @@ def test_a_gateway_that_waits_ends_when_told(start, tls):
     eventually(lambda: says(admin, 503, "gateway-key.pem"), what="the reason")
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(60) == 0
+
+
+def test_a_worker_with_other_weights_than_it_should_have_says_both_digests(tmp_path, start):
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
+    told = subprocess.run([BIN / "choir", "model", "info", "--json", "--digest", tmp_path / "model"], check=True, capture_output=True).stdout
+    digest = json.loads(told)["weights_digest"]
+    worker, admin = start("choir-worker", "--retry-start", "1s", "--weights-digest", "0" * 64)
+    eventually(lambda: says(admin, 503, f"is {digest}, but {'0' * 64} is wanted"), what="the reason")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    worker, admin = start("choir-worker", "--weights-digest", digest)
+    eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
+    assert json.loads(ask(admin, "/statusz")[1])["weights_digest"] == digest
+    assert start("choir-worker", "--weights-digest", digest[:-1])[0].wait(60) == 2
 
 
 def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, start):

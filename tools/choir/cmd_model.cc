@@ -112,13 +112,21 @@ int RunModelRandom(int argc, const char* const* argv) {
 
 int RunModelInfo(int argc, const char* const* argv) {
   std::string directory;
-  bool json = false;
+  bool json = false, digest = false;
   OptionSet options("choir model info", "Describes a model directory; reads no weights.", "");
   options.Add(&json, {.flag = "--json", .help = "print JSON"});
+  options.Add(&digest, {.flag = "--digest",
+                        .help = "also read the weights for their digest, which choir-worker "
+                                "--weights-digest checks"});
   options.Add(&directory, {.flag = "DIR", .help = "the model directory", .required = true});
   if (const auto code = options.Parse(argc, argv)) return *code;
-  const auto info = DescribeModel(directory);
+  auto info = DescribeModel(directory);
   if (!info.ok()) return Failed("info", info.status());
+  if (digest) {
+    const auto weights = DigestOfWeights(directory);
+    if (!weights.ok()) return Failed("info", weights.status());
+    (*info)["weights_digest"] = *weights;
+  }
   std::fputs((json ? info->dump(2) + "\n" : FormatModelInfo(*info)).c_str(), stdout);
   return 0;
 }

@@ -6,6 +6,7 @@
 #include "common/files/json_file.h"
 #include "tools/model/tensor_plan.h"
 #include "worker/model/files/weight_files.h"
+#include "worker/model/weights/numerics_id.h"
 
 namespace choir {
 namespace {
@@ -141,6 +142,11 @@ StatusOr<Json> DescribeModel(const std::string& directory) {
   return info;
 }
 
+StatusOr<std::string> DigestOfWeights(const std::string& directory) {
+  CHOIR_ASSIGN_OR_RETURN(const auto files, WeightFiles::Open(directory));
+  return WeightsDigest(*files, "");
+}
+
 std::string FormatModelInfo(const Json& info) {
   const auto number = [&](const char* key) { return info.at(key).get<int64_t>(); };
   const auto text = [&](const char* key) { return info.at(key).get<std::string>(); };
@@ -178,6 +184,7 @@ std::string FormatModelInfo(const Json& info) {
   out += fmt::format("  text        tokenizer {}, chat template {}\n",
                      info.at("tokenizer").get<bool>() ? "yes" : "no",
                      info.at("chat_template").is_null() ? "no" : text("chat_template"));
+  if (info.contains("weights_digest")) out += "  digest      " + text("weights_digest") + "\n";
   return out;
 }
 

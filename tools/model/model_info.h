@@ -1,5 +1,5 @@
-// Describes a model directory from its config and the headers of its weight files; reads no
-// weights. Blocking; any thread.
+// Describes a model directory from its config and the headers of its weight files. Blocking; any
+// thread.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -13,7 +13,11 @@ namespace choir {
 // the directory cannot be served.
 StatusOr<nlohmann::ordered_json> DescribeModel(const std::string& directory);
 
-// The same for people: a few lines, each ended by a newline.
+// As a worker computes it (worker/model/weights/numerics_id.h); reads weights.
+StatusOr<std::string> DigestOfWeights(const std::string& directory);
+
+// What DescribeModel gives, for people: a few lines, each ended by a newline. "weights_digest" may
+// have been added.
 std::string FormatModelInfo(const nlohmann::ordered_json& info);
 
 }  // namespace choir

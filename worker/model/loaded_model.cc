@@ -121,13 +121,15 @@ StatusOr<Precision> PrecisionOf(const std::string& dtype, const WeightFiles& fil
 
 LoadedTransformer::LoadedTransformer(ModelConfig config, ModelWeights weights,
                                      std::unique_ptr<WeightStore> store, Compute compute,
-                                     std::string numerics_id)
+                                     NumericsParts numerics)
     : config_(std::move(config)),
       weights_(std::move(weights)),
       store_(std::move(store)),
       compute_(compute),
-      numerics_id_(std::move(numerics_id)),
-      info_(InfoOf(config_, weights_, store_->kept_bytes())) {}
+      numerics_id_(NumericsId(numerics)),
+      info_(InfoOf(config_, weights_, store_->kept_bytes())) {
+  info_.weights_digest = std::move(numerics.weights_digest);
+}
 
 KvLayout LoadedTransformer::kv_layout() const {
   LayerKv layer;
@@ -160,16 +162,19 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   const ExpertRange own{placement.Begin(options.rank), placement.End(options.rank)};
   ModelWeights weights = BindWeights(config, names, own, store.get());
   CHOIR_RETURN_IF_ERROR(store->status());
-  CHOIR_RETURN_IF_ERROR(store->Load(options.progress));
   NumericsParts parts;
   CHOIR_ASSIGN_OR_RETURN(parts.weights_digest, WeightsDigest(store->files(), options.cache_dir));
+  if (!options.weights_digest.empty() && options.weights_digest != parts.weights_digest) {
+    return InvalidArgument("{}: the digest of the weights is {}, but {} is wanted",
+                           options.model_dir, parts.weights_digest, options.weights_digest);
+  }
+  CHOIR_RETURN_IF_ERROR(store->Load(options.progress));
   CHOIR_ASSIGN_OR_RETURN(parts.config_text,
                          ReadTextFile(options.model_dir + "/config.json", JsonLimits().bytes_max));
   parts.dtype = precision.compute == Compute::kBF16 ? "bf16" : "f32";
   parts.kernel_set = kernels.Name();
-  return std::make_shared<const LoadedTransformer>(std::move(config), std::move(weights),
-                                                   std::move(store), precision.compute,
-                                                   NumericsId(parts));
+  return std::make_shared<const LoadedTransformer>(
+      std::move(config), std::move(weights), std::move(store), precision.compute, std::move(parts));
 }
 
 }  // namespace choir

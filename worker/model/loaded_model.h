@@ -7,6 +7,7 @@
 #include "worker/model/config/model_config.h"
 #include "worker/model/model.h"
 #include "worker/model/weights/model_weights.h"
+#include "worker/model/weights/numerics_id.h"
 #include "worker/model/weights/weight_store.h"
 
 namespace choir {
@@ -14,7 +15,7 @@ namespace choir {
 class LoadedTransformer final : public LoadedModel {
  public:
   LoadedTransformer(ModelConfig config, ModelWeights weights, std::unique_ptr<WeightStore> store,
-                    Compute compute, std::string numerics_id);
+                    Compute compute, NumericsParts numerics);
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;

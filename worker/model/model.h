@@ -79,6 +79,7 @@ struct ModelInfo {
   int64_t active_flops = 0;         // per token
   int64_t expert_bytes = 0;         // one routed expert's weights in all layers together
   std::vector<int32_t> eos_ids;     // generation_config.json wins over config.json
+  std::string weights_digest;       // see numerics_id.h
 };
 
 // Weights of one directory, checked and ready: loaded once per process, shared by its ranks.
@@ -97,7 +98,8 @@ struct LoadOptions {
   std::string dtype = "auto";  // auto: the file's; f32; bf16
   int rank = 0;                // only this rank's experts need be touched
   int num_ranks = 1;
-  std::string cache_dir;  // where the manifest digest is cached; "": nowhere
+  std::string weights_digest;  // what ModelInfo's has to be, or nothing is loaded; "": anything
+  std::string cache_dir;       // where that digest is cached; "": nowhere
   // bytes done of all; called now and then from the loading thread
   std::function<void(int64_t done, int64_t total)> progress;
 };

@@ -67,6 +67,20 @@ TEST(LoadModel, RefusesAnUnknownDType) {
   EXPECT_NE(MessageOf(status).find("fp8"), std::string::npos);
 }
 
+TEST(LoadModel, ADigestThatIsWantedHasToBeTheWeights) {
+  LoadOptions options{.model_dir = golden::Dir("tiny_llama")};
+  const std::string digest = Load(options.model_dir)->info().weights_digest;
+  options.weights_digest = digest;
+  EXPECT_TRUE(LoadModel(options, *MakeReferenceKernels()).ok());
+  options.weights_digest = std::string(64, '0');
+  bool read = false;
+  options.progress = [&](int64_t, int64_t) { read = true; };
+  const std::string message = MessageOf(LoadModel(options, *MakeReferenceKernels()).status());
+  EXPECT_NE(message.find("is " + digest), std::string::npos) << message;
+  EXPECT_NE(message.find(options.weights_digest + " is wanted"), std::string::npos) << message;
+  EXPECT_FALSE(read);
+}
+
 TEST(LoadModel, ReportsProgressUpToTheTotal) {
   int64_t last = 0, total = 0;
   LoadOptions options{.model_dir = golden::Dir("llama_biased")};
