@@ -10,6 +10,7 @@ from panels import WINDOW, dashboard, heat, lines, number, quantile, quantiles, 
 
 OUT = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "grafana"
 HERE = 'instance=~"$instance"'
+OURS = "and on (job, instance) choir_build_info"  # of all processes that Prometheus knows
 YES_NO = {0: ("no", "green"), 1: ("yes", "red")}
 
 
@@ -56,10 +57,10 @@ def fleet():
         ]),
         ("Processes", [
             lines("Running", "Processes that answer, by part.", [("{{part}}", "count by (part) (choir_build_info)")]),
-            lines("CPU", "Cores used.", [("{{instance}}", f"rate(process_cpu_seconds_total{{job=~\".*choir.*\"}}[{WINDOW}])")]),
-            lines("Memory", "Resident.", [("{{instance}}", 'process_resident_memory_bytes{job=~".*choir.*"}')], "bytes"),
+            lines("CPU", "Cores used.", [("{{instance}}", f"rate(process_cpu_seconds_total[{WINDOW}]) {OURS}")]),
+            lines("Memory", "Resident.", [("{{instance}}", f"process_resident_memory_bytes {OURS}")], "bytes"),
             lines("Files open", "Share of what may be open.",
-                  [("{{instance}}", 'process_open_fds{job=~".*choir.*"} / process_max_fds{job=~".*choir.*"}')], "percentunit"),
+                  [("{{instance}}", f"process_open_fds / process_max_fds {OURS}")], "percentunit"),
             states("Draining", "", [("{{instance}}", "choir_draining")], YES_NO),
             table("Versions", "", "count by (part, version) (choir_build_info)"),
         ]),
@@ -152,6 +153,24 @@ def router():
                   [("{{result}}", rate("choir_route_predictions_total", "result"))], "cps", stack=True),
             lines("Remembered prompt blocks", "By the policy prefix_affinity.",
                   [("{{instance}}", "choir_route_index_blocks"), ("{{instance}}: ranks not known well", "choir_route_ranks_degraded")]),
+        ]),
+        ("Queue", [
+            lines("Waiting by class", "", [("{{class}}", "sum by (class) (choir_queue_depth)")], stack=True),
+            lines("Running by class", "Sequences of requests that were let run.", [("{{class}}", "sum by (class) (choir_admission_running)")], stack=True),
+            lines("Waiting work by class", "Tokens: prompts, and the most that is asked for.", [("{{class}}", "sum by (class) (choir_queue_tokens)")], stack=True),
+            lines("Time in the queue, p95", "From being ready to run to being let run.",
+                  [("{{class}}", quantile(0.95, "choir_admission_wait_seconds", "class"))], "s"),
+            lines("Let run for having waited", "Before higher classes, as long as their class' ageing says.",
+                  [("{{class}}", rate("choir_admission_aged_total", "class"))], "reqps"),
+            lines("Refused by the queue", "It was full, or the wait too long.",
+                  [("{{class}} {{reason}}", rate("choir_admission_refused_total", "class, reason"))], "reqps", stack=True),
+        ]),
+        ("Answers from before", [
+            lines("Repeated questions", "Requests whose answer may be kept: whether it was known.",
+                  [("{{result}}", rate("choir_result_cache_requests_total", "result"))], "reqps", stack=True),
+            lines("Known", "Share of them.", [("known", share('choir_result_cache_requests_total{result="hit"}', "choir_result_cache_requests_total"))],
+                  "percentunit", ceiling=1),
+            lines("Kept", "Bytes of answers in each router.", [("{{instance}}", "choir_result_cache_bytes")], "bytes"),
         ]),
         ("Workers", [
             lines("Workers by state", "As the routers see them; open and half_open are their breakers.",

@@ -33,7 +33,8 @@ def port_of(pid):
 class Prometheus:
     def __init__(self, tmp, metrics):
         """`metrics`: of a ready file."""
-        jobs = {"choir-gateway": [metrics["gateway"]], "choir-router": metrics["routers"], "choir-worker": metrics["workers"]}
+        # Nothing may depend on these names.
+        jobs = {"edge": [metrics["gateway"]], "serving/song-router": metrics["routers"], "pods": metrics["workers"]}
         config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [f"{RULES}/*.yml"],
                   "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [url.split("/")[2] for url in urls]}]}
                                      for job, urls in jobs.items()]}

@@ -17,6 +17,7 @@ CONFIG = """
 router:
   tenants:
     held: {requests_per_second: 2, burst: 2}
+  result_cache: {store: memory}
 worker: {kv_bytes: 8MiB}
 """
 NO_COLLECTOR = "127.0.0.1:1"  # spans are dropped, and counted
@@ -45,8 +46,9 @@ class Load:
             pause.wait(0.1)
 
     def once(self, key, n):
-        body = {"model": self.cluster.model, "prompt": "the same beginning of all prompts, again and again, for the cache " * 3 + str(n),
-                "max_tokens": 24, "stream": True, "ignore_eos": True}
+        # Each question twice: once computed, once known.
+        prompt = "the same beginning of all prompts, again and again, for the cache " * 3 + str(n // 2)
+        body = {"model": self.cluster.model, "prompt": prompt, "max_tokens": 24, "stream": True, "ignore_eos": True, "temperature": 0}
         request = urllib.request.Request(self.cluster.url + "/v1/completions", json.dumps(body).encode(),
                                          {"authorization": f"Bearer {key}", "content-type": "application/json"})
         try:
@@ -161,3 +163,28 @@ def test_a_broken_keys_file_is_seen(watched):
     eventually(lambda: "ChoirReloadFailed" in prometheus.alerts(), 60, "the alert")
     replace(good)
     eventually(lambda: "ChoirReloadFailed" not in prometheus.alerts(), 60, "the end of the alert")
+
+
+def test_groups_whose_ranks_stand_still_are_seen(watched):
+    """One rank of each group answers nobody, as behind a cable that was pulled."""
+    cluster, prometheus, load = watched
+    stopped = cluster.ready["pids"]["workers"][1::2]
+    wanted = {"ChoirTargetDown", "ChoirNoRankReady", "ChoirGroupIncomplete"}
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        eventually(lambda: wanted <= prometheus.alerts().keys(), 120, f"alerts {wanted}")
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not wanted & prometheus.alerts().keys(), 120, "the end of the alerts")
+    answered = load.answers["free"].get(200, 0)
+    eventually(lambda: load.answers["free"].get(200, 0) > answered, 120, "answers again")
+
+
+def test_a_router_that_starts_again_and_again_is_seen(watched):
+    cluster, prometheus, _ = watched
+    for _ in range(4):
+        kill(cluster, "routers", 0)
+        scrapes(prometheus, 2)
+    eventually(lambda: prometheus.alerts().get("ChoirRestarting") == "firing", 60, "the alert")
