@@ -28,6 +28,35 @@ TYPOS = [  # values, what the error names
     ({"networkPolicy": {"clients": [{"namespaceSelectr": {}}]}}, "namespaceSelectr"),
     ({"networkPolicy": {"clients": [{}]}}, "/networkPolicy/clients/0"),
     ({"commonLabels": {"team": 7}}, "/commonLabels/team"),
+    ({"commonLabels": {"team": "a b"}}, "/commonLabels/team"),
+    ({"router": {"config": {"max_request": 5}}}, "max_request"),
+    ({"router": {"config": {"max_requests": 0}}}, "/router/config/max_requests"),
+    ({"router": {"config": {"audit": {"segment_byte": "1MiB"}}}}, "segment_byte"),
+    ({"router": {"config": {"policy": {"name": "random"}}}}, "/router/config/policy/name"),
+    ({"router": {"config": {"retry": {"window": "soon"}}}}, "/router/config/retry/window"),
+    ({"router": {"config": {"admission": {"bulk": {"flor": "5%"}}}}}, "flor"),
+    ({"router": {"config": {"content_rules": [{"name": "n", "patern": "a"}]}}}, "patern"),
+    ({"router": {"tenants": {"acme": {"request_per_second": 5}}}}, "request_per_second"),
+    ({"router": {"tenants": {"acme": {"requests_per_second": "many"}}}}, "/router/tenants/acme/requests_per_second"),
+    ({"router": {"limits": {"globl": {}}}}, "globl"),
+    ({"router": {"limits": {"global": {"concurrency": 0}}}}, "/router/limits/global/concurrency"),
+    ({"gateway": {"config": {"cors_origin": ["*"]}}}, "cors_origin"),
+    ({"worker": {"config": {"dtype": "fp8"}}}, "/worker/config/dtype"),
+    ({"worker": {"config": {"step_token": 512}}}, "step_token"),
+    ({"worker": {"resources": {"limits": {"memroy": "4Gi"}}}}, "memroy"),
+    ({"router": {"affinity": {"nodeAffinity": {"requiredDuringScheduling": {}}}}}, "requiredDuringScheduling"),
+    ({"worker": {"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "podAffinityTerm": {"topologykey": "a"}}]}}}}, "topologykey"),
+    ({"worker": {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "a", "operator": "Is"}]}]}}}}}, "operator"),
+    ({"networkPolicy": {"clients": [{"podSelector": {"matchExpressions": [{"key": "a", "oprator": "In"}]}}]}}, "oprator"),
+    ({"networkPolicy": {"routerEgress": [{"ports": [{"prot": 4317}]}]}}, "prot"),
+    ({"worker": {"gpu": {"resourceName": "gpu"}}}, "/worker/gpu/resourceName"),
+    ({"model": {"weightsDigest": "sha256:12"}}, "/model/weightsDigest"),
+    ({"httpRoute": {"enabled": True, "parentRefs": [{"namespace": "g"}]}}, "name"),
+    ({"httpRoute": {"hostnames": ["llm example.org"]}}, "/httpRoute/hostnames/0"),
+    ({"ingress": {"hostname": "a.example.org"}}, "hostname"),
+    ({"podMonitor": {"labels": {"release": 1}}}, "/podMonitor/labels/release"),
 ]
 
 IMPOSSIBLE = [  # values, what the error says
@@ -60,6 +89,36 @@ IMPOSSIBLE = [  # values, what the error says
     ({"serviceAccount": {"create": False}}, "serviceAccount.name: needed"),
     ({"router": {"config": {"listen": "0.0.0.0:1"}}}, "router.config.listen: the chart sets this itself"),
     ({"worker": {"config": {"kv_bytes": "1GiB"}}}, "worker.config.kv_bytes: the chart sets this itself"),
+    ({"router": {"config": {"audit": {"class": "bounded"}}}}, "router.config.audit.class: the chart sets this itself"),
+    ({"router": {"config": {"redis": {"url": "redis://r"}}}}, "router.config.redis.url: the chart sets this itself"),
+    ({"router": {"config": {"redis": {"timeout": "20ms"}}}}, "router.config.redis: has no effect, as redis.existingSecret is empty"),
+    ({"router": {"config": {"result_cache": {"store": "redis"}}}}, "result_cache.store: redis needs redis.existingSecret"),
+    ({"router": {"tenants": {"acme": {"budget": 5}}}}, "router.limits.prices: needed, as there is a budget"),
+    ({"router": {"resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": 1}}}}, "router.resources.requests.cpu: 1500m is more than its limit, 1"),
+    ({"gateway": {"resources": {"requests": {"memory": "1Gi"}}}}, "gateway.resources.requests.memory: 1Gi is more than its limit, 512Mi"),
+    ({"worker": {"resources": {"requests": {"example.org/nic": 1}}}}, "requests.example.org/nic: 1 has to be given as its limit, too"),
+    ({"worker": {"kvBytes": "4Gi"}}, "4Gi cannot hold a rank: 4Gi of KV cache, 64Mi of shared memory and 512Mi need 4.6Gi"),
+    ({"worker": {"shmSize": "3Gi"}}, "4Gi cannot hold a rank: 1Gi of KV cache, 3Gi of shared memory"),
+    ({"worker": {"shmSize": "4Gi", "gpu": {"mode": "devicePlugin"}}}, "4Gi cannot hold a rank: 4Gi of shared memory and 512Mi"),
+    ({"worker": {"kvBytes": "0"}}, "worker.kvBytes: 0 is not from 64Ki to 16Ti"),
+    ({"worker": {"gpu": {"mode": "devicePlugin", "resourceName": "a.example/b"}, "rdma": {"mode": "devicePlugin", "resourceName": "a.example/b"}}},
+     "a.example/b is worker.gpu.resourceName already"),
+    ({"worker": {"gpu": {"mode": "devicePlugin"}, "resources": {"limits": {"nvidia.com/gpu": 1}}}}, "worker.gpu and worker.rdma ask for it already"),
+    ({"tls": {"certManager": {"duration": "24h", "renewBefore": "1h1380m"}}}, "renewBefore: 1h1380m is not less than duration, 24h"),
+    ({"tls": {"certManager": {"duration": "3599s999ms", "renewBefore": "10m"}}}, "duration: 3599s999ms is less than cert-manager's least, 1h"),
+    ({"tls": {"certManager": {"renewBefore": "1m"}}}, "renewBefore: 1m is less than cert-manager's least, 5m"),
+    ({"autoscaling": {"hpa": {"target": "0m"}}}, "autoscaling.hpa.target: 0m of a metric would always ask for one more group"),
+    ({"autoscaling": {"keda": {"target": "0.0"}}}, "autoscaling.keda.target: 0.0 of a metric"),
+    ({"fullnameOverride": "song.prod"}, "services would be called song.prod, but their names begin with a letter"),
+    ({"fullnameOverride": "1st"}, "services would be called 1st"),
+    ({"nameOverride": "Choir"}, "nameOverride: Choir: a name has only a-z"),
+    ({"networkPolicy": {"clients": [{"ipBlock": {"cidr": "10.0.0.0"}}]}}, "networkPolicy.clients: 10.0.0.0: a block of addresses is written with its mask"),
+    ({"networkPolicy": {"workerEgress": [{"to": [{"ipBlock": {"cidr": "::/0", "except": ["fe80::"]}}]}]}}, "networkPolicy.workerEgress: fe80:::"),
+    ({"networkPolicy": {"gatewayEgress": [{"ports": [{"port": 4317}]}]}}, "gatewayEgress: has no effect, as gateway.mode is sidecar"),
+    ({"worker": {"config": {"trace": {"endpoint": "otel:4317"}}}}, "workerEgress: needed, as worker.config.trace.endpoint is otel:4317"),
+    ({"gateway": {"mode": "deployment", "config": {"trace": {"endpoint": "otel:4317"}}}}, "gatewayEgress: needed, as gateway.config.trace.endpoint"),
+    ({"gateway": {"mode": "none"}, "ingress": {"enabled": True}}, "ingress.enabled: gateway.mode is none, so there is nothing to route to"),
+    ({"ingress": {"enabled": True, "tlsSecret": "s"}}, "ingress.hostnames: needed, as ingress.tlsSecret is for names"),
 ]
 
 
@@ -89,10 +148,22 @@ def test_what_just_fits_is_taken():
     render(needed(drain={"terminationGracePeriodSeconds": 625}))
     render(needed(model={"experts": 2}))
     render(needed(worker={"ranks": 64}))
+    render(needed(worker={"kvBytes": "3519Mi"}))  # + 64Mi + 512Mi: all but one of 4Gi
+    render(needed(worker={"kvBytes": "64Gi", "gpu": {"mode": "devicePlugin"}}))  # is on the GPU
+    render(needed(router={"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}))
+    render(needed(tls={"certManager": {"duration": "1h", "renewBefore": "59m59s"}}))
+    render(needed(networkPolicy={"clients": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}, {"ipBlock": {"cidr": "2001:db8::/32"}}]}))
+    render(needed(router={"config": {"trace": {"endpoint": "127.0.0.1:4317"}}}))
+    render(needed(router={"tenants": {"acme": {"budget": 5}}, "limits": {"prices": {"output": 1}}}))
     fits = {"model": {"weightBytes": "4Gi", "sharedWeightBytes": "1Gi"}, "worker": {"kvBytes": "512Mi"}}  # 2.5 * 1.06 + .5 + .0625 + .5
     render(needed(**fits))
     with pytest.raises(helm.HelmError, match="cannot hold"):
         render(needed(**merged(fits, {"worker": {"kvBytes": "1Gi"}})))
+
+
+def test_a_release_whose_name_cannot_name_services_is_refused():
+    with pytest.raises(helm.HelmError, match="services would be called a.b-choir"):
+        render(needed(), name="a.b")
 
 
 def test_an_object_with_a_misspelt_field_is_found():

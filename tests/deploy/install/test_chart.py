@@ -1,6 +1,7 @@
 """The chart: what it renders is valid, consistent and restricted."""
 import helm_python as helm
 import pytest
+import yaml
 
 from conftest import (CHART, KUBERNETES, argument, check_object, containers_of, needed, of_kind, pod_of, render, the)
 
@@ -196,6 +197,64 @@ def test_gateways_of_their_own_share_the_routers():
     (gateway,) = containers_of(pod_of(the(objects, "Deployment", "choir-gateway")))
     assert argument(gateway, "router") == ["choir-router-0.choir-router:7070", "choir-router-1.choir-router:7070"]
     assert "--spread-routers" in gateway["args"]
+
+
+def egress_ports(objects, name):
+    """Ports that pods of the policy may reach, by rule."""
+    return [{p["port"] for p in rule.get("ports", [])} for rule in the(objects, "NetworkPolicy", name)["spec"]["egress"]]
+
+
+@pytest.mark.parametrize("mode, policy, key", [("deployment", "choir-gateway", "gatewayEgress"), ("sidecar", "choir-router", "routerEgress")])
+def test_gateways_reach_the_collector_of_their_spans(mode, policy, key):
+    rule = {"to": [{"namespaceSelector": {}}], "ports": [{"port": 4317, "protocol": "TCP"}]}
+    objects = render(needed(gateway={"mode": mode, "config": {"trace": {"endpoint": "otel.telemetry:4317"}}}, networkPolicy={key: [rule]}))
+    assert {4317} in egress_ports(objects, policy)
+    for version in KUBERNETES:
+        check_object(the(objects, "NetworkPolicy", policy), version)
+
+
+@pytest.mark.parametrize("mode, jobs", [("sidecar", {"choir-router", "choir-gateway", "choir-worker"}), ("none", {"choir-router", "choir-worker"})])
+def test_jobs_are_called_after_their_parts_whatever_the_release_is_called(mode, jobs):
+    objects = render(needed(fullnameOverride="song", gateway={"mode": mode}, podMonitor={"enabled": True}))
+    endpoints = [e for m in of_kind(objects, "PodMonitor") for e in m["spec"]["podMetricsEndpoints"]]
+    assert {r["replacement"] for e in endpoints for r in e["relabelings"] if r["targetLabel"] == "job"} == jobs
+    assert all(e["relabelings"][0]["replacement"] == "choir-" + e["port"].split("-")[0] for e in endpoints)
+
+
+def test_an_ingress_leads_to_the_gateways():
+    objects = render(needed(ingress={"enabled": True, "className": "edge", "hostnames": ["a.example.org", "b.example.org"], "tlsSecret": "cert"}))
+    ingress = the(objects, "Ingress")
+    assert [r["host"] for r in ingress["spec"]["rules"]] == ingress["spec"]["tls"][0]["hosts"] == ["a.example.org", "b.example.org"]
+    service = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    assert service["port"]["name"] in [p["name"] for p in the(objects, "Service", service["name"])["spec"]["ports"]]
+    anything = the(render(needed(ingress={"enabled": True})), "Ingress")
+    assert "host" not in anything["spec"]["rules"][0] and "tls" not in anything["spec"]
+    for version in KUBERNETES:
+        check_object(ingress, version)
+        check_object(anything, version)
+
+
+def test_the_digest_of_the_weights_is_the_workers_option():
+    digest = "0123456789abcdef" * 4
+    (container,) = containers_of(pod_of(the(render(needed(model={"weightsDigest": digest})), "StatefulSet", "choir-worker")))
+    assert argument(container, "weights-digest") == [digest]
+    (container,) = containers_of(pod_of(the(render(needed()), "StatefulSet", "choir-worker")))
+    assert argument(container, "weights-digest") == []
+
+
+def test_every_part_says_in_its_pod_why_it_cannot_start():
+    for mode in ("sidecar", "deployment"):
+        for obj in render(needed(gateway={"mode": mode})):
+            pod = pod_of(obj)
+            for container in containers_of(pod) if pod else []:
+                assert argument(container, "retry-start") == ["30s"], container["name"]
+
+
+def test_options_without_a_value_of_their_own_go_into_the_file():
+    objects = render(needed(router={"config": {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}},
+                            redis={"existingSecret": "redis"}))
+    router = yaml.safe_load(the(objects, "ConfigMap", "choir")["data"]["choir.yaml"])["router"]
+    assert router == {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}
 
 
 def test_the_chart_is_a_package(tmp_path):

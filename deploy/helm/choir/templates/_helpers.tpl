@@ -78,6 +78,25 @@ app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- if $unit -}}{{- mulf (float64 $number) (float64 (get $units $unit)) | ceil | int64 -}}{{- else -}}{{- float64 $number | ceil | int64 -}}{{- end -}}
 {{- end -}}
 
+{{/* A quantity of Kubernetes as a number, to be compared: "500m" is 0.5. */}}
+{{- define "choir.amount" -}}
+{{- $text := toString . -}}
+{{- if hasSuffix "m" $text -}}{{- divf (trimSuffix "m" $text | float64) 1000.0 -}}
+{{- else if regexMatch "[A-Za-z]$" $text -}}{{- include "choir.bytes" . -}}
+{{- else -}}{{- float64 . -}}{{- end -}}
+{{- end -}}
+
+{{/* "1h30m" in seconds. */}}
+{{- define "choir.seconds" -}}
+{{- $units := dict "h" 3600.0 "m" 60.0 "s" 1.0 "ms" 0.001 -}}
+{{- $sum := 0.0 -}}
+{{- range regexFindAll "[0-9]+(ms|h|m|s)" . -1 -}}
+{{- $unit := regexFind "[a-z]+" . -}}
+{{- $sum = addf $sum (mulf (trimSuffix $unit . | float64) (get $units $unit)) -}}
+{{- end -}}
+{{- $sum -}}
+{{- end -}}
+
 {{/* Compute threads of a rank: the CPUs that its container may use, for a rank sees all of its node. */}}
 {{- define "choir.threads" -}}
 {{- $cpu := default (dig "requests" "cpu" "" .Values.worker.resources) (dig "limits" "cpu" "" .Values.worker.resources) | toString -}}
@@ -288,6 +307,7 @@ readinessProbe:
 {{- else }}
   - --insecure
 {{- end }}
+  - --retry-start=30s
   - --drain-notice={{ if eq $mode "sidecar" }}0{{ else }}{{ $top.Values.drain.noticeSeconds }}{{ end }}s
   - --drain-timeout={{ $top.Values.drain.drainSeconds }}s
 {{- if eq $mode "sidecar" }}

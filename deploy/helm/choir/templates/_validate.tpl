@@ -35,21 +35,26 @@
 {{- $errors = append $errors (printf "worker.ranks: %d ranks cannot share the %d experts of a layer (model.experts): every rank needs one" $ranks (int $v.model.experts)) -}}
 {{- end -}}
 {{- $memory := dig "limits" "memory" "" $v.worker.resources -}}
+{{- $onGpu := ne $v.worker.gpu.mode "none" -}}
+{{- $shm := include "choir.bytes" $v.worker.shmSize | float64 -}}
+{{- $kv := $onGpu | ternary 0.0 (include "choir.bytes" $v.worker.kvBytes | float64) -}}
+{{- $own := 0.0 -}}
 {{- if $v.model.weightBytes -}}
 {{- $all := include "choir.bytes" $v.model.weightBytes | float64 -}}
 {{- $shared := include "choir.bytes" $v.model.sharedWeightBytes | float64 -}}
 {{- if gt $shared $all -}}
 {{- $errors = append $errors (printf "model.sharedWeightBytes: %s is more than model.weightBytes, %s" $v.model.sharedWeightBytes $v.model.weightBytes) -}}
-{{- else if $memory -}}
-{{- $kv := include "choir.bytes" $v.worker.kvBytes | float64 -}}
-{{- $shm := include "choir.bytes" $v.worker.shmSize | float64 -}}
-{{- $onGpu := ne $v.worker.gpu.mode "none" -}}
-{{- $own := addf $shared (divf (subf $all $shared) (float64 $ranks)) -}}
-{{- $need := addf (mulf $own 1.06) $kv $shm 536870912.0 -}}
-{{- $have := include "choir.bytes" $memory | float64 -}}
-{{- if and (not $onGpu) (gt $need $have) -}}
-{{- $errors = append $errors (printf "worker.resources.limits.memory: %s cannot hold a rank: %.1fGi of weights (model.sharedWeightBytes and a share of 1/%d of the rest), %s of KV cache, %s of shared memory and 512Mi need %.1fGi; give more memory or more ranks" ($memory | toString) (divf $own 1073741824.0) $ranks $v.worker.kvBytes $v.worker.shmSize (divf $need 1073741824.0)) -}}
+{{- else if not $onGpu -}}
+{{- $own = addf $shared (divf (subf $all $shared) (float64 $ranks)) -}}
 {{- end -}}
+{{- end -}}
+{{- if $memory -}}
+{{- $need := addf (mulf $own 1.06) $kv $shm 536870912.0 -}}
+{{- if gt $need (include "choir.bytes" $memory | float64) -}}
+{{- $parts := printf "%s of shared memory and 512Mi" $v.worker.shmSize -}}
+{{- if not $onGpu -}}{{- $parts = printf "%s of KV cache, %s" $v.worker.kvBytes $parts -}}{{- end -}}
+{{- if $own -}}{{- $parts = printf "%.1fGi of weights (model.sharedWeightBytes and a share of 1/%d of the rest), %s" (divf $own 1073741824.0) $ranks $parts -}}{{- end -}}
+{{- $errors = append $errors (printf "worker.resources.limits.memory: %s cannot hold a rank: %s need %.1fGi; give more memory%s" ($memory | toString) $parts (divf $need 1073741824.0) (gt $own 0.0 | ternary " or more ranks" "")) -}}
 {{- end -}}
 {{- end -}}
 
@@ -94,8 +99,13 @@
 {{- if and (eq $v.gateway.mode "sidecar") (semverCompare "<1.29.0-0" $kube) -}}
 {{- $errors = append $errors (printf "gateway.mode: native sidecars need Kubernetes 1.29 or later, this is %s; use container or deployment" $kube) -}}
 {{- end -}}
-{{- if and (eq $v.gateway.mode "none") $v.httpRoute.enabled -}}
-{{- $errors = append $errors "httpRoute.enabled: gateway.mode is none, so there is nothing to route to" -}}
+{{- range $route := list "httpRoute" "ingress" -}}
+{{- if and (eq $v.gateway.mode "none") (get $v $route).enabled -}}
+{{- $errors = append $errors (printf "%s.enabled: gateway.mode is none, so there is nothing to route to" $route) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.ingress.enabled $v.ingress.tlsSecret (not $v.ingress.hostnames) -}}
+{{- $errors = append $errors "ingress.hostnames: needed, as ingress.tlsSecret is for names" -}}
 {{- end -}}
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
 {{- $errors = append $errors "httpRoute.parentRefs: a route that belongs to no Gateway is never served" -}}
@@ -129,12 +139,9 @@
 {{- $errors = append $errors "serviceAccount.name: needed, as serviceAccount.create is false" -}}
 {{- end -}}
 
-{{- $reserved := dict "router" (list "listen" "admin" "model" "model_name" "keys" "workers" "workers_file" "tls" "insecure" "audit" "redis" "drain_timeout" "drain_notice" "retry_start" "tenants" "limits") "gateway" (list "listen" "admin" "routers" "tls" "insecure" "router_tls" "router_insecure" "drain_timeout" "drain_notice") "worker" (list "model" "model_name" "group" "rank" "ranks" "leader" "listen" "admin" "advertise" "group_listen" "pod" "kv_bytes" "threads" "tls" "insecure" "drain_timeout" "retry_start" "cache_dir") -}}
-{{- range $part, $keys := $reserved -}}
-{{- range $key, $_ := get (get $v $part) "config" -}}
-{{- if has $key $keys -}}
-{{- $errors = append $errors (printf "%s.config.%s: the chart sets this itself; use its own value for it" $part $key) -}}
-{{- end -}}
+{{- range $check := list "choir.wrongNames" "choir.wrongAmounts" "choir.wrongNetwork" "choir.wrongConfig" -}}
+{{- range include $check $ | splitList "\n" -}}
+{{- with trim . -}}{{- $errors = append $errors . -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -42,6 +42,9 @@ spec:
 {{- end }}
     - --model={{ $v.model.path }}
     - --model-name={{ include "choir.modelName" . }}
+{{- with $v.model.weightsDigest }}
+    - --weights-digest={{ . }}
+{{- end }}
     - --kv-bytes={{ include "choir.bytes" $v.worker.kvBytes }}
     - --threads={{ include "choir.threads" . }}
     - --cache-dir=/var/lib/choir
