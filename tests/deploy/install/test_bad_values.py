@@ -1,6 +1,9 @@
 """Values that cannot work are refused with the reason: by the schema what is not a value at all, by the chart what does
 not go together."""
+import json
+
 import helm_python as helm
+import jsonschema
 import pytest
 import yaml
 
@@ -136,6 +139,36 @@ def test_the_chart_refuses_with_the_reason(values, reason):
     with pytest.raises(helm.HelmError) as error:
         render(needed(**values))
     assert reason in str(error.value)
+
+
+FREE = {"commonLabels", "labels", "matchLabels", "nodeSelector", "annotations", "podAnnotations", "tenants", "models"}  # names are theirs
+
+
+def misspelt(values, path=()):
+    """(path, values) for every key, at any depth, written with a letter too many."""
+    if isinstance(values, list):
+        for i, item in enumerate(values):
+            for where, wrong in misspelt(item, (*path, i)):
+                yield where, [*values[:i], wrong, *values[i + 1:]]
+    elif isinstance(values, dict):
+        for key, value in values.items():
+            if (not path or path[-1] not in FREE) and "/" not in key:
+                yield (*path, key), {(key + "z" if k == key else k): v for k, v in values.items()}
+            for where, wrong in misspelt(value, (*path, key)):
+                yield where, {**values, key: wrong}
+
+
+def test_a_letter_too_many_in_any_key_of_any_example_is_refused():
+    schema = jsonschema.Draft202012Validator(json.loads((CHART / "values.schema.json").read_text()))
+    sources = [CHART / "values.yaml", *examples()]
+    tried = 0
+    for source in sources:
+        values = yaml.safe_load(source.read_text())
+        assert schema.is_valid(values), source.name
+        for path, wrong in misspelt(values):
+            tried += 1
+            assert not schema.is_valid(wrong), f"{source.name}: {'.'.join(map(str, path))}"
+    assert tried > 250
 
 
 def test_all_reasons_are_told_at_once():
