@@ -13,6 +13,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr Duration kRetry = std::chrono::seconds(1);
+constexpr size_t kSlice = 1000;  // records that are tried at once when writing has failed
 
 }  // namespace
 
@@ -150,40 +151,46 @@ std::vector<AuditLog::Item> AuditLog::MakeRecords(std::vector<Item> batch) {
 }
 
 void AuditLog::WriteBatch(std::vector<Item> batch) {
-  std::vector<Item> items(std::make_move_iterator(kept_.begin()),
-                          std::make_move_iterator(kept_.end()));
+  std::vector<Item> items = MakeRecords(std::move(batch));
+  if (kept_.empty() && store_->EnsureReserve().ok()) {
+    if (items.empty() || TryWrite(&items).ok()) return;
+  }
+  items.insert(items.begin(), std::make_move_iterator(kept_.begin()),
+               std::make_move_iterator(kept_.end()));
   kept_.clear();
-  for (Item& item : MakeRecords(std::move(batch))) items.push_back(std::move(item));
-  // Without its reserve the log only ends what was begun.
-  if (!store_->HasReserve()) {
-    const Status room = store_->EnsureReserve();
-    if (!room.ok()) {
-      std::vector<Item> intents;
-      std::erase_if(items, [&](Item& item) {
-        if (item.kind != Kind::kIntent) return false;
-        intents.push_back(std::move(item));
-        return true;
-      });
-      OnFailure(room, std::move(intents));
+  WriteInTurn(std::move(items));
+}
+
+// The disk is full, or was until now: the ends of what runs come first, in the reserve's room where
+// there is no other. The rest follows in its order, as far as it goes and the reserve is left.
+void AuditLog::WriteInTurn(std::vector<Item> items) {
+  const auto middle = std::stable_partition(
+      items.begin(), items.end(), [](const Item& item) { return item.kind == Kind::kOutcome; });
+  std::vector<Item> rest(std::make_move_iterator(middle), std::make_move_iterator(items.end()));
+  items.erase(middle, items.end());
+  if (!items.empty()) {
+    Status status = TryWrite(&items);
+    if (!status.ok() && store_->HasReserve()) {
+      store_->ReleaseReserve();
+      status = TryWrite(&items);
+    }
+    if (!status.ok()) OnFailure(status, std::move(items));
+  }
+  Status status = store_->EnsureReserve();
+  size_t written = 0;
+  while (status.ok() && written < rest.size()) {
+    const size_t end = std::min(written + kSlice, rest.size());
+    std::vector<Item> slice(std::make_move_iterator(rest.begin() + static_cast<ptrdiff_t>(written)),
+                            std::make_move_iterator(rest.begin() + static_cast<ptrdiff_t>(end)));
+    status = TryWrite(&slice);
+    if (status.ok()) {
+      written = end;
+    } else {
+      std::move(slice.begin(), slice.end(), rest.begin() + static_cast<ptrdiff_t>(written));
     }
   }
-  if (items.empty()) return;
-  Status status = TryWrite(&items);
-  if (status.ok()) return;
-  const bool ends = std::any_of(items.begin(), items.end(),
-                                [](const Item& item) { return item.kind == Kind::kOutcome; });
-  if (ends && store_->HasReserve()) {
-    store_->ReleaseReserve();
-    std::vector<Item> rest, intents;
-    for (Item& item : items) {
-      (item.kind == Kind::kIntent ? intents : rest).push_back(std::move(item));
-    }
-    OnFailure(status, std::move(intents));
-    items = std::move(rest);
-    status = TryWrite(&items);
-    if (status.ok()) return;
-  }
-  OnFailure(status, std::move(items));
+  rest.erase(rest.begin(), rest.begin() + static_cast<ptrdiff_t>(written));
+  OnFailure(status, std::move(rest));
 }
 
 // Empties `items` when it succeeds.
@@ -243,7 +250,9 @@ void AuditLog::OnFailure(const Status& status, std::vector<Item> items) {
       answers_.push_back({std::move(item.done), status});
       item.done = nullptr;
     }
-    if (kept_.size() < options_.backlog_max) {
+    // Half of the room is for ends alone.
+    const size_t room = options_.backlog_max / (item.kind == Kind::kOutcome ? 1 : 2);
+    if (kept_.size() < room) {
       kept_.push_back(std::move(item));
     } else {
       Drop(1);
@@ -258,6 +267,7 @@ void AuditLog::GiveUpWaiting() {
     if (!item.done || now < item.give_up) continue;
     answers_.push_back({std::move(item.done), Unavailable("the outcome cannot be written")});
     item.done = nullptr;
+    if (item.made["status"] == 200) item.made.update({{"status", 503}, {"code", "audit"}});
   }
 }
 

@@ -10,8 +10,9 @@
 //   was
 //                lost is counted, and a gap record says how many once writing works again.
 //
-// Outcomes that cannot be written are kept (at most backlog_max records) and tried again; their
-// requests are answered with an error after outcome_wait, and the record follows when it can.
+// What cannot be written but intents is kept (at most backlog_max records, half of that for
+// outcomes alone) and tried again, outcomes first. Their requests are answered with an error after
+// outcome_wait, and the record, which then says so, follows when it can.
 #pragma once
 
 #include <deque>
@@ -91,6 +92,7 @@ class AuditLog final : public Audit {
   void Push(Item item);
   void Run();
   void WriteBatch(std::vector<Item> batch);
+  void WriteInTurn(std::vector<Item> items);
   std::vector<Item> MakeRecords(std::vector<Item> batch);
   Status TryWrite(std::vector<Item>* items);
   void OnFailure(const Status& status, std::vector<Item> items);

@@ -1,6 +1,7 @@
 """Two routers: one is killed while streams run, and they go on at the other one with the same bytes, on record there."""
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -82,8 +83,21 @@ def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
     shown = audit("show", cluster.state / "audit", "--request", went_on[0]["request_id"])
     assert [json.loads(line)["phase"] for line in shown.stdout.splitlines()].count("intent") == 2
 
-    # A continuation of something that was never there is found; of a log that lies elsewhere, nothing is known.
-    segment = next(logs[0].glob("segment-*"))
+    # One log alone may go on with one that is kept elsewhere, unless that is said to be there; where all are, none may be missing or come twice.
+    both, gone, alone = cluster.state / "audit", dead[0]["log"], audit("verify", logs[1])
+    assert alone.returncode == 0 and f"{went_on[0]['continues']}, which is not here" in alone.stdout
+    missing = audit("verify", logs[1], "--log", gone)
+    assert missing.returncode == 1 and f"{gone} is not here" in missing.stdout
+    assert audit("verify", both, "--log", gone, "--log", alive[0]["log"]).returncode == 0
+    shutil.copytree(logs[1], both / "router-2")
+    twice = audit("verify", both)
+    assert twice.returncode == 1 and "the same log as" in twice.stdout
+    shutil.rmtree(both / "router-2")
     for path in logs[0].iterdir():
         path.unlink()
-    assert not segment.exists() and audit("verify", cluster.state / "audit").returncode == 0
+    for emptied in (True, False):
+        if not emptied:
+            logs[0].rmdir()
+        lost = audit("verify", both)
+        assert lost.returncode == 1, lost.stdout
+        assert f"record {went_on[0]['seq']}: it continues {went_on[0]['continues']}, and that log is not here" in lost.stdout

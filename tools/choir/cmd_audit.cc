@@ -28,13 +28,18 @@ int Unusable(const std::string& command, const Status& status) {
   return kUnusable;
 }
 
+bool IsLog(const std::string& dir) {
+  std::error_code ignored;
+  return fs::exists(dir + "/" + kAuditHeadFile, ignored);
+}
+
 // A directory that holds a log, or directories that do (several routers).
 std::vector<std::string> LogsIn(const std::string& dir) {
   std::vector<std::string> logs;
   std::error_code ignored;
-  if (fs::exists(dir + "/" + kAuditHeadFile, ignored)) return {dir};
+  if (IsLog(dir)) return {dir};
   for (const auto& entry : fs::directory_iterator(dir, ignored)) {
-    if (fs::exists(entry.path() / kAuditHeadFile, ignored)) logs.push_back(entry.path());
+    if (IsLog(entry.path())) logs.push_back(entry.path());
   }
   std::sort(logs.begin(), logs.end());
   return logs.empty() ? std::vector<std::string>{dir} : logs;
@@ -50,6 +55,7 @@ struct Continuation {
   std::string log;
   uint64_t seq = 0;
   std::string tenant, from;  // from: "log:seq"
+  bool elsewhere = false;    // that log is not here
   std::string found;         // what is wrong; empty: its log is here and has that intent
 };
 
@@ -66,26 +72,34 @@ struct LogReport {
 
 StatusOr<LogReport> ReportOn(const std::string& dir, const std::string& pem) {
   LogReport report{.dir = dir, .verdict = {}, .continuations = {}};
-  CHOIR_ASSIGN_OR_RETURN(report.verdict, VerifyAudit(dir, pem, [&report](const Json& r) {
-                           if (!r.contains("continues")) return;
-                           report.continuations.push_back({.log = r["log"],
-                                                           .seq = r["seq"],
-                                                           .tenant = r["tenant"],
-                                                           .from = r["continues"],
-                                                           .found = ""});
-                         }));
+  CHOIR_ASSIGN_OR_RETURN(
+      report.verdict, VerifyAudit(dir, pem, [&report](const Json& r) {
+        if (!r.contains("continues")) return;
+        report.continuations.push_back(
+            {.log = r["log"], .seq = r["seq"], .tenant = r["tenant"], .from = r["continues"]});
+      }));
   return report;
 }
 
-// Looks up what the continuations name in the logs that are here. One that is not here proves
-// nothing against anybody; one that is here and has no such intent does.
-Status JoinContinuations(const std::string& pem, std::vector<LogReport>* reports) {
+void Break(LogReport* report, uint64_t seq, std::string why) {
+  if (!report->verdict.intact) return;
+  report->verdict.intact = false;
+  report->verdict.bad_file = report->dir;
+  report->verdict.bad_seq = seq;
+  report->verdict.why = std::move(why);
+}
+
+// Looks up what the continuations name in the logs that are here. One log alone may go on with one
+// that is kept elsewhere; where the logs of `all` routers are, none may be missing.
+Status JoinContinuations(const std::string& pem, bool all, std::vector<LogReport>* reports) {
   std::multimap<std::string, Continuation*> wanted;
   std::set<std::string> here;
   for (LogReport& report : *reports) here.insert(report.verdict.log);
   for (LogReport& report : *reports) {
     for (Continuation& c : report.continuations) {
-      if (!here.contains(c.from.substr(0, c.from.rfind(':')))) continue;
+      c.elsewhere = !here.contains(c.from.substr(0, c.from.rfind(':')));
+      if (c.elsewhere && all) c.found = "it continues " + c.from + ", and that log is not here";
+      if (c.elsewhere) continue;
       c.found = "it continues " + c.from + ", which is no intent of that tenant";
       wanted.emplace(c.from, &c);
     }
@@ -102,14 +116,26 @@ Status JoinContinuations(const std::string& pem, std::vector<LogReport>* reports
   }
   for (LogReport& report : *reports) {
     for (const Continuation& c : report.continuations) {
-      if (c.found.empty() || !report.verdict.intact) continue;
-      report.verdict.intact = false;
-      report.verdict.bad_file = report.dir;
-      report.verdict.bad_seq = c.seq;
-      report.verdict.why = c.found;
+      if (!c.found.empty()) Break(&report, c.seq, c.found);
     }
   }
   return absl::OkStatus();
+}
+
+// No log is here twice, and those that are expected are.
+void CheckPresence(const std::string& dir, const std::vector<std::string>& expected,
+                   std::vector<LogReport>* reports) {
+  std::map<std::string, std::string> here;  // its directory
+  for (LogReport& report : *reports) {
+    const auto [first, fresh] = here.emplace(report.verdict.log, report.dir);
+    if (!fresh) Break(&report, 0, "it is the same log as " + first->second);
+  }
+  for (const std::string& log : expected) {
+    if (here.contains(log)) continue;
+    LogReport missing{.dir = dir, .verdict = {.intact = true, .log = log}, .continuations = {}};
+    Break(&missing, 0, log + " is not here");
+    reports->push_back(std::move(missing));
+  }
 }
 
 Json VerdictJson(const LogReport& report) {
@@ -144,8 +170,8 @@ void PrintVerdict(const LogReport& report) {
     std::printf("  %-10s %llu\n", phase.c_str(), static_cast<unsigned long long>(count));
   }
   for (const Continuation& c : continuations) {
-    std::printf("  record %llu goes on with %s\n", static_cast<unsigned long long>(c.seq),
-                c.from.c_str());
+    std::printf("  record %llu goes on with %s%s\n", static_cast<unsigned long long>(c.seq),
+                c.from.c_str(), c.elsewhere ? ", which is not here: verify both together" : "");
   }
   if (!v.open.empty()) std::printf("  %zu requests have no outcome yet\n", v.open.size());
   if (v.torn_bytes > 0) {
@@ -205,16 +231,19 @@ StatusOr<Json> Prove(const std::string& dir, const std::string& receipt, const s
 
 int RunAuditVerify(int argc, const char* const* argv) {
   std::string dir, key_file;
+  std::vector<std::string> expected;
   bool json = false;
   OptionSet set(
       "choir audit verify",
       "Verifies an audit log from its files: 0 intact, 1 broken (names the first bad "
       "record and why), 2 nothing to verify. Of several routers' logs in one directory also "
-      "that each continuation names an intent of the log that it continues.",
+      "that each continuation names an intent of the log that it continues, which must be there.",
       "");
   set.Add(&dir, {.flag = "DIR", .help = "audit directory", .required = true});
   set.Add(&key_file, {.flag = "--public-key",
                       .help = "public key to trust, kept apart from the log [the one beside it]"});
+  set.Add(&expected, {.flag = "--log",
+                      .help = "id of a log that must be there (log-...), kept apart; repeatable"});
   set.Add(&json, {.flag = "--json", .help = "print JSON"});
   if (const std::optional<int> exit_code = set.Parse(argc, argv)) return *exit_code;
   const StatusOr<std::string> pem = PublicKey(key_file);
@@ -226,9 +255,9 @@ int RunAuditVerify(int argc, const char* const* argv) {
     if (!report.ok()) return Unusable("verify", report.status());
     reports.push_back(*std::move(report));
   }
-  if (const Status joined = JoinContinuations(*pem, &reports); !joined.ok()) {
-    return Unusable("verify", joined);
-  }
+  const Status joined = JoinContinuations(*pem, /*all=*/!IsLog(dir), &reports);
+  if (!joined.ok()) return Unusable("verify", joined);
+  CheckPresence(dir, expected, &reports);
   for (const LogReport& report : reports) {
     if (!report.verdict.intact) code = kBroken;
     json ? (void)std::printf("%s\n", VerdictJson(report).dump().c_str()) : PrintVerdict(report);

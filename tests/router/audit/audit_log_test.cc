@@ -1,13 +1,16 @@
 #include "router/audit/audit_log.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <condition_variable>
+#include <filesystem>
 #include <map>
 #include <mutex>
 
@@ -184,10 +187,97 @@ TEST_P(AuditLogTest, WhatCannotBeWrittenIsRefusedOrCountedAndOutcomesFollowLater
   ASSERT_TRUE(owner_.Wait("c").ok());
   log->Close();
   std::map<std::string, int> phases;
-  for (const auto& r : Records()) ++phases[r["phase"]];
+  for (const auto& r : Records()) {
+    ++phases[r["phase"]];
+    if (r["phase"] != "outcome") continue;
+    EXPECT_EQ(r["status"], 503) << "as its client was told when it had waited for too long";
+    EXPECT_EQ(r["code"], "audit");
+  }
   EXPECT_EQ(phases["intent"], 2);
   EXPECT_EQ(phases["outcome"], best_effort ? 0 : 1);
   EXPECT_EQ(phases["gap"], best_effort ? 1 : 0);
+}
+
+// A disk of its own of 1 MiB at the log's directory.
+class SmallDisk {
+ public:
+  explicit SmallDisk(std::string path) : path_(std::move(path)) {
+    std::filesystem::create_directories(path_);
+    mounted_ = mount("tmpfs", path_.c_str(), "tmpfs", 0, "size=1m") == 0;
+  }
+  ~SmallDisk() {
+    if (mounted_) umount2(path_.c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  bool MakeReadOnly() const {
+    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=1m") == 0;
+  }
+  void Fill() const {
+    const int fd = open(filler().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    const std::string page(4096, 'x');
+    while (write(fd, page.data(), page.size()) > 0) continue;
+    close(fd);
+  }
+  void Free() const { unlink(filler().c_str()); }
+
+ private:
+  std::string filler() const { return path_ + "/filler"; }
+  const std::string path_;
+  bool mounted_ = false;
+};
+
+TEST_P(AuditLogTest, OnAFullDiskTheReserveIsForTheEndsOfWhatRunsHoweverManyAreRefused) {
+  const SmallDisk disk(dir_.path() + "/audit");
+  if (!disk.mounted()) GTEST_SKIP() << "only root may mount a disk";
+  const auto log = Open();
+  const std::vector<std::string> running = {"a", "b", "c", "d"};
+  for (const std::string& name : running) {
+    log->Intent({.request = Request(name), .prompt = {1}}, owner_.Keep(name));
+    ASSERT_TRUE(owner_.Wait(name).ok());
+  }
+  disk.Fill();
+  constexpr int kRefused = 2000;  // many times the reserve
+  for (int i = 0; i < kRefused; ++i) {
+    const std::string name = "refused" + std::to_string(i);
+    log->Refused({.request = Request(name), .status = 401, .code = "invalid_api_key"},
+                 owner_.Keep(name));
+  }
+  const bool best_effort = GetParam() == AuditClass::kBestEffort;
+  (void)owner_.Wait("refused" + std::to_string(kRefused - 1));
+  for (const std::string& name : running) {
+    log->Outcome({.request = Request(name)}, owner_.Keep("end of " + name));
+  }
+  for (const std::string& name : running) {
+    const auto receipt = owner_.Wait("end of " + name);
+    ASSERT_TRUE(receipt.ok()) << receipt.status();
+    EXPECT_NE(*receipt, "");
+  }
+  log->Intent({.request = Request("e"), .prompt = {1}}, owner_.Keep("e"));
+  EXPECT_EQ(owner_.Wait("e").ok(), best_effort);
+  disk.Free();
+  log->Intent({.request = Request("f"), .prompt = {1}}, owner_.Keep("f"));
+  EXPECT_TRUE(owner_.Wait("f").ok());
+  log->Close();
+  std::map<std::string, int> phases;
+  for (const auto& r : Records()) {
+    ++phases[r["phase"]];
+    if (r["phase"] == "outcome") EXPECT_EQ(r["status"], 200);
+  }
+  EXPECT_EQ(phases["outcome"], 4);
+  EXPECT_EQ(phases["refused"] > 0, !best_effort);
+  if (!best_effort) EXPECT_EQ(phases["refused"], kRefused);
+}
+
+TEST_P(AuditLogTest, AReadOnlyDiskIsNamedAtTheStart) {
+  const SmallDisk disk(dir_.path() + "/audit");
+  if (!disk.mounted() || !disk.MakeReadOnly()) GTEST_SKIP() << "only root may mount a disk";
+  const auto log =
+      AuditLog::Open({.store = {.dir = dir_.path() + "/audit", .keys_dir = dir_.path() + "/keys"}},
+                     {}, owner_.post(), &Clock::Real());
+  ASSERT_FALSE(log.ok());
+  EXPECT_NE(log.status().message().find(dir_.path() + "/audit/lock"), std::string::npos)
+      << log.status();
+  EXPECT_NE(log.status().message().find("Read-only file system"), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Classes, AuditLogTest,
