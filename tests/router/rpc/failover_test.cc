@@ -256,6 +256,7 @@ TEST_F(FailoverTest, WithoutABudgetALostRequestFailsBeforeItsFirstTokenAndOnlyTh
   worker.NewEpoch(true);
   EXPECT_EQ(Join().status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_NE(answer_.status.error_message().find("retry budget"), std::string::npos);
+  WaitReady(1);  // in the new epoch
   answer_ = {};
   worker.Allow(4);
   Ask(Prompt("hello", 20, 5));
