@@ -253,6 +253,8 @@ def test_every_part_says_in_its_pod_why_it_cannot_start():
 def test_options_without_a_value_of_their_own_go_into_the_file():
     objects = render(needed(router={"config": {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}},
                             redis={"existingSecret": "redis"}))
+    volume = next(v for v in pod_of(the(objects, "StatefulSet", "choir-router"))["spec"]["volumes"] if v["name"] == "redis")
+    assert "items" not in volume["secret"]  # what router.config.redis.ca names is there, too
     router = yaml.safe_load(the(objects, "ConfigMap", "choir")["data"]["choir.yaml"])["router"]
     assert router == {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}
 
