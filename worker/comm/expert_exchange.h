@@ -11,15 +11,10 @@
 #include "common/base/status.h"
 #include "common/tensor/tensor_view.h"
 #include "worker/comm/collectives.h"
+#include "worker/comm/exchange_plan.h"
 #include "worker/comm/expert_placement.h"
 
 namespace choir {
-
-struct ExchangeLimits {
-  int64_t tokens_max = 0;  // own tokens in a step, per rank
-  int64_t top_k = 0;
-  int64_t hidden = 0;
-};
 
 struct ExchangeStats {                             // since creation
   uint64_t dispatch_bytes = 0, combine_bytes = 0;  // that left this rank
@@ -49,7 +44,13 @@ class ExpertExchange {
   virtual const ExchangeStats& stats() const = 0;
 };
 
-// `collectives` outlives the exchange.
+// Preconditions of the two, for those who implement them. The first returns the number of tokens.
+int64_t CheckDispatch(const ExchangeLimits& limits, const TensorView& x,
+                      const TensorView& expert_ids, DType payload);
+void CheckCombine(const ExchangeLimits& limits, const ExchangePlan& plan,
+                  const TensorView& expert_out, const TensorView& y);
+
+// Rows in the host's memory. `collectives` outlives the exchange.
 std::unique_ptr<ExpertExchange> MakeExpertExchange(Collectives* collectives,
                                                    const ExpertPlacement& placement,
                                                    const ExchangeLimits& limits);

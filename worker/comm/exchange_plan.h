@@ -1,0 +1,108 @@
+// ExchangePlan: which rows of a layer travel where, and where they land; an ExpertExchange without
+// the rows themselves, so that exchanges differ only in the memory their rows lie in. One per
+// exchange, owner thread only.
+//
+// A layer: Begin (own choices; what the others will send), Order (what they sent). One rank's
+// message to another in a dispatch is `pairs` times Pair, then `rows` rows of the payload; a token
+// with several experts on one rank travels once. The way back has one output a pair, in the order
+// of the pairs.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/base/status.h"
+#include "worker/comm/collectives.h"
+#include "worker/comm/expert_placement.h"
+
+namespace choir {
+
+struct ExchangeLimits {
+  int64_t tokens_max = 0;  // own tokens in a step, per rank
+  int64_t top_k = 0;
+  int64_t hidden = 0;
+};
+
+class ExchangePlan {
+ public:
+  struct Counts {
+    uint32_t rows = 0;
+    uint32_t pairs = 0;
+  };
+  struct Pair {
+    int32_t row = 0;     // among the message's rows
+    int32_t expert = 0;  // global id
+  };
+  struct Outgoing {               // to one rank
+    std::vector<int32_t> tokens;  // by row of the message
+    std::vector<Pair> pairs;      // by token, then expert
+    std::vector<int64_t> slots;   // by pair: t * top_k + k
+  };
+  struct Incoming {         // from one rank
+    size_t rows_begin = 0;  // of its payload in what was received; not of own rows
+    std::vector<Pair> pairs;
+    std::vector<int32_t> positions;  // by pair: row of the grouped tensor
+  };
+  struct Bytes {  // of one all-to-all, by rank; own rows do not travel
+    std::vector<size_t> send, recv;
+    size_t send_total = 0, recv_total = 0;
+  };
+
+  // `collectives` outlives the plan.
+  ExchangePlan(Collectives* collectives, const ExpertPlacement& placement,
+               const ExchangeLimits& limits);
+
+  // expert_ids: [tokens, top_k], ascending in a row. All ranks together; errors abort the
+  // communicator.
+  Status Begin(int64_t tokens, const int32_t* expert_ids);
+  // Of the messages of a dispatch with rows of `row_bytes`.
+  const Bytes& DispatchBytes(size_t row_bytes);
+  // The header of the message to `rank`; returns what follows it.
+  std::byte* WritePairs(size_t rank, std::byte* to) const;
+  // Reads the headers of all messages and gives every pair its row: by expert, then source rank,
+  // then token. Errors abort the communicator.
+  Status Order(std::span<const std::byte> received, size_t row_bytes);
+  // Of the outputs on their way back. REQUIRES: Order.
+  const Bytes& CombineBytes(size_t output_bytes);
+
+  size_t ranks() const { return ranks_; }
+  size_t self() const { return self_; }
+  const Outgoing& to(size_t rank) const { return outgoing_[rank]; }
+  const Incoming& from(size_t rank) const { return incoming_[rank]; }
+  const Counts& counts_from(size_t rank) const { return counts_[rank * ranks_ + self_]; }
+  int64_t tokens() const { return tokens_; }      // own
+  int64_t received() const { return received_; }  // rows to compute here
+  int32_t first_expert() const { return first_expert_; }
+  const std::vector<int32_t>& offsets() const { return offsets_; }  // [local experts + 1]
+
+ private:
+  void PlanOutgoing(const int32_t* expert_ids);
+  Status ExchangeCounts();
+  Status ReadPairs(std::span<const std::byte> received, size_t row_bytes);
+  const Counts& CountsOf(size_t from, size_t to) const { return counts_[from * ranks_ + to]; }
+  size_t MessageBytes(const Counts& c, size_t row_bytes) const {
+    return c.pairs * sizeof(Pair) + c.rows * row_bytes;
+  }
+
+  Collectives* const collectives_;
+  const ExpertPlacement placement_;
+  const ExchangeLimits limits_;
+  const size_t self_;
+  const size_t ranks_;
+  const int32_t first_expert_;
+  const int32_t local_experts_;
+
+  int64_t tokens_ = 0;
+  int64_t received_ = 0;
+  std::vector<Outgoing> outgoing_;  // by rank
+  std::vector<Counts> own_counts_;
+  std::vector<Counts> counts_;      // [from][to]
+  std::vector<Incoming> incoming_;  // by rank
+  std::vector<int32_t> offsets_;
+  std::vector<int32_t> next_;
+  Bytes bytes_;
+};
+
+}  // namespace choir
