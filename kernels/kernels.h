@@ -15,6 +15,7 @@
 #include "kernels/ops/elementwise.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/moe.h"
+#include "kernels/ops/sample.h"
 #include "kernels/stream.h"
 
 namespace choir {
@@ -47,6 +48,8 @@ class KernelSet {
   virtual void GateTopK(const GateTopKArgs&, const Stream&) const = 0;
   virtual void ExpertFfn(const ExpertFfnArgs&, const Stream&) const = 0;
   virtual void Combine(const CombineArgs&, const Stream&) const = 0;
+  // False, and nothing was done: sampling is the host's, which sees the logits anyway.
+  virtual bool TrySample(const SampleArgs&, const Stream&) const { return false; }
 };
 
 std::unique_ptr<KernelSet> MakeReferenceKernels();

@@ -11,16 +11,18 @@ cuda::KernelStream Of(const Stream& s) { return {.native = s.native, .workspace 
 
 class TableKernels final : public KernelSet {
  public:
-  explicit TableKernels(const KernelTable& table) : t_(table) {}
+  TableKernels(const KernelTable& table, const std::string& chip)
+      : t_(table), name_(chip.empty() ? table.name : table.name + ("-" + chip)) {}
 
-  std::string Name() const override { return t_.name; }
+  std::string Name() const override { return name_; }
 
-  // Only what goes to the device ahead of a kernel (upload.cuh): a slot a row; a sequence and its
-  // block table; matrices of the most experts a layer may have, and one tile.
+  // Only what goes to the device ahead of a kernel (upload.cuh): a slot a row, or a row and head; a
+  // sequence and its block table; matrices of the most experts a layer may have, and one tile.
   size_t WorkspaceBytes(const KernelLimits& limits, int) const override {
     constexpr int64_t kAlign = 256;
     constexpr int64_t kExpertBytes = 192;
-    const int64_t slots = limits.rows_max * 64;  // the widest: a row's sampling parameters
+    constexpr int64_t kRowBytes = 64;  // the widest: a row's sampling parameters
+    const int64_t slots = limits.rows_max * std::max<int64_t>(kRowBytes, 8 * limits.heads_max);
     const int64_t tables = limits.positions_max * 4;
     const int64_t experts = kGateExpertsMax * kExpertBytes + limits.rows_max * 16;
     return static_cast<size_t>(std::max({slots, tables, experts}) + 8 * kAlign);
@@ -46,15 +48,21 @@ class TableKernels final : public KernelSet {
     t_.expert_ffn(a, Of(s));
   }
   void Combine(const CombineArgs& a, const Stream& s) const override { t_.combine(a, Of(s)); }
+  bool TrySample(const SampleArgs& a, const Stream& s) const override {
+    t_.sample(a, Of(s));
+    return true;
+  }
 
  private:
   const KernelTable& t_;
+  const std::string name_;
 };
 
 }  // namespace
 
-std::unique_ptr<KernelSet> MakeTableKernels(const cuda::KernelTable& table) {
-  return std::make_unique<TableKernels>(table);
+std::unique_ptr<KernelSet> MakeTableKernels(const cuda::KernelTable& table,
+                                            const std::string& chip) {
+  return std::make_unique<TableKernels>(table, chip);
 }
 
 }  // namespace choir

@@ -32,6 +32,7 @@ class CheckedEngine : public Engine {
   EngineStats stats() const override { return {}; }
   void SetEpoch(std::shared_ptr<Collectives> /*collectives*/) override {}
   void OnEpochFailed(std::function<void(uint64_t, Status)> /*callback*/) override {}
+  void OnDeviceFailed(std::function<void(Status)> /*callback*/) override {}
   void Run() override {}
   void Stop() override {}
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -13,7 +14,13 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kRoot[] = CHOIR_SOURCE_DIR "/tests/golden/checkpoints";
+// Of the source tree: the one that was built from, or where tools/gpu_check runs on another
+// machine.
+std::string Root() {
+  const char* elsewhere = std::getenv("CHOIR_SOURCE_DIR");
+  return std::string(elsewhere != nullptr ? elsewhere : CHOIR_SOURCE_DIR) +
+         "/tests/golden/checkpoints";
+}
 
 Prompt ReadPrompt(const json& j) {
   Prompt p;
@@ -36,7 +43,7 @@ Prompt ReadPrompt(const json& j) {
 
 std::vector<std::string> Names() {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(kRoot)) {
+  for (const auto& entry : std::filesystem::directory_iterator(Root())) {
     names.push_back(entry.path().filename());
   }
   std::sort(names.begin(), names.end());
@@ -44,7 +51,7 @@ std::vector<std::string> Names() {
   return names;
 }
 
-std::string Dir(const std::string& name) { return std::string(kRoot) + "/" + name; }
+std::string Dir(const std::string& name) { return Root() + "/" + name; }
 
 Checkpoint Load(const std::string& name) {
   Checkpoint c;

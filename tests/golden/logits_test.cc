@@ -4,9 +4,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "kernels/cuda/table_kernels.h"
 #include "tests/golden/golden.h"
-#include "tests/support/gpu_emulation/gpu_tables.h"
 #include "tests/support/local_group.h"
 
 namespace choir {
@@ -14,13 +12,11 @@ namespace {
 
 constexpr float kTolerance = 1e-4f;  // of the largest logit
 
-// A checkpoint and a kernel set: "reference", a CPU path, or the simple GPU kernels in the
-// emulation.
+// A checkpoint and a kernel set: "reference" or a CPU path. On devices: device_logits_test.cc.
 using Param = std::tuple<std::string, std::string>;
 
 std::unique_ptr<KernelSet> KernelsOf(const std::string& name) {
   if (name == "reference") return MakeReferenceKernels();
-  if (name == "gpu_emulated") return MakeTableKernels(GpuTable(name));
   auto kernels = MakeCpuKernels(name);
   EXPECT_TRUE(kernels.ok()) << kernels.status();
   return std::move(kernels).value();
@@ -29,12 +25,6 @@ std::unique_ptr<KernelSet> KernelsOf(const std::string& name) {
 std::vector<std::string> KernelNames() {
   std::vector<std::string> names = CpuPaths();
   names.push_back("reference");
-  return names;
-}
-
-std::vector<std::string> KernelNamesAndEmulation() {
-  std::vector<std::string> names = KernelNames();
-  names.push_back("gpu_emulated");
   return names;
 }
 
@@ -67,9 +57,7 @@ TEST_P(GoldenLogits, AreThoseOfTransformers) {
   });
 }
 
-class GoldenTokens : public GoldenLogits {};  // many steps: too long for the emulation
-
-TEST_P(GoldenTokens, AreThoseOfTransformers) {
+TEST_P(GoldenLogits, LeadToTheTokensOfTransformers) {
   const auto vocab = static_cast<int64_t>(checkpoint_.vocab);
   RunGroup(loaded_, *kernels_, 1, {.positions_max = 256}, [&](int, ModelRunner& runner) {
     for (const golden::Prompt& prompt : checkpoint_.prompts) {
@@ -90,10 +78,6 @@ TEST_P(GoldenTokens, AreThoseOfTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenLogits,
-                         testing::Combine(testing::ValuesIn(golden::Names()),
-                                          testing::ValuesIn(KernelNamesAndEmulation())),
-                         NameOf);
-INSTANTIATE_TEST_SUITE_P(All, GoldenTokens,
                          testing::Combine(testing::ValuesIn(golden::Names()),
                                           testing::ValuesIn(KernelNames())),
                          NameOf);

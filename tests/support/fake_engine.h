@@ -36,6 +36,7 @@ class FakeEngine final : public Engine {
     epoch_ = std::move(collectives);
   }
   void OnEpochFailed(std::function<void(uint64_t, Status)> /*callback*/) override {}
+  void OnDeviceFailed(std::function<void(Status)> /*callback*/) override {}
   void Run() override {}
   void Stop() override {}
 

@@ -14,7 +14,6 @@ namespace choir {
 namespace {
 
 constexpr Duration kIdleCheck = std::chrono::seconds(1);  // how often an idle engine shows it lives
-constexpr size_t kWorkspaceAlign = 64;                    // kernels/stream.h
 constexpr uint64_t kExpertCountSteps = 64;  // expert counts are collected every so many steps
 
 double WallSeconds() { return Seconds(Clock::Real().Wall().time_since_epoch()); }
@@ -34,8 +33,12 @@ EngineImpl::EngineImpl(EngineParts parts)
       num_ranks_(parts.num_ranks),
       info_(parts.model->loaded().info()),
       model_(std::move(parts.model)),
+      device_(model_->loaded().device()),
       kv_(std::move(parts.kv)),
+      exchanges_(std::move(parts.exchanges)),
+      workspace_(std::move(parts.workspace)),
       team_(std::move(parts.team)),
+      sampler_(std::move(parts.sampler)),
       sink_(std::move(parts.sink)),
       table_({.scheduler = {.step_tokens = limits_.step_tokens,
                             .sequences_max = limits_.logit_rows_max,
@@ -45,15 +48,8 @@ EngineImpl::EngineImpl(EngineParts parts)
               .vocab = info_.vocab,
               .prefix_cache = options_.prefix_cache,
               .kv_by_role = model_->loaded().kv_layout().by_role}),
+      stream_{team_.get(), {workspace_.data(), workspace_.size()}, device_.stream()},
       inbox_(static_cast<size_t>(parts.options.inbox_max)) {
-  logits_.reset(new float[static_cast<size_t>(limits_.logit_rows_max * info_.vocab)]);
-  workspace_memory_.reset(new std::byte[parts.workspace_bytes + kWorkspaceAlign]);
-  void* workspace = workspace_memory_.get();
-  size_t room = parts.workspace_bytes + kWorkspaceAlign;
-  CHOIR_CHECK(std::align(kWorkspaceAlign, parts.workspace_bytes, workspace, room) != nullptr);
-  stream_.team = team_.get();
-  stream_.workspace = {static_cast<std::byte*>(workspace), parts.workspace_bytes};
-  for (int t = 0; t < team_->size(); ++t) samplers_.emplace_back(info_.vocab);
   Publish();
 }
 
@@ -88,6 +84,10 @@ EngineStats EngineImpl::stats() const {
 
 void EngineImpl::OnEpochFailed(std::function<void(uint64_t, Status)> callback) {
   on_epoch_failed_ = std::move(callback);
+}
+
+void EngineImpl::OnDeviceFailed(std::function<void(Status)> callback) {
+  on_device_failed_ = std::move(callback);
 }
 
 // The owner sleeps in one of two places. Both remember a wake that comes before the sleep, and
@@ -129,6 +129,7 @@ void EngineImpl::Stop() {
 void EngineImpl::Run() {
   pthread_setname_np(pthread_self(), "engine");
   if (options_.nice != 0) (void)setpriority(PRIO_PROCESS, 0, options_.nice);
+  (void)device_.Use();  // an error of the device shows at the first step
   while (!stop_.load()) {
     ++counts_.rounds;
     TakeEpoch();
@@ -164,11 +165,7 @@ void EngineImpl::TakeEpoch() {
   }
   epoch_.collectives = next;
   epoch_.protocol = std::make_unique<StepProtocol>(next.get(), info_.num_experts > 0);
-  if (info_.num_experts > 0) {
-    epoch_.exchange = MakeExpertExchange(
-        next.get(), ExpertPlacement(info_.num_experts, num_ranks_),
-        {.tokens_max = limits_.step_tokens, .top_k = info_.top_k, .hidden = info_.hidden});
-  }
+  epoch_.exchange = exchanges_.ForEpoch(next.get(), stream_);
   std::lock_guard lock(mu_);
   current_ = next;
   // Stop and SetEpoch abort what is current; those that came meanwhile have not seen this one.
@@ -221,33 +218,12 @@ Status EngineImpl::Compute(const StepPlan& plan) {
   batch.slots = rows_.slots;
   batch.sequences = rows_.sequences;
   batch.logit_rows = rows_.logit_rows;
-  batch.logits = TensorView(logits_.get(), DType::kF32, {num_logits, info_.vocab});
+  batch.logits = sampler_->Logits(num_logits);
   batch.kv = kv_->views();
   CHOIR_RETURN_IF_ERROR(model_->Forward(batch, epoch_.exchange.get(), stream_));
-  SampleRows();
+  CHOIR_RETURN_IF_ERROR(sampler_->Sample(rows_.sampled, stream_, &sampled_));
   table_.Commit(plan, rows_, sampled_, &updates_);
   return absl::OkStatus();
-}
-
-void EngineImpl::SampleRows() {
-  const size_t count = rows_.sampled.size();
-  const size_t vocab = static_cast<size_t>(info_.vocab);
-  sampled_.resize(count);
-  const auto sample = [&](size_t row, Sampler* sampler) {
-    const Sequence& sequence = *rows_.sampled[row];
-    sampled_[row] =
-        sampler->Sample({logits_.get() + row * vocab, vocab}, sequence.request.sampling,
-                        &sequence.counts, static_cast<uint64_t>(sequence.num_generated()));
-  };
-  if (count < 2 || team_->size() == 1) {
-    for (size_t row = 0; row < count; ++row) sample(row, &samplers_[0]);
-    return;
-  }
-  const size_t stride = samplers_.size();
-  team_->Run([&](int thread) {
-    const size_t t = static_cast<size_t>(thread);
-    for (size_t row = t; row < count; row += stride) sample(row, &samplers_[t]);
-  });
 }
 
 void EngineImpl::EndEpoch(Finish finish) {
@@ -273,6 +249,9 @@ void EngineImpl::FailEpoch(const Status& status) {
   }
   const bool stopping = stop_.load();
   EndEpoch(stopping ? Finish::kCancelled : Finish::kLost);
+  if (const Status device = device_.status(); !device.ok() && on_device_failed_) {
+    std::exchange(on_device_failed_, nullptr)(device);
+  }
   if (superseded || stopping || !on_epoch_failed_) return;
   CHOIR_LOG(warn, "epoch {} failed: {}", failed->generation(), MessageOf(status));
   on_epoch_failed_(failed->generation(), status);

@@ -64,6 +64,10 @@ class Engine {
                                                          std::unique_ptr<Model> model,
                                                          const KernelSet* kernels, int num_ranks,
                                                          Sink sink);
+  // What Make will allocate on the device of `sizes` (LoadOptions::beside_weights), which measures.
+  static StatusOr<size_t> BytesBeside(const EngineOptions& options,
+                                      std::shared_ptr<const LoadedModel> sizes,
+                                      const KernelSet* kernels, int num_ranks);
   // What Make asks of the model; for those who make it themselves.
   static StatusOr<ModelLimits> LimitsFor(const EngineOptions& options, const ModelInfo& info,
                                          int num_ranks);
@@ -83,6 +87,9 @@ class Engine {
   // Called on the owner thread when a collective of the current epoch failed, not when SetEpoch
   // ended it. Set it before Run.
   virtual void OnEpochFailed(std::function<void(uint64_t generation, Status)> callback) = 0;
+  // Called once, on the owner thread, when the model's device failed: no step can be computed until
+  // the process is started again. Sequences end with kLost. Set it before Run.
+  virtual void OnDeviceFailed(std::function<void(Status)> callback) = 0;
 
   virtual void Run() = 0;  // until Stop
   // Any thread. Sequences end with kCancelled; the epoch is aborted: without this rank's experts

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstddef>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -12,9 +11,11 @@
 #include "common/runtime/bounded_queue.h"
 #include "common/runtime/thread_team.h"
 #include "worker/engine/engine.h"
+#include "worker/engine/row_sampler.h"
 #include "worker/engine/sequence_table.h"
 #include "worker/engine/step_protocol.h"
 #include "worker/kv/kv_pool.h"
+#include "worker/model/exchange_maker.h"
 
 namespace choir {
 
@@ -25,10 +26,15 @@ struct EngineParts {
   int num_ranks = 1;
   std::unique_ptr<Model> model;
   std::unique_ptr<KvPool> kv;
+  ExchangeMaker exchanges;
+  DeviceBuffer workspace;
   std::unique_ptr<ThreadTeam> team;
-  size_t workspace_bytes = 0;
+  std::unique_ptr<RowSampler> sampler;
   Engine::Sink sink;
 };
+// All but the team and what samples with it, on the model's device.
+StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_ptr<Model> model,
+                                      const KernelSet* kernels, int num_ranks);
 
 class EngineImpl final : public Engine {
  public:
@@ -40,6 +46,7 @@ class EngineImpl final : public Engine {
   EngineStats stats() const override;
   void SetEpoch(std::shared_ptr<Collectives> collectives) override;
   void OnEpochFailed(std::function<void(uint64_t, Status)> callback) override;
+  void OnDeviceFailed(std::function<void(Status)> callback) override;
   void Run() override;
   void Stop() override;
 
@@ -56,7 +63,6 @@ class EngineImpl final : public Engine {
   void TakeInbox(bool wait);
   void StepOrSleep();
   Status Compute(const StepPlan& plan);
-  void SampleRows();
   void EndEpoch(Finish finish);
   void FailEpoch(const Status& status);
   void CountStep(const StepPlan& plan, double seconds);
@@ -74,19 +80,21 @@ class EngineImpl final : public Engine {
   const int num_ranks_;
   const ModelInfo info_;
   const std::unique_ptr<Model> model_;
+  Device& device_;
   const std::unique_ptr<KvPool> kv_;
+  const ExchangeMaker exchanges_;
+  const DeviceBuffer workspace_;
   const std::unique_ptr<ThreadTeam> team_;
+  const std::unique_ptr<RowSampler> sampler_;
   const Sink sink_;
   std::function<void(uint64_t, Status)> on_epoch_failed_;
+  std::function<void(Status)> on_device_failed_;  // empty once it was called
 
   // The owner's.
   SequenceTable table_;
   Epoch epoch_;
   StepRows rows_;
-  std::unique_ptr<float[]> logits_;  // [logit_rows_max, vocab]; touched as far as used
-  std::unique_ptr<std::byte[]> workspace_memory_;
-  Stream stream_;
-  std::vector<Sampler> samplers_;  // one a thread of the team
+  const Stream stream_;
   std::vector<SampledToken> sampled_;
   Updates updates_;
   EngineStats counts_;

@@ -42,11 +42,11 @@ StatusOr<ModelLimits> Engine::LimitsFor(const EngineOptions& options, const Mode
   return limits;
 }
 
-StatusOr<std::unique_ptr<Engine>> Engine::MakeWithModel(const EngineOptions& options,
-                                                        std::unique_ptr<Model> model,
-                                                        const KernelSet* kernels, int num_ranks,
-                                                        Sink sink) {
-  const ModelInfo& info = model->loaded().info();
+StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_ptr<Model> model,
+                                      const KernelSet* kernels, int num_ranks) {
+  const LoadedModel& loaded = model->loaded();
+  const ModelInfo& info = loaded.info();
+  Device* const device = &loaded.device();
   CHOIR_RETURN_IF_ERROR(CheckRange("inbox_max", options.inbox_max, 1, kQueueMax));
   CHOIR_RETURN_IF_ERROR(CheckRange("waiting_max", options.waiting_max, 1, kQueueMax));
   CHOIR_RETURN_IF_ERROR(CheckRange("num_threads", options.num_threads, 1, kRanksMax));
@@ -54,19 +54,36 @@ StatusOr<std::unique_ptr<Engine>> Engine::MakeWithModel(const EngineOptions& opt
   EngineParts parts;
   parts.options = options;
   parts.num_ranks = num_ranks;
-  CHOIR_ASSIGN_OR_RETURN(parts.limits, LimitsFor(options, info, num_ranks));
+  CHOIR_ASSIGN_OR_RETURN(parts.limits, Engine::LimitsFor(options, info, num_ranks));
   CHOIR_ASSIGN_OR_RETURN(
-      parts.kv, KvPool::Make(model->loaded().kv_layout(), options.kv_bytes, options.block_tokens));
-  parts.team = std::make_unique<ThreadTeam>(options.num_threads, options.nice);
+      parts.kv, KvPool::Make(loaded.kv_layout(), options.kv_bytes, options.block_tokens, device));
+  CHOIR_ASSIGN_OR_RETURN(
+      parts.exchanges,
+      ExchangeMaker::Make(
+          device, kernels, ExpertPlacement(info.num_experts, num_ranks),
+          {.tokens_max = parts.limits.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
   if (kernels != nullptr) {
-    parts.workspace_bytes =
-        kernels->WorkspaceBytes({.rows_max = RowsMax(parts.limits, info, num_ranks),
-                                 .columns_max = info.columns_max,
-                                 .positions_max = parts.limits.positions_max,
-                                 .heads_max = info.heads_max},
-                                options.num_threads);
+    const KernelLimits limits{.rows_max = RowsMax(parts.limits, info, num_ranks),
+                              .columns_max = info.columns_max,
+                              .positions_max = parts.limits.positions_max,
+                              .heads_max = info.heads_max};
+    CHOIR_ASSIGN_OR_RETURN(parts.workspace,
+                           device->Allocate(kernels->WorkspaceBytes(limits, options.num_threads)));
   }
+  CHOIR_ASSIGN_OR_RETURN(
+      parts.sampler, RowSampler::Make(device, kernels, info.vocab, parts.limits.logit_rows_max));
   parts.model = std::move(model);
+  return parts;
+}
+
+StatusOr<std::unique_ptr<Engine>> Engine::MakeWithModel(const EngineOptions& options,
+                                                        std::unique_ptr<Model> model,
+                                                        const KernelSet* kernels, int num_ranks,
+                                                        Sink sink) {
+  CHOIR_ASSIGN_OR_RETURN(EngineParts parts,
+                         MakeEngineParts(options, std::move(model), kernels, num_ranks));
+  parts.team = std::make_unique<ThreadTeam>(options.num_threads, options.nice);
+  parts.sampler->Use(parts.team.get());
   parts.sink = std::move(sink);
   return std::make_unique<EngineImpl>(std::move(parts));
 }

@@ -1,10 +1,6 @@
 #include "worker/kv/kv_pool.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <limits>
 
 namespace choir {
@@ -31,7 +27,7 @@ Status CheckLayout(const KvLayout& layout) {
 }  // namespace
 
 StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t kv_bytes,
-                                               int64_t block_tokens) {
+                                               int64_t block_tokens, Device* device) {
   CHOIR_RETURN_IF_ERROR(CheckLayout(layout));
   if (block_tokens < 1 || block_tokens > kBlockTokensMax) {
     return InvalidArgument("kv: block_tokens {} is not in 1..{}", block_tokens, kBlockTokensMax);
@@ -46,24 +42,21 @@ StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t 
   pool->block_tokens_ = block_tokens;
   pool->num_blocks_ = static_cast<int64_t>(
       std::min<uint64_t>(blocks, static_cast<uint64_t>(std::numeric_limits<int32_t>::max())));
-  CHOIR_RETURN_IF_ERROR(pool->Map(layout));
+  CHOIR_RETURN_IF_ERROR(pool->Allocate(layout, device));
   return pool;
 }
 
-Status KvPool::Map(const KvLayout& layout) {
+Status KvPool::Allocate(const KvLayout& layout, Device* device) {
   const size_t rows = static_cast<size_t>(num_blocks_ * block_tokens_) * SizeOf(layout.dtype);
+  size_t bytes = 0;
   for (const LayerKv& layer : layout.layers) {
-    memory_bytes_ += RoundUp(rows * static_cast<size_t>(layer.k_width)) +
-                     RoundUp(rows * static_cast<size_t>(layer.v_width));
+    bytes += RoundUp(rows * static_cast<size_t>(layer.k_width)) +
+             RoundUp(rows * static_cast<size_t>(layer.v_width));
   }
-  void* memory = mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return ResourceExhausted("kv: cannot map {} bytes: {}; lower kv_bytes", memory_bytes_,
-                             std::strerror(errno));
-  }
-  memory_ = static_cast<std::byte*>(memory);
-  std::byte* next = memory_;
+  StatusOr<DeviceBuffer> memory = device->Allocate(bytes);
+  if (!memory.ok()) return Annotate(memory.status(), "kv: lower kv_bytes");
+  memory_ = std::move(memory).value();
+  std::byte* next = memory_.data();
   const auto take = [&](int64_t width) {
     if (width == 0) return KvView{};
     KvView view{TensorView(next, layout.dtype, {num_blocks_, block_tokens_, width})};
@@ -77,10 +70,6 @@ Status KvPool::Map(const KvLayout& layout) {
     views_.push_back(view);
   }
   return absl::OkStatus();
-}
-
-KvPool::~KvPool() {
-  if (memory_ != nullptr) munmap(memory_, memory_bytes_);
 }
 
 }  // namespace choir

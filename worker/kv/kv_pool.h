@@ -1,7 +1,7 @@
 // KvPool: the memory of the KV cache, allocated once from a byte budget and carved up by layer and
 // state kind. Block b of every layer belongs to the same sequence, so one block table serves all
-// layers. The memory is reserved, and touched only where blocks are used. Owned by the engine;
-// views stay valid as long as the pool lives.
+// layers. On the device where the model's weights are; memory of the host is touched only where
+// blocks are used. Owned by the engine; views stay valid as long as the pool lives.
 #pragma once
 
 #include <cstddef>
@@ -19,10 +19,8 @@ class KvPool {
  public:
   // InvalidArgument when `kv_bytes` holds no single block, or the layout is empty or negative.
   static StatusOr<std::unique_ptr<KvPool>> Make(const KvLayout& layout, uint64_t kv_bytes,
-                                                int64_t block_tokens);
-  ~KvPool();
-  KvPool(const KvPool&) = delete;
-  KvPool& operator=(const KvPool&) = delete;
+                                                int64_t block_tokens,
+                                                Device* device = &HostDevice());
 
   int64_t num_blocks() const { return num_blocks_; }
   int64_t block_tokens() const { return block_tokens_; }
@@ -30,12 +28,11 @@ class KvPool {
 
  private:
   KvPool() = default;
-  Status Map(const KvLayout& layout);
+  Status Allocate(const KvLayout& layout, Device* device);
 
   int64_t num_blocks_ = 0;
   int64_t block_tokens_ = 0;
-  std::byte* memory_ = nullptr;
-  size_t memory_bytes_ = 0;
+  DeviceBuffer memory_;
   std::vector<LayerKvView> views_;
 };
 

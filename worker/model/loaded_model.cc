@@ -5,7 +5,9 @@
 
 #include "common/files/json_file.h"
 #include "common/files/read_file.h"
+#include "worker/device/measuring_device.h"
 #include "worker/model/weights/bind_weights.h"
+#include "worker/model/weights/device_weights.h"
 #include "worker/model/weights/numerics_id.h"
 
 namespace choir {
@@ -119,62 +121,103 @@ StatusOr<Precision> PrecisionOf(const std::string& dtype, const WeightFiles& fil
 
 }  // namespace
 
-LoadedTransformer::LoadedTransformer(ModelConfig config, ModelWeights weights,
-                                     std::unique_ptr<WeightStore> store, Compute compute,
-                                     NumericsParts numerics)
-    : config_(std::move(config)),
-      weights_(std::move(weights)),
-      store_(std::move(store)),
-      compute_(compute),
-      numerics_id_(NumericsId(numerics)),
-      info_(InfoOf(config_, weights_, store_->kept_bytes())) {
-  info_.weights_digest = std::move(numerics.weights_digest);
+LoadedTransformer::LoadedTransformer(LoadedParts parts)
+    : parts_(std::move(parts)),
+      numerics_id_(NumericsId(parts_.numerics)),
+      info_(InfoOf(parts_.config, parts_.weights, parts_.weight_bytes)) {
+  info_.weights_digest = parts_.numerics.weights_digest;
 }
 
 KvLayout LoadedTransformer::kv_layout() const {
   LayerKv layer;
-  if (config_.gqa) {
-    layer.k_width = layer.v_width = config_.gqa->kv_heads * config_.gqa->head_dim;
+  if (config().gqa) {
+    layer.k_width = layer.v_width = config().gqa->kv_heads * config().gqa->head_dim;
   } else {
     layer.kind = LayerKv::Kind::kLatent;
-    layer.k_width = config_.mla->kv_lora + config_.mla->rope;
+    layer.k_width = config().mla->kv_lora + config().mla->rope;
   }
   KvLayout layout;
-  layout.dtype = compute_ == Compute::kBF16 ? DType::kBF16 : DType::kF32;
-  for (int64_t l = 0; l < config_.layers; ++l) {
-    layer.window = config_.WindowOf(l);
+  layout.dtype = compute() == Compute::kBF16 ? DType::kBF16 : DType::kF32;
+  for (int64_t l = 0; l < config().layers; ++l) {
+    layer.window = config().WindowOf(l);
     layout.layers.push_back(layer);
   }
   return layout;
 }
 
+namespace {
+
+size_t MiB(size_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
+
+// Takes the device's memory, before any weight is read: for the weights, and for what will compute
+// with them.
+Status ReserveFor(const LoadOptions& options, const LoadedParts& parts) {
+  if (options.device->ReadsHostMemory()) return {};
+  CHOIR_CHECK(options.beside_weights != nullptr);
+  MeasuringDevice measuring;
+  LoadedParts sizes{.config = parts.config,
+                    .weights = parts.weights,
+                    .weight_bytes = parts.weight_bytes,
+                    .compute = parts.compute,
+                    .device = &measuring};
+  CHOIR_ASSIGN_OR_RETURN(
+      const size_t beside,
+      options.beside_weights(std::make_shared<const LoadedTransformer>(std::move(sizes))));
+  const size_t weights = DeviceBytesOf(parts.weights);
+  return Annotate(
+      options.device->Reserve(weights + beside),
+      fmt::format("{}: {} MiB of weights and {} MiB for KV cache and activations want "
+                  "memory of the device; lower kv_bytes or step_tokens, or give the group more "
+                  "ranks",
+                  options.model_dir, MiB(weights), MiB(beside)));
+}
+
+// InvalidArgument: these are not the weights that the options want.
+StatusOr<NumericsParts> NumericsOf(const LoadOptions& options, const LoadedParts& parts,
+                                   const KernelSet& kernels) {
+  NumericsParts numerics;
+  CHOIR_ASSIGN_OR_RETURN(numerics.weights_digest,
+                         WeightsDigest(parts.store->files(), options.cache_dir));
+  if (!options.weights_digest.empty() && options.weights_digest != numerics.weights_digest) {
+    return InvalidArgument("{}: the digest of the weights is {}, but {} is wanted",
+                           options.model_dir, numerics.weights_digest, options.weights_digest);
+  }
+  CHOIR_ASSIGN_OR_RETURN(numerics.config_text,
+                         ReadTextFile(options.model_dir + "/config.json", JsonLimits().bytes_max));
+  numerics.dtype = parts.compute == Compute::kBF16 ? "bf16" : "f32";
+  numerics.kernel_set = kernels.Name();
+  return numerics;
+}
+
+}  // namespace
+
 StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
                                                        const KernelSet& kernels) {
   CHOIR_CHECK(options.num_ranks >= 1 && options.rank >= 0 && options.rank < options.num_ranks);
-  CHOIR_ASSIGN_OR_RETURN(ModelConfig config, ReadModelConfig(options.model_dir));
+  LoadedParts parts{.device = options.device};
+  CHOIR_ASSIGN_OR_RETURN(parts.config, ReadModelConfig(options.model_dir));
   CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<const WeightFiles> files,
                          WeightFiles::Open(options.model_dir));
-  const WeightNames& names = *FindFamily(config.family)->names;
+  const WeightNames& names = *FindFamily(parts.config.family)->names;
   CHOIR_ASSIGN_OR_RETURN(const Precision precision, PrecisionOf(options.dtype, *files, names));
-  auto store = std::make_unique<WeightStore>(std::move(files), precision.matrix_dtype);
-  const ExpertPlacement placement(config.moe ? static_cast<int32_t>(config.moe->experts) : 0,
-                                  options.num_ranks);
+  parts.compute = precision.compute;
+  parts.store = std::make_unique<WeightStore>(std::move(files), precision.matrix_dtype);
+  const auto& moe = parts.config.moe;
+  const ExpertPlacement placement(moe ? static_cast<int32_t>(moe->experts) : 0, options.num_ranks);
   const ExpertRange own{placement.Begin(options.rank), placement.End(options.rank)};
-  ModelWeights weights = BindWeights(config, names, own, store.get());
-  CHOIR_RETURN_IF_ERROR(store->status());
-  NumericsParts parts;
-  CHOIR_ASSIGN_OR_RETURN(parts.weights_digest, WeightsDigest(store->files(), options.cache_dir));
-  if (!options.weights_digest.empty() && options.weights_digest != parts.weights_digest) {
-    return InvalidArgument("{}: the digest of the weights is {}, but {} is wanted",
-                           options.model_dir, parts.weights_digest, options.weights_digest);
+  parts.weights = BindWeights(parts.config, names, own, parts.store.get());
+  CHOIR_RETURN_IF_ERROR(parts.store->status());
+  parts.weight_bytes = parts.store->kept_bytes();
+  CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
+  const bool moves = !options.device->ReadsHostMemory();
+  if (moves) ForgetOtherExperts(own, &parts.weights);
+  CHOIR_RETURN_IF_ERROR(ReserveFor(options, parts));
+  CHOIR_RETURN_IF_ERROR(parts.store->Load(options.progress));
+  if (moves) {
+    CHOIR_ASSIGN_OR_RETURN(parts.memory, MoveToDevice(options.device, &parts.weights));
+    parts.store.reset();
   }
-  CHOIR_RETURN_IF_ERROR(store->Load(options.progress));
-  CHOIR_ASSIGN_OR_RETURN(parts.config_text,
-                         ReadTextFile(options.model_dir + "/config.json", JsonLimits().bytes_max));
-  parts.dtype = precision.compute == Compute::kBF16 ? "bf16" : "f32";
-  parts.kernel_set = kernels.Name();
-  return std::make_shared<const LoadedTransformer>(
-      std::move(config), std::move(weights), std::move(store), precision.compute, std::move(parts));
+  return std::make_shared<const LoadedTransformer>(std::move(parts));
 }
 
 }  // namespace choir

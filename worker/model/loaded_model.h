@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "worker/device/device.h"
 #include "worker/model/config/model_config.h"
 #include "worker/model/model.h"
 #include "worker/model/weights/model_weights.h"
@@ -12,24 +13,32 @@
 
 namespace choir {
 
+struct LoadedParts {
+  ModelConfig config;
+  ModelWeights weights;
+  std::unique_ptr<WeightStore> store;  // owns what `weights` view, unless they are on a device
+  DeviceBuffer memory;                 // then it is in this
+  int64_t weight_bytes = 0;
+  Compute compute = Compute::kF32;
+  NumericsParts numerics;
+  Device* device = &HostDevice();
+};
+
 class LoadedTransformer final : public LoadedModel {
  public:
-  LoadedTransformer(ModelConfig config, ModelWeights weights, std::unique_ptr<WeightStore> store,
-                    Compute compute, NumericsParts numerics);
+  explicit LoadedTransformer(LoadedParts parts);
 
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override;
-  Compute compute() const override { return compute_; }
+  Compute compute() const override { return parts_.compute; }
   const std::string& numerics_id() const override { return numerics_id_; }
+  Device& device() const override { return *parts_.device; }
 
-  const ModelConfig& config() const { return config_; }
-  const ModelWeights& weights() const { return weights_; }
+  const ModelConfig& config() const { return parts_.config; }
+  const ModelWeights& weights() const { return parts_.weights; }
 
  private:
-  const ModelConfig config_;
-  const ModelWeights weights_;
-  const std::unique_ptr<WeightStore> store_;  // owns what weights_ views
-  const Compute compute_;
+  const LoadedParts parts_;
   const std::string numerics_id_;
   ModelInfo info_;
 };

@@ -14,6 +14,7 @@
 #include "common/tensor/tensor_view.h"
 #include "kernels/kernels.h"
 #include "worker/comm/expert_exchange.h"
+#include "worker/device/device.h"
 
 namespace choir {
 
@@ -53,8 +54,8 @@ struct ModelBatch {
   std::span<const int64_t> slots;      // [T] where each token's KV goes
   std::span<const AttentionSequence> sequences;
   std::span<const int32_t> logit_rows;  // ascending rows whose logits are wanted
-  TensorView logits;                    // out: [logit_rows, vocab] f32
-  std::span<const LayerKvView> kv;      // by layer
+  TensorView logits;                    // out: [logit_rows, vocab] f32, on the device
+  std::span<const LayerKvView> kv;      // by layer; on the device
 };
 
 struct ModelLimits {
@@ -91,7 +92,14 @@ class LoadedModel {
   virtual Compute compute() const = 0;
   // Digest of the weights' manifest + dtype + kernel set name + numerics version (contract §10).
   virtual const std::string& numerics_id() const = 0;
+  // Where the weights are, and with them all that is computed with them.
+  virtual Device& device() const { return HostDevice(); }
 };
+
+// The bytes of the device that are wanted besides the weights. `sizes` is the model before its
+// weights are read: what it is and how large; its device measures.
+using BytesBesideWeights =
+    std::function<StatusOr<size_t>(std::shared_ptr<const LoadedModel> sizes)>;
 
 struct LoadOptions {
   std::string model_dir;
@@ -102,10 +110,13 @@ struct LoadOptions {
   std::string cache_dir;       // where that digest is cached; "": nowhere
   // bytes done of all; called now and then from the loading thread
   std::function<void(int64_t done, int64_t total)> progress;
+  Device* device = &HostDevice();     // outlives the model
+  BytesBesideWeights beside_weights;  // needed where the device does not read the host's memory
 };
 
 // Every offset, size, dtype and shape is checked against file and config before use. Errors are
-// InvalidArgument (NotFound for a missing file): "FILE: field: what is wrong; remedy".
+// InvalidArgument (NotFound for a missing file): "FILE: field: what is wrong; remedy". A device
+// with too little memory is refused (ResourceExhausted) before any weight is read.
 StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
                                                        const KernelSet& kernels);
 
@@ -121,12 +132,15 @@ class Model {
  public:
   virtual ~Model() = default;
   virtual const LoadedModel& loaded() const = 0;
-  // REQUIRES: batch within the limits. An error comes from the exchange only: the epoch is lost.
+  // REQUIRES: batch within the limits. An error comes from the exchange (the epoch is lost) or the
+  // device (Device::status: the process is). Enqueues; the batch's values stay as they are until
+  // Device::Wait.
   virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange,
                          const Stream& stream) = 0;
   virtual const ExpertCounts& expert_counts() const = 0;  // for metrics
 };
 
+// On the device of `loaded`.
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
                                            const KernelSet* kernels,
                                            const ExpertPlacement& placement,

@@ -16,16 +16,18 @@ StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Make(std::shared_ptr<const L
   if (o.positions_max <= 0) o.positions_max = info.context_length;
   std::unique_ptr<ModelRunner> runner(new ModelRunner(loaded, o));
   const ExpertPlacement placement(info.num_experts, collectives->size());
-  if (info.num_experts > 0) {
-    runner->exchange_ = MakeExpertExchange(
-        collectives, placement,
-        {.tokens_max = o.step_tokens, .top_k = info.top_k, .hidden = info.hidden});
-  }
+  CHOIR_RETURN_IF_ERROR(loaded->device().Use());
   const ModelLimits limits{.step_tokens = o.step_tokens,
                            .positions_max = o.positions_max,
                            .logit_rows_max = o.step_tokens};
   CHOIR_ASSIGN_OR_RETURN(runner->model_, MakeModel(loaded, kernels, placement, limits));
   CHOIR_RETURN_IF_ERROR(runner->Allocate(*kernels, collectives->size()));
+  CHOIR_ASSIGN_OR_RETURN(
+      runner->exchanges_,
+      ExchangeMaker::Make(
+          &loaded->device(), kernels, placement,
+          {.tokens_max = o.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
+  runner->exchange_ = runner->exchanges_.ForEpoch(collectives, runner->stream_);
   return runner;
 }
 
@@ -36,17 +38,19 @@ Status ModelRunner::Allocate(const KernelSet& kernels, int num_ranks) {
                             .columns_max = info.columns_max,
                             .positions_max = options_.positions_max,
                             .heads_max = info.heads_max};
+  Device& device = loaded_->device();
   CHOIR_ASSIGN_OR_RETURN(workspace_,
-                         HostBuffer::Make(kernels.WorkspaceBytes(limits, options_.num_threads)));
+                         device.Allocate(kernels.WorkspaceBytes(limits, options_.num_threads)));
+  stream_ = {&team_, {workspace_.data(), workspace_.size()}, device.stream()};
   CHOIR_ASSIGN_OR_RETURN(
-      logits_,
-      HostBuffer::Make(static_cast<size_t>(options_.step_tokens * info.vocab) * sizeof(float)));
+      logits_, StagedBuffer::Make(&device, static_cast<size_t>(options_.step_tokens * info.vocab) *
+                                               sizeof(float)));
   const KvLayout layout = loaded_->kv_layout();
   const int64_t tokens = options_.block_tokens;
   const int64_t blocks_each = (options_.positions_max + tokens - 1) / tokens;
   const int64_t blocks = blocks_each * options_.sequences;
   CHOIR_ASSIGN_OR_RETURN(
-      pool_, HostBuffer::Make(static_cast<size_t>(blocks * tokens * layout.BytesPerToken())));
+      pool_, device.Allocate(static_cast<size_t>(blocks * tokens * layout.BytesPerToken())));
   std::byte* at = pool_.data();
   const auto take = [&](int64_t width) {
     if (width == 0) return KvView{};
@@ -88,9 +92,8 @@ StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
   std::vector<int32_t> logit_rows(tokens.size());
   std::iota(logit_rows.begin(), logit_rows.end(), 0);
   const auto count = static_cast<int64_t>(tokens.size());
-  const TensorView logits(static_cast<void*>(logits_.data()), DType::kF32,
+  const TensorView logits(static_cast<void*>(logits_.device()), DType::kF32,
                           {count, loaded_->info().vocab});
-  const Stream stream{&team_, {workspace_.data(), workspace_.size()}};
   CHOIR_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
                                          .positions = positions,
                                          .slots = slots,
@@ -98,8 +101,11 @@ StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
                                          .logit_rows = logit_rows,
                                          .logits = logits,
                                          .kv = kv_},
-                                        exchange_.get(), stream));
-  return std::span<const float>(logits.f32(), static_cast<size_t>(logits.num_elements()));
+                                        exchange_.get(), stream_));
+  logits_.Download(0, logits.num_bytes());
+  CHOIR_RETURN_IF_ERROR(loaded_->device().Wait());
+  return std::span(reinterpret_cast<const float*>(logits_.host()),
+                   static_cast<size_t>(logits.num_elements()));
 }
 
 }  // namespace choir

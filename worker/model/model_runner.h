@@ -1,6 +1,6 @@
 // Runs one rank's Model step by step without an engine: the caller says which tokens, the runner
-// keeps a flat KV pool and gives the logits of every row. For offline commands and tests. Owner
-// thread only.
+// keeps a flat KV pool and gives the logits of every row. On the model's device. For offline
+// commands and tests. Owner thread only.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,8 @@
 #include "common/runtime/thread_team.h"
 #include "worker/comm/collectives.h"
 #include "worker/comm/expert_exchange.h"
+#include "worker/model/exchange_maker.h"
 #include "worker/model/model.h"
-#include "worker/model/weights/host_buffer.h"
 
 namespace choir {
 
@@ -51,9 +51,12 @@ class ModelRunner {
   const std::shared_ptr<const LoadedModel> loaded_;
   const RunnerOptions options_;
   ThreadTeam team_;
+  ExchangeMaker exchanges_;
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Model> model_;
-  HostBuffer workspace_, pool_, logits_;
+  DeviceBuffer workspace_, pool_;
+  StagedBuffer logits_;
+  Stream stream_;
   std::vector<LayerKvView> kv_;
   std::vector<std::vector<int32_t>> block_tables_;  // by sequence
 };

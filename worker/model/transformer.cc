@@ -35,24 +35,30 @@ StatusOr<std::unique_ptr<Model>> Transformer::Make(std::shared_ptr<const LoadedT
 Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits& limits) {
   const ModelConfig& c = loaded_->config();
   const Compute compute = loaded_->compute();
+  Device* const device = &loaded_->device();
   limits_ = limits;
   if (limits_.positions_max <= 0) limits_.positions_max = c.positions_max;
   CHOIR_RETURN_IF_ERROR(MakeRopeTables(limits_.positions_max));
-  CHOIR_ASSIGN_OR_RETURN(residual_, ScratchRows::Make(limits.step_tokens, c.hidden));
-  CHOIR_ASSIGN_OR_RETURN(normed_, ScratchRows::Make(limits.step_tokens, c.hidden));
-  CHOIR_ASSIGN_OR_RETURN(logit_rows_, ScratchRows::Make(limits.logit_rows_max, c.hidden));
+  const size_t step_bytes = static_cast<size_t>(limits.step_tokens) * sizeof(int32_t);
+  CHOIR_ASSIGN_OR_RETURN(tokens_, StagedBuffer::Make(device, step_bytes));
+  CHOIR_ASSIGN_OR_RETURN(positions_, StagedBuffer::Make(device, step_bytes));
+  CHOIR_ASSIGN_OR_RETURN(residual_, ScratchRows::Make(device, limits.step_tokens, c.hidden));
+  CHOIR_ASSIGN_OR_RETURN(normed_, ScratchRows::Make(device, limits.step_tokens, c.hidden));
+  CHOIR_ASSIGN_OR_RETURN(logit_rows_, ScratchRows::Make(device, limits.logit_rows_max, c.hidden));
   if (c.gqa) {
-    CHOIR_ASSIGN_OR_RETURN(gqa_, GqaAttention::Make(c, compute, rope_tables_, limits.step_tokens));
+    CHOIR_ASSIGN_OR_RETURN(
+        gqa_, GqaAttention::Make(device, c, compute, rope_tables_, limits.step_tokens));
   } else {
-    CHOIR_ASSIGN_OR_RETURN(mla_, MlaAttention::Make(c, compute, rope_tables_, limits.step_tokens));
+    CHOIR_ASSIGN_OR_RETURN(
+        mla_, MlaAttention::Make(device, c, compute, rope_tables_, limits.step_tokens));
   }
   const int64_t dense_layers = c.layers - c.NumMoeLayers();
   const int64_t width =
       std::max(dense_layers > 0 ? c.dense_width : 0, c.moe ? c.moe->shared_width : 0);
-  CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(compute, limits.step_tokens, width));
+  CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(device, compute, limits.step_tokens, width));
   if (c.NumMoeLayers() > 0) {
     CHOIR_CHECK(placement.num_experts() == c.moe->experts);
-    CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(c, compute, limits.step_tokens,
+    CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits.step_tokens,
                                               ReceivedRowsMax(*c.moe, placement, limits)));
   }
   return {};
@@ -61,13 +67,13 @@ Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits
 Status Transformer::MakeRopeTables(int64_t positions) {
   const int64_t half = loaded_->config().rope.rotary_dim / 2;
   const auto count = static_cast<size_t>(positions * half);
-  StatusOr<HostBuffer> buffer = HostBuffer::Make(2 * count * sizeof(float));
+  auto buffer = StagedBuffer::Make(&loaded_->device(), 2 * count * sizeof(float));
   if (!buffer.ok()) {
     return Annotate(buffer.status(),
                     fmt::format("{} positions (lower the context length)", positions));
   }
   rope_buffer_ = std::move(buffer).value();
-  auto* cos = reinterpret_cast<float*>(rope_buffer_.data());
+  auto* cos = reinterpret_cast<float*>(rope_buffer_.device());
   rope_tables_.cos = TensorView(static_cast<void*>(cos), DType::kF32, {positions, half});
   rope_tables_.sin = TensorView(static_cast<void*>(cos + count), DType::kF32, {positions, half});
   return {};
@@ -80,8 +86,13 @@ void Transformer::ExtendRopeTables(const ModelBatch& batch) {
   if (reach <= rope_filled_) return;
   const int64_t end = std::min(std::max(reach, rope_filled_ + kRopeStep), limits_.positions_max);
   const auto count = static_cast<size_t>(rope_tables_.cos.num_elements());
-  FillRopeTables(loaded_->config().rope, rope_filled_, end, {rope_tables_.cos.f32(), count},
-                 {rope_tables_.sin.f32(), count});
+  auto* cos = reinterpret_cast<float*>(rope_buffer_.host());
+  FillRopeTables(loaded_->config().rope, rope_filled_, end, {cos, count}, {cos + count, count});
+  const size_t row = static_cast<size_t>(rope_tables_.cos.dim(1)) * sizeof(float);
+  const size_t begin = static_cast<size_t>(rope_filled_) * row;
+  const size_t bytes = static_cast<size_t>(end - rope_filled_) * row;
+  rope_buffer_.Upload(begin, bytes);
+  rope_buffer_.Upload(count * sizeof(float) + begin, bytes);
   rope_filled_ = end;
 }
 
@@ -123,11 +134,11 @@ Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
   const auto rows = static_cast<int64_t>(batch.tokens.size());
   StepContext step{
       batch, stream, exchange, rows,
-      TensorView(static_cast<const void*>(batch.positions.data()), DType::kI32, {rows})};
+      TensorView(static_cast<const void*>(positions_.Put(batch.positions)), DType::kI32, {rows})};
   const ModelWeights& w = loaded_->weights();
   if (rows > 0) {
     ExtendRopeTables(batch);
-    const TensorView ids(static_cast<const void*>(batch.tokens.data()), DType::kI32, {rows});
+    const TensorView ids(static_cast<const void*>(tokens_.Put(batch.tokens)), DType::kI32, {rows});
     kernels_.Embedding({.ids = ids, .table = w.embedding, .y = residual_.View(rows)}, stream);
   }
   for (size_t l = 0; l < w.layers.size(); ++l) {

@@ -38,7 +38,7 @@ class Transformer final : public Model {
   const std::shared_ptr<const LoadedTransformer> loaded_;
   const KernelSet& kernels_;
   ModelLimits limits_;
-  HostBuffer rope_buffer_;
+  StagedBuffer rope_buffer_, tokens_, positions_;
   RopeTables rope_tables_;
   int64_t rope_filled_ = 0;  // positions
   ScratchRows residual_, normed_, logit_rows_;

@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "tests/contract/kernels/kernels_test.h"
-#include "tests/support/gpu_emulation/emulated_block.h"
+#include "tests/support/gpu_emulation/emulated_stream.h"
 
 namespace choir {
 namespace {
@@ -25,8 +25,8 @@ class GpuOps : public testing::TestWithParam<std::string> {
       property(random);
     }
   }
-  cuda::KernelStream Stream(const Order& order) {
-    return {.native = const_cast<Order*>(&order), .workspace = workspace_};
+  cuda::KernelStream Stream(Order order) {
+    return {.native = emulation::StreamInOrder(order), .workspace = workspace_};
   }
   cuda::KernelStream Any(Random& random) { return Stream(kOrders[random.Int(0, 2)]); }
 
@@ -208,7 +208,7 @@ void ExpectNoOrder(const Tensor& out, std::span<std::byte> workspace, const Op& 
   Tensor first;
   for (const Order order : {Order::kForward, Order::kBackward, Order::kShuffled}) {
     const Tensor got = out.Clone();
-    op(got, cuda::KernelStream{.native = const_cast<Order*>(&order), .workspace = workspace});
+    op(got, cuda::KernelStream{.native = emulation::StreamInOrder(order), .workspace = workspace});
     if (first.view().rank() == 0) {
       first = got;
     } else {

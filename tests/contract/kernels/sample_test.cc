@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "tests/contract/kernels/kernels_test.h"
-#include "tests/support/gpu_emulation/emulated_block.h"
+#include "tests/support/gpu_emulation/emulated_stream.h"
 #include "worker/engine/sampler.h"
 
 namespace choir {
@@ -17,7 +17,7 @@ class SampleContract : public testing::TestWithParam<std::string> {
     const Tensor ids(DType::kI32, {logits.view().dim(0)});
     GpuTable(GetParam())
         .sample({.logits = logits, .rows = rows, .ids = ids},
-                {.native = &order, .workspace = {memory_.get(), 1 << 16}});
+                {.native = emulation::StreamInOrder(order), .workspace = {memory_.get(), 1 << 16}});
     const int32_t* got = ids.view().data<int32_t>();
     return {got, got + logits.view().dim(0)};
   }

@@ -33,5 +33,23 @@ TEST(CpuKernelSelection, WorkspaceCoversAtLeastOneRowOfEachOp) {
   EXPECT_GE((*kernels)->WorkspaceBytes(limits, 4), size_t{4} * 163840 * 4);
 }
 
+// MLA copies the rope columns of every head of a row as a row of its own.
+TEST(TableKernels, AWorkspaceHoldsASlotForEveryHeadOfEveryRow) {
+  const auto kernels = MakeTableKernels(GpuTable("gpu_emulated"));
+  constexpr int64_t kRows = 96, kHeads = 128;
+  TestStream stream(*kernels, {.rows_max = kRows, .positions_max = 64, .heads_max = kHeads}, 1);
+  Random random(1);
+  const Tensor x = random.Values(DType::kF32, {kRows * kHeads, 4}), pool = x.Clone();
+  const std::vector<int64_t> slots(kRows * kHeads, 0);
+  const TensorView kv(pool.view().raw(), DType::kF32, {kRows * kHeads, 1, 4});
+  kernels->StoreKv({.x = x, .kv = {kv}, .slots = slots}, stream.get());
+}
+
+TEST(TableKernels, TheNameHasTheChipWhereBitsMayDiffer) {
+  EXPECT_EQ(MakeTableKernels(GpuTable("gpu_emulated"))->Name(), "cuda-simple-emulated");
+  EXPECT_EQ(MakeTableKernels(GpuTable("gpu_emulated"), "sm90")->Name(),
+            "cuda-simple-emulated-sm90");
+}
+
 }  // namespace
 }  // namespace choir

@@ -1,6 +1,7 @@
 #include "tests/support/gpu_emulation/emulated_kernels.h"
 
 #include <cstring>
+#include <vector>
 
 #include "kernels/cuda/simple/simple_table.cuh"
 #include "kernels/cuda/tensor/products.cuh"
@@ -22,14 +23,26 @@ class EmulatedRunner {
 
   template <class Kernel>
   void operator()(const cuda::Grid& grid, const Kernel& kernel) const {
-    const auto* order = static_cast<const Order*>(stream_.native);
-    SchedulerOf(order == nullptr ? Order::kForward : *order)
-        .Run(grid, [&kernel](EmulatedBlock& block) { kernel(block); });
+    const Order order = stream().order;
+    stream().Do([grid, kernel, order] {
+      SchedulerOf(order).Run(grid, [&kernel](EmulatedBlock& block) { kernel(block); });
+    });
   }
-  void Copy(void* to, const void* from, size_t bytes) const { std::memcpy(to, from, bytes); }
+  // Taken over before it returns.
+  void Copy(void* to, const void* from, size_t bytes) const {
+    const auto* begin = static_cast<const std::byte*>(from);
+    stream().Do([to, taken = std::vector<std::byte>(begin, begin + bytes)] {
+      std::memcpy(to, taken.data(), taken.size());
+    });
+  }
   std::span<std::byte> workspace() const { return stream_.workspace; }
 
  private:
+  EmulatedStream& stream() const {
+    void* native = stream_.native;
+    return *static_cast<EmulatedStream*>(native != nullptr ? native
+                                                           : StreamInOrder(Order::kForward));
+  }
   cuda::KernelStream stream_;
 };
 

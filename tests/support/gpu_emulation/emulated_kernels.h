@@ -1,9 +1,9 @@
 // The table of the simple GPU kernels, run on the CPU from the module's own source. A stream's
-// `native` may point to an Order, in which the threads of a block then take turns.
+// `native` is an EmulatedStream, or null: at once, threads in order.
 #pragma once
 
 #include "kernels/cuda/kernel_table.h"
-#include "tests/support/gpu_emulation/emulated_block.h"
+#include "tests/support/gpu_emulation/emulated_stream.h"
 
 namespace choir::emulation {
 

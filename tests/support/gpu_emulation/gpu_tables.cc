@@ -5,7 +5,11 @@
 
 #include "common/base/check.h"
 #include "kernels/cuda/module_loader.h"
+#include "kernels/cuda/table_kernels.h"
+#include "tests/support/gpu_emulation/emulated_device.h"
 #include "tests/support/gpu_emulation/emulated_kernels.h"
+#include "tests/support/gpu_emulation/gpu_ranks.h"
+#include "worker/device/table_device.h"
 
 namespace choir {
 namespace {
@@ -77,6 +81,21 @@ const KernelTable& GpuTable(const std::string& name) {
   CHOIR_CHECK(name == "gpu");
   static const KernelTable simple = WaitingTable<&cuda::Module::simple>();
   return simple;
+}
+
+GpuRank MakeGpuRank(const std::string& table, int rank) {
+  GpuRank made;
+  const bool emulated = table.ends_with("_emulated");
+  StatusOr<std::unique_ptr<Device>> device =
+      emulated ? MakeTableDevice(emulation::EmulatedDevices(), rank)
+               : MakeTableDevice(GpuModule()->device, 0);
+  CHOIR_CHECK(device.ok());
+  made.device = std::move(device).value();
+  // Without the waits of GpuTable: a device's stream is in order.
+  const bool tensor = table.find("tensor") != std::string::npos;
+  made.kernels = emulated ? MakeTableKernels(GpuTable(table))
+                          : MakeTableKernels(tensor ? GpuModule()->tensor : GpuModule()->simple);
+  return made;
 }
 
 std::shared_ptr<std::byte> TestBytes(size_t bytes) {

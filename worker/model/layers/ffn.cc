@@ -4,12 +4,13 @@
 
 namespace choir {
 
-StatusOr<DenseFfn> DenseFfn::Make(Compute compute, int64_t rows_max, int64_t width_max) {
+StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_max,
+                                  int64_t width_max) {
   DenseFfn f;
   f.compute_ = compute;
   const size_t bytes = static_cast<size_t>(rows_max * width_max) * sizeof(float);
-  CHOIR_ASSIGN_OR_RETURN(f.gate_, HostBuffer::Make(bytes));
-  CHOIR_ASSIGN_OR_RETURN(f.up_, HostBuffer::Make(bytes));
+  CHOIR_ASSIGN_OR_RETURN(f.gate_, device->Allocate(bytes));
+  CHOIR_ASSIGN_OR_RETURN(f.up_, device->Allocate(bytes));
   return f;
 }
 
@@ -25,20 +26,21 @@ void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const Step
   RunLinear(kernels, step.stream, compute_, w.down, gate, residual, true);
 }
 
-StatusOr<MoeFfn> MoeFfn::Make(const ModelConfig& config, Compute compute, int64_t rows_max,
-                              int64_t received_max) {
+StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute compute,
+                              int64_t rows_max, int64_t received_max) {
   MoeFfn f;
   f.config_ = *config.moe;
   f.hidden_ = config.hidden;
   f.compute_ = compute;
   const int64_t top_k = f.config_.top_k;
-  CHOIR_ASSIGN_OR_RETURN(f.logits_, ScratchRows::Make(rows_max, f.config_.experts));
-  CHOIR_ASSIGN_OR_RETURN(f.weights_, ScratchRows::Make(rows_max, top_k));
-  CHOIR_ASSIGN_OR_RETURN(f.expert_out_, ScratchRows::Make(received_max, config.hidden));
-  CHOIR_ASSIGN_OR_RETURN(f.expert_scratch_, ScratchRows::Make(received_max, f.config_.width));
-  CHOIR_ASSIGN_OR_RETURN(f.returned_, ScratchRows::Make(rows_max * top_k, config.hidden));
+  CHOIR_ASSIGN_OR_RETURN(f.logits_, ScratchRows::Make(device, rows_max, f.config_.experts));
+  CHOIR_ASSIGN_OR_RETURN(f.weights_, ScratchRows::Make(device, rows_max, top_k));
+  CHOIR_ASSIGN_OR_RETURN(f.expert_out_, ScratchRows::Make(device, received_max, config.hidden));
+  CHOIR_ASSIGN_OR_RETURN(f.expert_scratch_,
+                         ScratchRows::Make(device, received_max, f.config_.width));
+  CHOIR_ASSIGN_OR_RETURN(f.returned_, ScratchRows::Make(device, rows_max * top_k, config.hidden));
   CHOIR_ASSIGN_OR_RETURN(f.expert_ids_,
-                         HostBuffer::Make(static_cast<size_t>(rows_max * top_k) * sizeof(int32_t)));
+                         device->Allocate(static_cast<size_t>(rows_max * top_k) * sizeof(int32_t)));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     if (config.IsMoe(layer)) f.counts_.layers.push_back(static_cast<int32_t>(layer));
   }

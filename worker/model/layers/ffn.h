@@ -12,7 +12,8 @@ namespace choir {
 
 class DenseFfn {
  public:
-  static StatusOr<DenseFfn> Make(Compute compute, int64_t rows_max, int64_t width_max);
+  static StatusOr<DenseFfn> Make(Device* device, Compute compute, int64_t rows_max,
+                                 int64_t width_max);
   // residual += down(silu(gate(normed)) · up(normed)). Rows > 0.
   void Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
                TensorView normed, TensorView residual) const;
@@ -20,14 +21,14 @@ class DenseFfn {
  private:
   DenseFfn() = default;
   Compute compute_ = Compute::kF32;
-  HostBuffer gate_, up_;
+  DeviceBuffer gate_, up_;
 };
 
 class MoeFfn {
  public:
   // rows_max: own rows of a step; received_max: rows that local experts may get in one layer.
-  static StatusOr<MoeFfn> Make(const ModelConfig& config, Compute compute, int64_t rows_max,
-                               int64_t received_max);
+  static StatusOr<MoeFfn> Make(Device* device, const ModelConfig& config, Compute compute,
+                               int64_t rows_max, int64_t received_max);
 
   // residual += the chosen experts' weighted outputs + the shared experts'. All ranks of the epoch
   // call it together, those without rows too. Errors come from the exchange.
@@ -49,7 +50,7 @@ class MoeFfn {
   int64_t hidden_ = 0;
   Compute compute_ = Compute::kF32;
   ScratchRows logits_, weights_, expert_out_, expert_scratch_, returned_;
-  HostBuffer expert_ids_;
+  DeviceBuffer expert_ids_;
   ExpertCounts counts_;
 };
 

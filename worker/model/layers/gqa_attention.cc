@@ -2,8 +2,8 @@
 
 namespace choir {
 
-StatusOr<GqaAttention> GqaAttention::Make(const ModelConfig& config, Compute compute,
-                                          RopeTables tables, int64_t rows_max) {
+StatusOr<GqaAttention> GqaAttention::Make(Device* device, const ModelConfig& config,
+                                          Compute compute, RopeTables tables, int64_t rows_max) {
   GqaAttention a;
   a.config_ = *config.gqa;
   a.rope_ = config.rope;
@@ -13,10 +13,10 @@ StatusOr<GqaAttention> GqaAttention::Make(const ModelConfig& config, Compute com
   a.compute_ = compute;
   const int64_t q = a.config_.heads * a.config_.head_dim,
                 kv = a.config_.kv_heads * a.config_.head_dim;
-  CHOIR_ASSIGN_OR_RETURN(a.q_, ScratchRows::Make(rows_max, q));
-  CHOIR_ASSIGN_OR_RETURN(a.k_, ScratchRows::Make(rows_max, kv));
-  CHOIR_ASSIGN_OR_RETURN(a.v_, ScratchRows::Make(rows_max, kv));
-  CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(rows_max, q));
+  CHOIR_ASSIGN_OR_RETURN(a.q_, ScratchRows::Make(device, rows_max, q));
+  CHOIR_ASSIGN_OR_RETURN(a.k_, ScratchRows::Make(device, rows_max, kv));
+  CHOIR_ASSIGN_OR_RETURN(a.v_, ScratchRows::Make(device, rows_max, kv));
+  CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(device, rows_max, q));
   return a;
 }
 

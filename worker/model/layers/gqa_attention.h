@@ -16,8 +16,8 @@ struct GqaLayer {
 
 class GqaAttention {
  public:
-  static StatusOr<GqaAttention> Make(const ModelConfig& config, Compute compute, RopeTables tables,
-                                     int64_t rows_max);
+  static StatusOr<GqaAttention> Make(Device* device, const ModelConfig& config, Compute compute,
+                                     RopeTables tables, int64_t rows_max);
 
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
   void Forward(const GqaLayer& layer, const KernelSet& kernels, const StepContext& step,

@@ -5,8 +5,8 @@
 
 #include "common/base/check.h"
 #include "kernels/kernels.h"
+#include "worker/device/device.h"
 #include "worker/model/model.h"
-#include "worker/model/weights/host_buffer.h"
 #include "worker/model/weights/model_weights.h"
 
 namespace choir {
@@ -21,14 +21,15 @@ struct StepContext {
   size_t moe_layer = 0;  // which of the layers with experts runs, or is next
 };
 
-// FP32 rows of one width, allocated once for the largest step and viewed for the present one.
+// FP32 rows of one width in the device's memory, allocated once for the largest step and viewed for
+// the present one.
 class ScratchRows {
  public:
   ScratchRows() = default;
-  static StatusOr<ScratchRows> Make(int64_t rows_max, int64_t width) {
+  static StatusOr<ScratchRows> Make(Device* device, int64_t rows_max, int64_t width) {
     ScratchRows s;
     CHOIR_ASSIGN_OR_RETURN(s.buffer_,
-                           HostBuffer::Make(static_cast<size_t>(rows_max * width) * sizeof(float)));
+                           device->Allocate(static_cast<size_t>(rows_max * width) * sizeof(float)));
     s.rows_max_ = rows_max;
     s.width_ = width;
     return s;
@@ -46,7 +47,7 @@ class ScratchRows {
   }
 
  private:
-  HostBuffer buffer_;
+  DeviceBuffer buffer_;
   int64_t rows_max_ = 0;
   int64_t width_ = 0;
 };

@@ -11,8 +11,8 @@ constexpr float kLatentNormEps = 1e-6f;
 
 }  // namespace
 
-StatusOr<MlaAttention> MlaAttention::Make(const ModelConfig& config, Compute compute,
-                                          RopeTables tables, int64_t rows_max) {
+StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& config,
+                                          Compute compute, RopeTables tables, int64_t rows_max) {
   MlaAttention a;
   a.config_ = *config.mla;
   a.rope_ = config.rope;
@@ -20,13 +20,14 @@ StatusOr<MlaAttention> MlaAttention::Make(const ModelConfig& config, Compute com
   a.scale_ = config.softmax_scale;
   a.compute_ = compute;
   const MlaConfig& c = a.config_;
-  CHOIR_ASSIGN_OR_RETURN(a.q_lora_, ScratchRows::Make(rows_max, std::max<int64_t>(c.q_lora, 1)));
-  CHOIR_ASSIGN_OR_RETURN(a.q_, ScratchRows::Make(rows_max, c.heads * (c.nope + c.rope)));
-  CHOIR_ASSIGN_OR_RETURN(a.q_rope_, ScratchRows::Make(rows_max, c.heads * c.rope));
-  CHOIR_ASSIGN_OR_RETURN(a.q_latent_, ScratchRows::Make(rows_max, c.heads * c.kv_lora));
-  CHOIR_ASSIGN_OR_RETURN(a.latent_, ScratchRows::Make(rows_max, c.kv_lora + c.rope));
-  CHOIR_ASSIGN_OR_RETURN(a.out_latent_, ScratchRows::Make(rows_max, c.heads * c.kv_lora));
-  CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(rows_max, c.heads * c.v_dim));
+  CHOIR_ASSIGN_OR_RETURN(a.q_lora_,
+                         ScratchRows::Make(device, rows_max, std::max<int64_t>(c.q_lora, 1)));
+  CHOIR_ASSIGN_OR_RETURN(a.q_, ScratchRows::Make(device, rows_max, c.heads * (c.nope + c.rope)));
+  CHOIR_ASSIGN_OR_RETURN(a.q_rope_, ScratchRows::Make(device, rows_max, c.heads * c.rope));
+  CHOIR_ASSIGN_OR_RETURN(a.q_latent_, ScratchRows::Make(device, rows_max, c.heads * c.kv_lora));
+  CHOIR_ASSIGN_OR_RETURN(a.latent_, ScratchRows::Make(device, rows_max, c.kv_lora + c.rope));
+  CHOIR_ASSIGN_OR_RETURN(a.out_latent_, ScratchRows::Make(device, rows_max, c.heads * c.kv_lora));
+  CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(device, rows_max, c.heads * c.v_dim));
   a.dense_slots_.resize(static_cast<size_t>(rows_max * c.heads));
   std::iota(a.dense_slots_.begin(), a.dense_slots_.end(), int64_t{0});
   return a;

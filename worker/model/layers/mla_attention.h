@@ -13,8 +13,8 @@ namespace choir {
 
 class MlaAttention {
  public:
-  static StatusOr<MlaAttention> Make(const ModelConfig& config, Compute compute, RopeTables tables,
-                                     int64_t rows_max);
+  static StatusOr<MlaAttention> Make(Device* device, const ModelConfig& config, Compute compute,
+                                     RopeTables tables, int64_t rows_max);
 
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
   void Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,

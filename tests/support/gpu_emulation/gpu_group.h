@@ -1,0 +1,52 @@
+// A model on N ranks that each compute on a device of their own, as threads of the test.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "tests/support/gpu_emulation/gpu_ranks.h"
+#include "tests/support/run_ranks.h"
+#include "worker/comm/local_collectives.h"
+#include "worker/model/model_runner.h"
+
+namespace choir {
+
+struct GpuGroup {
+  std::string model_dir;
+  std::string dtype = "f32";
+  std::string table;  // of GpuTableNames()
+  int ranks = 1;
+};
+
+inline std::shared_ptr<const LoadedModel> LoadOnGpu(const GpuGroup& group, const GpuRank& gpu,
+                                                    int rank, BytesBesideWeights beside) {
+  LoadOptions options{
+      .model_dir = group.model_dir, .dtype = group.dtype, .rank = rank, .num_ranks = group.ranks};
+  options.device = gpu.device.get();
+  options.beside_weights = std::move(beside);
+  auto loaded = LoadModel(options, *gpu.kernels);
+  EXPECT_TRUE(loaded.ok()) << loaded.status();
+  return loaded.ok() ? *loaded : nullptr;
+}
+
+// Calls fn(rank, runner) for each rank on its own thread. fn must step equally often on all of
+// them.
+inline void RunGpuGroup(const GpuGroup& group, const RunnerOptions& options,
+                        const std::function<void(int rank, ModelRunner& runner)>& fn) {
+  constexpr size_t kBeside = size_t{32} << 20;  // more than tiny models need
+  auto ranks = MakeLocalCollectives(group.ranks, 1, {});
+  RunRanks(ranks, [&](Collectives& collectives) {
+    const GpuRank gpu = MakeGpuRank(group.table, collectives.rank());
+    const auto loaded = LoadOnGpu(group, gpu, collectives.rank(), [](auto) { return kBeside; });
+    ASSERT_NE(loaded, nullptr);
+    auto runner = ModelRunner::Make(loaded, gpu.kernels.get(), &collectives, options);
+    ASSERT_TRUE(runner.ok()) << runner.status();
+    fn(collectives.rank(), **runner);
+  });
+}
+
+}  // namespace choir

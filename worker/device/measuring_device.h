@@ -1,0 +1,37 @@
+// A device without memory that counts what is asked of it: how much a model and its engine would
+// take is known by making them with it, before anything is loaded. What it allocates has a size and
+// no address.
+#pragma once
+
+#include <string>
+
+#include "worker/device/device.h"
+
+namespace choir {
+
+inline constexpr size_t kDeviceAlign = 256;  // of what Allocate of a GPU's device returns
+constexpr size_t AlignedBytes(size_t bytes) {
+  return (bytes + kDeviceAlign - 1) / kDeviceAlign * kDeviceAlign;
+}
+
+class MeasuringDevice final : public Device {
+ public:
+  std::string Name() const override { return "none"; }
+  bool ReadsHostMemory() const override { return false; }
+  Status Reserve(size_t) override { return {}; }
+  StatusOr<DeviceBuffer> Allocate(size_t bytes) override {
+    bytes_ += AlignedBytes(bytes);
+    return DeviceBuffer(nullptr, bytes);
+  }
+  StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override {
+    return DeviceBuffer(nullptr, bytes);
+  }
+  void Copy(void*, const void*, size_t) override { CHOIR_CHECK(false); }
+
+  size_t bytes() const { return bytes_; }
+
+ private:
+  size_t bytes_ = 0;
+};
+
+}  // namespace choir
