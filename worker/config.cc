@@ -49,6 +49,12 @@ void AddModelOptions(OptionSet* options, WorkerConfig* c) {
   options->AddChoice(&c->dtype,
                      {.key = "dtype", .flag = "--dtype", .help = "compute type; auto: the files'"},
                      {"auto", "f32", "bf16"});
+  options->AddChoice(&c->device,
+                     {.key = "device",
+                      .flag = "--device",
+                      .help = "what computes; cuda: the first NVIDIA GPU of "
+                              "CUDA_VISIBLE_DEVICES, or an error; auto: that, or else the CPU"},
+                     {"cpu", "cuda", "auto"});
   options->Add(&c->cpu_path, {.key = "cpu_path",
                               .flag = "--cpu-path",
                               .help = "CPU kernels; auto: the best this machine has"});
@@ -222,6 +228,10 @@ Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lw
   if (lws) CHOIR_RETURN_IF_ERROR(CompleteLws(c, lws->leader));
   CHOIR_RETURN_IF_ERROR(CheckAddresses(*c));
   CHOIR_RETURN_IF_ERROR(CheckDigest(c->weights_digest));
+  if (c->device == "cuda" && c->cpu_path != "auto") {
+    return InvalidArgument(
+        "--cpu-path {}: --device cuda computes on the GPU, leave one of them out", c->cpu_path);
+  }
   if (c->cpu_path != "auto" && c->cpu_path != "reference") {
     const auto paths = CpuPaths();
     if (std::find(paths.begin(), paths.end(), c->cpu_path) == paths.end()) {

@@ -16,6 +16,7 @@ struct WorkerConfig {
   std::string model_dir;
   std::string model_name;  // what clients call it; default: the directory's name
   std::string dtype = "auto";
+  std::string device = "cpu";  // cpu, cuda or auto; see OpenBackend
   std::string cpu_path = "auto";
   std::string weights_digest;  // what the files' has to be; empty: anything
   std::string cache_dir;

@@ -1,5 +1,5 @@
 // choir-worker: one rank of a group as a process. SIGTERM and SIGINT drain and end it with 0; a
-// second one ends it at once.
+// second one ends it at once. A device that fails ends it with 1.
 #include <poll.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -83,6 +83,7 @@ int Main(int argc, char** argv) {
   while (true) {
     const int seen = TakeSignals(signal_fd, wake_fd, worker.NeedsTicks() ? kTickMs : -1);
     if (signals + seen > 1) LeaveAtOnce(1);
+    if (!worker.fault().ok()) break;
     if (seen > 0) {
       signals = 1;
       drain_until = Clock::Real().Now() + drain_timeout;
@@ -96,7 +97,7 @@ int Main(int argc, char** argv) {
   }
   worker.Stop();
   CHOIR_LOG(info, "ends");
-  return 0;
+  return worker.fault().ok() ? 0 : 1;
 }
 
 }  // namespace

@@ -5,7 +5,9 @@ namespace choir {
 WorkerStatus StatusOf(const WorkerFacts& facts) {
   WorkerStatus status{.epoch = facts.group.epoch};
   status.draining = facts.draining || facts.group.group_drain != DrainStage::kNone;
-  if (!facts.loading.empty()) {
+  if (!facts.device_error.empty()) {
+    status.reason = "the device failed: " + facts.device_error;
+  } else if (!facts.loading.empty()) {
     status.reason = facts.loading;
   } else if (!facts.group.serving) {
     status.reason = facts.group.reason.empty() ? "joining the group" : facts.group.reason;
@@ -16,7 +18,7 @@ WorkerStatus StatusOf(const WorkerFacts& facts) {
   } else {
     status.ready = true;
   }
-  if (status.draining) {
+  if (status.draining && facts.device_error.empty()) {
     status.reason = facts.draining ? "draining" : "draining: another rank of the group leaves";
   }
   return status;

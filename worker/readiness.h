@@ -19,7 +19,8 @@ struct WorkerFacts {
   GroupStatus group;
   SelfTest self_test = SelfTest::kPending;
   std::string self_test_error;
-  bool draining = false;  // this process was told to
+  bool draining = false;     // this process was told to
+  std::string device_error;  // what computes has failed: the process is about to end
 };
 
 WorkerStatus StatusOf(const WorkerFacts& facts);

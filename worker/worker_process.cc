@@ -42,11 +42,6 @@ std::string HostIdentity() {
                      LinkTo("/proc/self/ns/pid"), LinkTo("/proc/self/ns/net"), getuid());
 }
 
-StatusOr<std::unique_ptr<KernelSet>> MakeKernels(const std::string& path) {
-  if (path == "reference") return MakeReferenceKernels();
-  return MakeCpuKernels(path);
-}
-
 }  // namespace
 
 WorkerProcess::WorkerProcess(WorkerConfig config, std::function<void()> on_change)
@@ -129,9 +124,17 @@ void WorkerProcess::OnLoadProgress(int64_t done, int64_t total) {
   Learn([&](WorkerFacts& facts) { facts.loading = text; });
 }
 
+Status WorkerProcess::OpenDevice() {
+  CHOIR_ASSIGN_OR_RETURN(backend_, OpenBackend(config_.device, config_.cpu_path));
+  if (!backend_.why_cpu.empty()) {
+    CHOIR_LOG(info, "--device auto: the CPU computes: {}", backend_.why_cpu);
+  }
+  return absl::OkStatus();
+}
+
 Status WorkerProcess::Load() {
   const MonoTime start = Clock::Real().Now();
-  CHOIR_ASSIGN_OR_RETURN(kernels_, MakeKernels(config_.cpu_path));
+  CHOIR_RETURN_IF_ERROR(OpenDevice());
   LoadOptions load{.model_dir = config_.model_dir,
                    .dtype = config_.dtype,
                    .rank = static_cast<int>(config_.rank),
@@ -139,32 +142,42 @@ Status WorkerProcess::Load() {
                    .weights_digest = config_.weights_digest,
                    .cache_dir = config_.cache_dir};
   load.progress = [this](int64_t done, int64_t total) { OnLoadProgress(done, total); };
-  CHOIR_ASSIGN_OR_RETURN(auto loaded, LoadModel(load, *kernels_));
+  load.device = backend_.device();
+  load.beside_weights = [this](std::shared_ptr<const LoadedModel> sizes) {
+    return Engine::BytesBeside(OptionsOfEngine(), std::move(sizes), backend_.kernels.get(),
+                               static_cast<int>(config_.ranks));
+  };
+  CHOIR_ASSIGN_OR_RETURN(auto loaded, LoadModel(load, *backend_.kernels));
   const MonoTime read = Clock::Real().Now();
   metrics_.LoadSeconds("weights", Seconds(read - start));
   const LoadedModel& model = *loaded;
   CHOIR_RETURN_IF_ERROR(MakeEngine(std::move(loaded)));
   metrics_.LoadSeconds("engine", Seconds(Clock::Real().Now() - read));
-  CHOIR_LOG(info, "{} ({}) is loaded: {}, {} threads, weights {}, numerics id {}",
-            config_.model_name, model.info().family, kernels_->Name(), config_.threads,
-            model.info().weights_digest, model.numerics_id());
+  CHOIR_LOG(info, "{} ({}) is loaded: {} on {}, {} threads, weights {}, numerics id {}",
+            config_.model_name, model.info().family, backend_.kernels->Name(),
+            backend_.device()->Name(), config_.threads, model.info().weights_digest,
+            model.numerics_id());
   Serve(model);
   return absl::OkStatus();
 }
 
+EngineOptions WorkerProcess::OptionsOfEngine() const {
+  return {.step_tokens = config_.step_tokens,
+          .sequences_max = std::min(config_.sequences_max, config_.step_tokens),
+          .waiting_max = config_.waiting_max,
+          .kv_bytes = config_.kv_bytes,
+          .context_length = config_.context_length,
+          .prefix_cache = config_.prefix_cache,
+          .num_threads = static_cast<int>(config_.threads),
+          .nice = static_cast<int>(config_.nice)};
+}
+
 Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
-  const EngineOptions options{.step_tokens = config_.step_tokens,
-                              .sequences_max = std::min(config_.sequences_max, config_.step_tokens),
-                              .waiting_max = config_.waiting_max,
-                              .kv_bytes = config_.kv_bytes,
-                              .context_length = config_.context_length,
-                              .prefix_cache = config_.prefix_cache,
-                              .num_threads = static_cast<int>(config_.threads),
-                              .nice = static_cast<int>(config_.nice)};
-  CHOIR_ASSIGN_OR_RETURN(
-      engine_,
-      Engine::Make(options, std::move(loaded), kernels_.get(), static_cast<int>(config_.ranks),
-                   [this](StepOutput output) { OnOutput(std::move(output)); }));
+  CHOIR_ASSIGN_OR_RETURN(engine_,
+                         Engine::Make(OptionsOfEngine(), std::move(loaded), backend_.kernels.get(),
+                                      static_cast<int>(config_.ranks),
+                                      [this](StepOutput output) { OnOutput(std::move(output)); }));
+  engine_->OnDeviceFailed([this](const Status& status) { OnDeviceFailed(status); });
   engine_->OnEpochFailed([this](uint64_t generation, const Status& status) {
     if (group_ != nullptr) group_->CollectiveFailed(generation, status);
   });
@@ -240,7 +253,7 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
                   .numerics_id = loaded.numerics_id(),
                   .model = config_.model_name,
                   .dtype = loaded.compute() == Compute::kF32 ? "f32" : "bf16",
-                  .kernels = kernels_->Name(),
+                  .kernels = backend_.kernels->Name(),
                   .host = HostIdentity(),
                   .pid = getpid(),
                   .address = AdvertisedAddress()};
@@ -292,6 +305,24 @@ void WorkerProcess::BeginDrain() {
     if (!facts.draining) CHOIR_LOG(info, "draining");
     facts.draining = true;
   });
+}
+
+// Nothing can be computed here any more: the main thread ends the process, and whoever started it
+// starts it again.
+void WorkerProcess::OnDeviceFailed(const Status& status) {
+  CHOIR_LOG(error, "the device failed, this process ends to be started again: {}",
+            MessageOf(status));
+  {
+    std::lock_guard lock(mu_);
+    fault_ = status;
+  }
+  Learn([&](WorkerFacts& facts) { facts.device_error = MessageOf(status); });
+  on_change_();
+}
+
+Status WorkerProcess::fault() const {
+  std::lock_guard lock(mu_);
+  return fault_;
 }
 
 bool WorkerProcess::NeedsTicks() const {

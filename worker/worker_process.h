@@ -10,7 +10,7 @@
 #include "common/http/admin_server.h"
 #include "common/rpc/tracing.h"
 #include "common/tls/tls_report.h"
-#include "kernels/kernels.h"
+#include "worker/backend.h"
 #include "worker/config.h"
 #include "worker/engine/engine.h"
 #include "worker/model/model.h"
@@ -38,11 +38,15 @@ class WorkerProcess {
   // Call it now and then once a drain may be going on; true: nothing is left, the process may end.
   bool DrainIsOver();
   bool NeedsTicks() const;  // a drain goes on, here or in the group
+  // Any thread. What has ended this process's work for good: it has to be started again.
+  Status fault() const;
 
   // Leaves the group, ends what still runs, closes the ports.
   void Stop();
 
  private:
+  EngineOptions OptionsOfEngine() const;
+  Status OpenDevice();
   Status MakeEngine(std::shared_ptr<const LoadedModel> loaded);
   void Serve(const LoadedModel& loaded);
   void JoinGroup(const LoadedModel& loaded);
@@ -50,6 +54,7 @@ class WorkerProcess {
   std::string AdvertisedAddress();
   void OnEpoch(const std::shared_ptr<Collectives>& collectives);
   void OnOutput(StepOutput output);
+  void OnDeviceFailed(const Status& status);
   void OnLoadProgress(int64_t done, int64_t total);
   // Changes the facts, and tells the world when the status that follows from them changed.
   void Learn(const std::function<void(WorkerFacts&)>& change);
@@ -64,17 +69,18 @@ class WorkerProcess {
   const Tracing tracing_;
   std::shared_ptr<TlsIdentity> tls_;  // null: plain text
   std::unique_ptr<TlsReport> tls_report_;
-  std::unique_ptr<KernelSet> kernels_;
+  Backend backend_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SelfTestRun> self_test_;
 
-  mutable std::mutex mu_;  // guards the next five, and server_ until Listen is done
+  mutable std::mutex mu_;  // guards the next six, and server_ until Listen is done
   WorkerFacts facts_;
   WorkerStatus status_;
   ProgressWatch progress_;
   Engine* open_engine_ = nullptr;  // once it may be asked
   std::string weights_digest_;     // likewise
-  MonoTime progress_shown_{};      // of loading; the loading thread's
+  Status fault_;
+  MonoTime progress_shown_{};  // of loading; the loading thread's
 
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<WorkerServer> server_;

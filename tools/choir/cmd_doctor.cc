@@ -64,8 +64,8 @@ Finding CheckGpu() {
     return {Level::kWarning, "gpu", std::string("the GPU does not answer: ") + error,
             "see the kernel log for Xid errors"};
   return {Level::kGood, "gpu",
-          fmt::format("{}, {:.0f} GiB; the module has kernels for it ({}), but workers compute on "
-                      "the CPU in this version",
+          fmt::format("{}, {:.0f} GiB; the module has kernels for {}; workers compute on it with "
+                      "--device cuda",
                       info.name, static_cast<double>(info.memory_bytes) / (1 << 30),
                       (*module)->architectures),
           ""};

@@ -51,6 +51,8 @@ TEST(WorkerConfig, RefusesWhatCannotBe) {
       {"--model", "m", "--rank", "1", "--ranks", "2", "--leader", "host"},
       {"--model", "m", "--rank", "1", "--ranks", "2", "--leader", "host:0"},
       {"--model", "m", "--cpu-path", "abacus"},
+      {"--model", "m", "--device", "tpu"},
+      {"--model", "m", "--device", "cuda", "--cpu-path", "portable"},
       {"--model", "m", "--kv-bytes", "1"},
       {"--model", "m", "--no-such-flag", "1"},
       {"--model", "m", "--group", "5000"},

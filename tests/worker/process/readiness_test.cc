@@ -38,6 +38,15 @@ TEST(Readiness, SaysWhatIsMissing) {
   EXPECT_FALSE(StatusOf(facts).ready);
 }
 
+TEST(Readiness, AFailedDeviceComesBeforeEverythingElse) {
+  WorkerFacts facts = Serving();
+  facts.device_error = "cuda:0: an illegal memory access was encountered";
+  facts.draining = true;
+  EXPECT_FALSE(StatusOf(facts).ready);
+  EXPECT_EQ(StatusOf(facts).reason,
+            "the device failed: cuda:0: an illegal memory access was encountered");
+}
+
 TEST(Readiness, DrainsByOrderAndWithItsGroup) {
   WorkerFacts facts = Serving();
   facts.draining = true;
