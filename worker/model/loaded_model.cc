@@ -208,14 +208,16 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   parts.weights = BindWeights(parts.config, names, own, parts.store.get());
   CHOIR_RETURN_IF_ERROR(parts.store->status());
   parts.weight_bytes = parts.store->kept_bytes();
-  CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
   const bool moves = !options.device->ReadsHostMemory();
   if (moves) ForgetOtherExperts(own, &parts.weights);
   CHOIR_RETURN_IF_ERROR(ReserveFor(options, parts));
-  CHOIR_RETURN_IF_ERROR(parts.store->Load(options.progress));
+  CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
   if (moves) {
-    CHOIR_ASSIGN_OR_RETURN(parts.memory, MoveToDevice(options.device, &parts.weights));
+    CHOIR_ASSIGN_OR_RETURN(parts.memory, LoadOnDevice(options.device, parts.store.get(),
+                                                      &parts.weights, options.progress));
     parts.store.reset();
+  } else {
+    CHOIR_RETURN_IF_ERROR(parts.store->Load(options.progress));
   }
   return std::make_shared<const LoadedTransformer>(std::move(parts));
 }

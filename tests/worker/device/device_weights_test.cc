@@ -45,9 +45,16 @@ TEST(DeviceWeights, AreTheSameBytesInTheMemoryTheyWereSaidToTake) {
   const auto device = std::move(MakeTableDevice(emulation::EmulatedDevices(), 0)).value();
   ASSERT_TRUE(device->Reserve(DeviceBytesOf(model.weights)).ok());
   const TensorView gate = model.weights.layers[1].moe->experts[1].gate;
-  const auto memory = MoveToDevice(device.get(), &model.weights);
+  std::pair<int64_t, int64_t> progress;
+  const auto memory =
+      LoadOnDevice(device.get(), nullptr, &model.weights, [&](int64_t done, int64_t total) {
+        EXPECT_GT(done, progress.first);
+        progress = {done, total};
+      });
   ASSERT_TRUE(memory.ok()) << memory.status();
   EXPECT_FALSE(device->Allocate(1).ok());
+  EXPECT_EQ(progress.first, progress.second);
+  EXPECT_EQ(progress.first, 4 * (5'000'000 + 100 + 200 + 100));
   const ModelWeights& w = model.weights;
   EXPECT_EQ(w.embedding.raw(), w.head.raw()) << "once";
   EXPECT_EQ(OnHost(device.get(), w.embedding), model.embedding);
@@ -64,7 +71,7 @@ TEST(DeviceWeights, AFailingCardIsSaid) {
   const auto device = std::move(MakeTableDevice(emulation::EmulatedDevices(), 0)).value();
   ASSERT_TRUE(device->Reserve(DeviceBytesOf(model.weights)).ok());
   emulation::FailCard(0, "an illegal memory access was encountered");
-  EXPECT_EQ(MoveToDevice(device.get(), &model.weights).status().code(),
+  EXPECT_EQ(LoadOnDevice(device.get(), nullptr, &model.weights, {}).status().code(),
             absl::StatusCode::kUnavailable);
   emulation::FailCard(0, nullptr);
 }

@@ -1,17 +1,17 @@
 #include "worker/model/weights/device_weights.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <map>
+#include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "worker/device/measuring_device.h"
+#include "worker/model/weights/device_loader.h"
 
 namespace choir {
 namespace {
-
-constexpr size_t kPartBytes = size_t{16} << 20;
 
 template <class Use>
 void EachOf(LinearWeights& w, const Use& use) {
@@ -95,44 +95,37 @@ TensorView MovedTo(std::byte* to, const TensorView& t) {
   }
 }
 
-// Through two parts of pinned memory: one is filled while the other is on its way.
-class Uploader {
- public:
-  static StatusOr<Uploader> Make(Device* device) {
-    Uploader u;
-    u.device_ = device;
-    for (DeviceBuffer& part : u.parts_) {
-      CHOIR_ASSIGN_OR_RETURN(part, device->AllocateHost(kPartBytes));
-    }
-    return u;
-  }
-  Status Copy(std::byte* to, const TensorView& t) {
-    const auto* from = static_cast<const std::byte*>(t.raw());
-    for (size_t at = 0; at < t.num_bytes(); at += kPartBytes) {
-      const size_t bytes = std::min(kPartBytes, t.num_bytes() - at);
-      if (filled_ + bytes > kPartBytes) CHOIR_RETURN_IF_ERROR(NextPart());
-      std::byte* part = parts_[current_].data() + filled_;
-      std::memcpy(part, from + at, bytes);
-      device_->Copy(to + at, part, bytes);
-      filled_ += bytes;
-    }
-    return {};
-  }
+using Places = std::map<const std::byte*, WeightStore::Place>;
 
- private:
-  // The other part's copies were enqueued before this part's: waiting when both are full frees
-  // both.
-  Status NextPart() {
-    if (current_ == 1) CHOIR_RETURN_IF_ERROR(device_->Wait());
-    current_ = 1 - current_;
-    filled_ = 0;
-    return {};
-  }
+// Where the bytes of a view come from: its file, or the host's memory.
+LoadPart SourceOf(const Places& places, const std::byte* data, size_t bytes) {
+  LoadPart part{.memory = data, .bytes = bytes};
+  auto place = places.upper_bound(data);
+  if (place == places.begin()) return part;
+  --place;
+  const auto offset = static_cast<uint64_t>(data - place->first);
+  if (offset + bytes > place->second.bytes) return part;
+  return {.tensor = place->second.tensor, .begin = place->second.begin + offset, .bytes = bytes};
+}
 
-  Device* device_ = nullptr;
-  std::array<DeviceBuffer, 2> parts_;
-  size_t current_ = 0, filled_ = 0;
-};
+// What is to be read, in the order of the files; then what is in the host's memory already.
+std::vector<LoadPart> PartsOf(const Layout& layout, const WeightStore* store, std::byte* memory) {
+  const Places places = store == nullptr ? Places() : store->MappedPlaces();
+  std::vector<LoadPart> parts;
+  for (const auto& [view, begin] : layout.begins) {
+    LoadPart part = SourceOf(places, static_cast<const std::byte*>(view.first), view.second);
+    part.to = memory + begin;
+    parts.push_back(part);
+  }
+  const auto order = [](const LoadPart& p) {
+    return p.tensor == nullptr
+               ? std::tuple(true, std::string(), uint64_t{0})
+               : std::tuple(false, p.tensor->file->path(), p.tensor->info.offset + p.begin);
+  };
+  std::stable_sort(parts.begin(), parts.end(),
+                   [&](const LoadPart& a, const LoadPart& b) { return order(a) < order(b); });
+  return parts;
+}
 
 }  // namespace
 
@@ -150,23 +143,23 @@ size_t DeviceBytesOf(const ModelWeights& weights) {
   return LayoutOf(views).bytes;
 }
 
-StatusOr<DeviceBuffer> MoveToDevice(Device* device, ModelWeights* weights) {
+StatusOr<DeviceBuffer> LoadOnDevice(
+    Device* device, const WeightStore* store, ModelWeights* weights,
+    const std::function<void(int64_t done, int64_t total)>& progress) {
   const Layout layout = LayoutOf(*weights);
   CHOIR_ASSIGN_OR_RETURN(DeviceBuffer memory, device->Allocate(layout.bytes));
-  CHOIR_ASSIGN_OR_RETURN(Uploader uploader, Uploader::Make(device));
-  Status status;
-  size_t copied = 0;
+  const std::vector<LoadPart> parts = PartsOf(layout, store, memory.data());
+  int64_t total = store == nullptr ? 0 : store->conversion_bytes(), done = 0;
+  for (const LoadPart& part : parts) total += static_cast<int64_t>(part.bytes);
+  const auto advance = [&](uint64_t bytes) {
+    done += static_cast<int64_t>(bytes);
+    if (progress) progress(done, total);
+  };
+  if (store != nullptr) CHOIR_RETURN_IF_ERROR(store->Convert(advance));
+  CHOIR_RETURN_IF_ERROR(DeviceLoader(device, LoadThreads()).Run(parts, advance));
   EachTensor(*weights, [&](TensorView* t) {
-    const size_t begin = layout.begins.at({t->raw(), t->num_bytes()});
-    std::byte* to = memory.data() + begin;
-    if (begin >= copied && status.ok()) {  // the first time that it comes
-      status = uploader.Copy(to, *t);
-      copied = begin + AlignedBytes(t->num_bytes());
-    }
-    *t = MovedTo(to, *t);
+    *t = MovedTo(memory.data() + layout.begins.at({t->raw(), t->num_bytes()}), *t);
   });
-  CHOIR_RETURN_IF_ERROR(status);
-  CHOIR_RETURN_IF_ERROR(device->Wait());
   return memory;
 }
 

@@ -1,8 +1,10 @@
-// Weights on their way to a device that does not read the host's memory: how much they take there,
-// and the copy.
+// Weights of a device that does not read the host's memory: how much they take there, and how they
+// come there.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 
 #include "common/base/status.h"
 #include "worker/device/device.h"
@@ -14,12 +16,15 @@ namespace choir {
 // Empties the views of experts that are not `own`: files may hold what no rank here computes with.
 void ForgetOtherExperts(ExpertRange own, ModelWeights* weights);
 
-// Bytes that MoveToDevice will allocate.
+// Bytes that LoadOnDevice will allocate.
 size_t DeviceBytesOf(const ModelWeights& weights);
 
-// Copies every tensor to memory of `device`, in the order of the layers, one that is used twice
-// once; the views then point there. The memory is the caller's to keep. On an error the views are
-// of no use. REQUIRES: the weights are loaded.
-StatusOr<DeviceBuffer> MoveToDevice(Device* device, ModelWeights* weights);
+// Brings every tensor to memory of `device`, one that is used twice once; the views then point
+// there. What `store` has mapped is read from its files by several threads and checked, what it
+// converts is converted first; without a store all is in the host's memory. The memory is the
+// caller's to keep. After an error the views are of no use.
+StatusOr<DeviceBuffer> LoadOnDevice(
+    Device* device, const WeightStore* store, ModelWeights* weights,
+    const std::function<void(int64_t done, int64_t total)>& progress);
 
 }  // namespace choir

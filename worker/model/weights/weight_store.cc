@@ -3,18 +3,17 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <thread>
 #include <tuple>
 
 #include "common/base/check.h"
 #include "common/tensor/small_floats.h"
 #include "kernels/ops/linear.h"
+#include "worker/model/weights/finite.h"
 
 namespace choir {
 namespace {
 
 constexpr int64_t kConvertGrain = int64_t{1} << 16;  // elements a thread takes at least
-constexpr unsigned kThreadsMax = 8;
 constexpr uint64_t kStepBytes = uint64_t{16} << 20;  // read between two progress calls
 
 template <typename Ints>
@@ -77,44 +76,6 @@ void ConvertScaled(const TensorPart& part, const std::byte* from, std::byte* to,
   for (int64_t k = 0; k < part.width; ++k) {
     const int64_t i = row * part.width + k;
     Put(F8ToF32(static_cast<uint8_t>(from[i])) * scale[k / kF8Block], to, to_type, i);
-  }
-}
-
-// The bits of a number that are all set when it is infinite or no number at all.
-template <typename Bits>
-int64_t FindNotFinite(const std::byte* data, Bits exponent, int64_t begin, int64_t end) {
-  constexpr int64_t kBlock = 4096;  // long enough to vectorize, short enough to name the element
-  for (int64_t at = begin; at < end; at += kBlock) {
-    const int64_t stop = std::min(end, at + kBlock);
-    bool bad = false;
-    for (int64_t i = at; i < stop; ++i) {
-      Bits bits = 0;
-      std::memcpy(&bits, data + static_cast<size_t>(i) * sizeof(Bits), sizeof(Bits));
-      bad |= (bits & exponent) == exponent;
-    }
-    if (!bad) continue;
-    for (int64_t i = at; i < stop; ++i) {
-      Bits bits = 0;
-      std::memcpy(&bits, data + static_cast<size_t>(i) * sizeof(Bits), sizeof(Bits));
-      if ((bits & exponent) == exponent) return i;
-    }
-  }
-  return -1;
-}
-
-// -1: all of [begin, end) are finite numbers.
-int64_t FindNotFinite(const std::byte* data, DType dtype, int64_t begin, int64_t end) {
-  switch (dtype) {
-    case DType::kF32:
-      return FindNotFinite<uint32_t>(data, 0x7f800000u, begin, end);
-    case DType::kBF16:
-      return FindNotFinite<uint16_t>(data, 0x7f80, begin, end);
-    case DType::kF16:
-      return FindNotFinite<uint16_t>(data, 0x7c00, begin, end);
-    case DType::kF8E4M3:  // has no infinity, and one NaN of each sign
-      return FindNotFinite<uint8_t>(data, 0x7f, begin, end);
-    default:
-      return -1;
   }
 }
 
@@ -234,7 +195,7 @@ bool WeightStore::SameContent(const std::string& a, const std::string& b) const 
   return same;
 }
 
-void WeightStore::Convert(const Conversion& c, ThreadTeam* team) const {
+void WeightStore::ConvertOne(const Conversion& c, ThreadTeam* team) const {
   const TensorPart& part = c.from;
   const std::byte* from = part.tensor->data() + part.first_byte;
   if (part.f8_scale != nullptr) {
@@ -250,7 +211,6 @@ void WeightStore::Convert(const Conversion& c, ThreadTeam* team) const {
                             static_cast<uint64_t>(part.bytes()));
 }
 
-// One such number would make every token of every request NaN.
 Status WeightStore::CheckFinite(const StoredTensor& tensor, uint64_t begin, uint64_t bytes,
                                 ThreadTeam* team) const {
   if (!tensor.info.dtype) return {};
@@ -263,20 +223,36 @@ Status WeightStore::CheckFinite(const StoredTensor& tensor, uint64_t begin, uint
               if (at >= 0) found.store(at, std::memory_order_relaxed);
             });
   if (found.load() < 0) return {};
-  return InvalidArgument(
-      "{}: tensor {}: data: element {} is NaN or infinite; the file is damaged, fetch it again",
-      tensor.file->path(), tensor.info.name, found.load());
+  return NotFiniteError(tensor, found.load());
+}
+
+int64_t WeightStore::conversion_bytes() const {
+  int64_t bytes = 0;
+  for (const Conversion& c : conversions_) bytes += c.from.bytes();
+  return bytes;
+}
+
+std::map<const std::byte*, WeightStore::Place> WeightStore::MappedPlaces() const {
+  std::map<const std::byte*, Place> places;
+  for (const auto& [tensor, begin, bytes] : mapped_) {
+    places[tensor->data() + begin] = {tensor, begin, bytes};
+  }
+  return places;
 }
 
 Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>& progress) {
   CHOIR_RETURN_IF_ERROR(status_);
-  int64_t total = 0, done = 0;
+  int64_t total = conversion_bytes(), done = 0;
   for (const auto& [tensor, begin, bytes] : mapped_) total += static_cast<int64_t>(bytes);
-  for (const Conversion& c : conversions_) total += c.from.bytes();
   const auto advance = [&](uint64_t bytes) {
     done += static_cast<int64_t>(bytes);
     if (progress) progress(done, total);
   };
+  CHOIR_RETURN_IF_ERROR(ReadMapped(advance));
+  return Convert(advance);
+}
+
+Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advance) const {
   // In file order, so that a disk reads forward.
   std::vector<Range> mapped(mapped_.begin(), mapped_.end());
   const auto place = [](const Range& r) {
@@ -285,8 +261,7 @@ Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>&
   };
   std::sort(mapped.begin(), mapped.end(),
             [&](const Range& a, const Range& b) { return place(a) < place(b); });
-  ThreadTeam team(
-      static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsMax)));
+  ThreadTeam team(LoadThreads());
   uint64_t small = 0;  // bytes not reported yet
   for (const auto& [tensor, begin, bytes] : mapped) {
     for (uint64_t at = 0; at < bytes; at += kStepBytes) {
@@ -298,10 +273,16 @@ Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>&
     }
   }
   advance(small);
+  return {};
+}
+
+Status WeightStore::Convert(const std::function<void(uint64_t bytes)>& advance) const {
+  CHOIR_RETURN_IF_ERROR(status_);
+  ThreadTeam team(LoadThreads());
   for (const Conversion& c : conversions_) {
     CHOIR_RETURN_IF_ERROR(CheckFinite(*c.from.tensor, static_cast<uint64_t>(c.from.first_byte),
                                       static_cast<uint64_t>(c.from.bytes()), &team));
-    Convert(c, &team);
+    ConvertOne(c, &team);
     advance(static_cast<uint64_t>(c.from.bytes()));
   }
   return {};

@@ -3,12 +3,15 @@
 // thread while loading; what it gave out is read-only and lives as long as the store.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -31,6 +34,11 @@ struct TensorPart {
 
   int64_t bytes() const { return BytesOf(dtype, rows * width); }
 };
+
+// Threads that read and convert weights.
+inline int LoadThreads() {
+  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
+}
 
 class WeightStore {
  public:
@@ -64,6 +72,17 @@ class WeightStore {
 
   // Reads everything that was kept: prefaults mapped views and runs conversions.
   Status Load(const std::function<void(int64_t done, int64_t total)>& progress);
+
+  // For those who read the mapped parts by themselves, and check them: where in the files they lie,
+  // by their begin in memory; and the conversions alone, `advance` after each.
+  struct Place {
+    const StoredTensor* tensor = nullptr;
+    uint64_t begin = 0, bytes = 0;  // inside it
+  };
+  std::map<const std::byte*, Place> MappedPlaces() const;
+  Status Convert(const std::function<void(uint64_t bytes)>& advance) const;
+  int64_t conversion_bytes() const;  // that are read for them
+
   int64_t kept_bytes() const { return kept_bytes_; }  // in memory after Load
 
  private:
@@ -74,7 +93,8 @@ class WeightStore {
   };
   using Range = std::tuple<const StoredTensor*, uint64_t, uint64_t>;  // begin, bytes inside it
 
-  void Convert(const Conversion& conversion, ThreadTeam* team) const;
+  Status ReadMapped(const std::function<void(uint64_t bytes)>& advance) const;
+  void ConvertOne(const Conversion& conversion, ThreadTeam* team) const;
   // Bytes [begin, begin + bytes) of a tensor; NaN and infinities are refused.
   Status CheckFinite(const StoredTensor& tensor, uint64_t begin, uint64_t bytes,
                      ThreadTeam* team) const;
