@@ -1,5 +1,6 @@
 #include "worker/backend.h"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
@@ -19,13 +20,16 @@ StatusOr<Backend> OpenCpu(const std::string& path) {
   return backend;
 }
 
-// On the first card that the driver shows: CUDA_VISIBLE_DEVICES chooses.
-StatusOr<Backend> OpenCuda(const std::string& module_path) {
+StatusOr<Backend> OpenCuda(const std::string& module_path, int64_t index) {
   CHOIR_ASSIGN_OR_RETURN(const cuda::Module* module, OpenUsableCudaModule(module_path));
+  int32_t cards = 0;
+  char detail[256] = {};
+  (void)module->device.probe(&cards, detail, sizeof detail);
+  const auto card = static_cast<int32_t>(index % std::max(cards, 1));
   Backend backend;
-  CHOIR_ASSIGN_OR_RETURN(backend.gpu, MakeTableDevice(module->device, 0));
+  CHOIR_ASSIGN_OR_RETURN(backend.gpu, MakeTableDevice(module->device, card));
   cuda::DeviceInfo info;
-  if (const char* error = module->device.info(0, &info)) {
+  if (const char* error = module->device.info(card, &info)) {
     return Unavailable("{}: {}", backend.gpu->Name(), error);
   }
   if (!RunsOn(module->architectures, info.major, info.minor)) {
@@ -40,7 +44,7 @@ StatusOr<Backend> OpenCuda(const std::string& module_path) {
 
 }  // namespace
 
-StatusOr<Backend> OpenBackend(const std::string& device, const std::string& cpu_path,
+StatusOr<Backend> OpenBackend(const std::string& device, const std::string& cpu_path, int64_t index,
                               const std::string& cuda_module) {
   if (device == "cpu") return OpenCpu(cpu_path);
   if (device == "auto" && cpu_path != "auto") {
@@ -48,7 +52,7 @@ StatusOr<Backend> OpenBackend(const std::string& device, const std::string& cpu_
     backend.why_cpu = fmt::format("--cpu-path {} was given", cpu_path);
     return backend;
   }
-  StatusOr<Backend> gpu = OpenCuda(cuda_module);
+  StatusOr<Backend> gpu = OpenCuda(cuda_module, index);
   if (gpu.ok()) return gpu;
   if (device == "cuda") return Annotate(gpu.status(), "--device cuda");
   CHOIR_ASSIGN_OR_RETURN(Backend backend, OpenCpu(cpu_path));

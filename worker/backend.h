@@ -21,8 +21,9 @@ struct Backend {
 };
 
 // `device`: "cpu"; "cuda", and an error says what is missing; "auto": the GPU if it can be used and
-// no CPU path was asked for, else the CPU. `cpu_path`: as MakeCpuKernels, or "reference".
-StatusOr<Backend> OpenBackend(const std::string& device, const std::string& cpu_path,
+// no CPU path was asked for, else the CPU. `cpu_path`: as MakeCpuKernels, or "reference". Of
+// several cards that the driver shows, worker `index` of the machine takes number index % cards.
+StatusOr<Backend> OpenBackend(const std::string& device, const std::string& cpu_path, int64_t index,
                               const std::string& cuda_module = DefaultCudaModule());
 
 // Whether code that was built for `architectures` ("80-real, 90a-real") runs on a card of this

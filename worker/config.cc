@@ -52,8 +52,8 @@ void AddModelOptions(OptionSet* options, WorkerConfig* c) {
   options->AddChoice(&c->device,
                      {.key = "device",
                       .flag = "--device",
-                      .help = "what computes; cuda: the first NVIDIA GPU of "
-                              "CUDA_VISIBLE_DEVICES, or an error; auto: that, or else the CPU"},
+                      .help = "what computes; cuda: an NVIDIA GPU (of several, number "
+                              "group * ranks + rank), or an error; auto: that, or else the CPU"},
                      {"cpu", "cuda", "auto"});
   options->Add(&c->cpu_path, {.key = "cpu_path",
                               .flag = "--cpu-path",

@@ -125,7 +125,8 @@ void WorkerProcess::OnLoadProgress(int64_t done, int64_t total) {
 }
 
 Status WorkerProcess::OpenDevice() {
-  CHOIR_ASSIGN_OR_RETURN(backend_, OpenBackend(config_.device, config_.cpu_path));
+  CHOIR_ASSIGN_OR_RETURN(backend_, OpenBackend(config_.device, config_.cpu_path,
+                                               config_.group * config_.ranks + config_.rank));
   if (!backend_.why_cpu.empty()) {
     CHOIR_LOG(info, "--device auto: the CPU computes: {}", backend_.why_cpu);
   }

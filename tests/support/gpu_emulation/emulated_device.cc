@@ -48,6 +48,7 @@ class Card {
 
   uint64_t total = kMemory, used = 0;
   std::atomic<const char*> error{nullptr};
+  int64_t waits = 0;
   std::vector<Piece> pieces;
 };
 
@@ -55,9 +56,12 @@ namespace {
 
 Card cards[kCards];
 thread_local Card* current = nullptr;
+int64_t failing_wait = 0;
+const char* failing_error = nullptr;
 
 const char* Wait(void* native) {
   auto* stream = static_cast<EmulatedStream*>(native);
+  if (++stream->card->waits == failing_wait) stream->card->error = failing_error;
   if (stream->card->error != nullptr) return stream->card->error;
   stream->card->Protect(PROT_READ | PROT_WRITE);
   for (const auto& work : stream->pending) work();
@@ -125,5 +129,11 @@ void SetCardMemory(int card, uint64_t bytes) {
 }
 
 void FailCard(int card, const char* error) { cards[card].error = error; }
+
+void FailCardsAfter(int64_t waits, const char* error) {
+  for (Card& card : cards) card.waits = 0;
+  failing_error = error;
+  failing_wait = waits;
+}
 
 }  // namespace choir::emulation

@@ -20,5 +20,7 @@ const cuda::DeviceTable& EmulatedDevices();
 void SetCardMemory(int card, uint64_t bytes);
 // From now on the card's waits and polls give this error; null: none. Static text.
 void FailCard(int card, const char* error);
+// Every card gives the error from its wait number `waits` on, counted from now; 0: never.
+void FailCardsAfter(int64_t waits, const char* error);
 
 }  // namespace choir::emulation

@@ -11,12 +11,12 @@ using testing::HasSubstr;
 std::string Fake(const std::string& name) { return CHOIR_FAKE_MODULES "/fake_" + name + ".so"; }
 
 TEST(Backend, IsTheCpuUnlessAskedOtherwise) {
-  const auto backend = OpenBackend("cpu", "portable", "/nowhere");
+  const auto backend = OpenBackend("cpu", "portable", 0, "/nowhere");
   ASSERT_TRUE(backend.ok()) << backend.status();
   EXPECT_EQ(backend->kernels->Name(), "cpu-portable");
   EXPECT_EQ(backend->device(), &HostDevice());
   EXPECT_EQ(backend->why_cpu, "");
-  EXPECT_FALSE(OpenBackend("cpu", "abacus", "/nowhere").ok());
+  EXPECT_FALSE(OpenBackend("cpu", "abacus", 0, "/nowhere").ok());
 }
 
 TEST(Backend, CudaWithoutAGpuIsAnErrorThatSaysWhatIsMissing) {
@@ -27,19 +27,30 @@ TEST(Backend, CudaWithoutAGpuIsAnErrorThatSaysWhatIsMissing) {
                                                        {Fake("no_device"), "CUDA_VISIBLE_DEVICES"},
                                                        {Fake("failed"), "Xid"}};
   for (const auto& [module, words] : cases) {
-    const Status status = OpenBackend("cuda", "auto", module).status();
+    const Status status = OpenBackend("cuda", "auto", 0, module).status();
     EXPECT_FALSE(status.ok()) << module;
     EXPECT_THAT(MessageOf(status), AllOf(HasSubstr("--device cuda: "), HasSubstr(words)));
   }
 }
 
+TEST(Backend, CudaComputesOnTheCardOfItsIndex) {
+  for (const auto& [index, card] : {std::pair(0, 0), {3, 3}, {11, 3}}) {
+    const auto backend = OpenBackend("cuda", "auto", index, CHOIR_EMULATED_MODULE);
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    EXPECT_EQ(backend->device()->Name(), fmt::format("cuda:{} (an emulated card)", card));
+    EXPECT_EQ(backend->kernels->Name(), "cuda-tensor-emulated-sm90");
+    EXPECT_EQ(backend->why_cpu, "");
+  }
+  EXPECT_NE(OpenBackend("auto", "auto", 0, CHOIR_EMULATED_MODULE)->gpu, nullptr);
+}
+
 TEST(Backend, AutoTakesTheCpuAndSaysWhy) {
-  const auto missing = OpenBackend("auto", "auto", Fake("no_driver"));
+  const auto missing = OpenBackend("auto", "auto", 0, Fake("no_driver"));
   ASSERT_TRUE(missing.ok()) << missing.status();
   EXPECT_EQ(missing->device(), &HostDevice());
   EXPECT_THAT(missing->kernels->Name(), HasSubstr("cpu-"));
   EXPECT_THAT(missing->why_cpu, HasSubstr("no NVIDIA driver"));
-  const auto asked = OpenBackend("auto", "portable", Fake("ready"));
+  const auto asked = OpenBackend("auto", "portable", 0, Fake("ready"));
   ASSERT_TRUE(asked.ok()) << asked.status();
   EXPECT_EQ(asked->kernels->Name(), "cpu-portable");
   EXPECT_THAT(asked->why_cpu, HasSubstr("--cpu-path portable"));
