@@ -1,6 +1,6 @@
 // A device without memory that counts what is asked of it: how much a model and its engine would
 // take is known by making them with it, before anything is loaded. What it allocates has a size and
-// no address.
+// an address where nothing is.
 #pragma once
 
 #include <string>
@@ -21,16 +21,19 @@ class MeasuringDevice final : public Device {
   Status Reserve(size_t) override { return {}; }
   StatusOr<DeviceBuffer> Allocate(size_t bytes) override {
     bytes_ += AlignedBytes(bytes);
-    return DeviceBuffer(nullptr, bytes);
+    return Nowhere(bytes);
   }
-  StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override {
-    return DeviceBuffer(nullptr, bytes);
-  }
+  StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override { return Nowhere(bytes); }
   void Copy(void*, const void*, size_t) override { CHOIR_CHECK(false); }
 
   size_t bytes() const { return bytes_; }
 
  private:
+  // Not null, for views of null are empty ones.
+  static DeviceBuffer Nowhere(size_t bytes) {
+    return DeviceBuffer({reinterpret_cast<std::byte*>(kDeviceAlign), [](std::byte*) {}}, bytes);
+  }
+
   size_t bytes_ = 0;
 };
 
