@@ -148,7 +148,7 @@ TEST_P(DeviceEngineTest, GivesTheSameTokensHoweverItIsRun) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Checkpoints, DeviceEngineTest,
-                         testing::Values("deepseek_v3_plain", "gpt_oss_mxfp4", "tiny_llama"),
+                         testing::Values("deepseek_v3_plain", "gpt_oss_mxfp4", "llama_biased"),
                          [](const auto& info) { return info.param; });
 
 TEST(DeviceFailure, EndsWhatRunsAndIsToldOnce) {
