@@ -318,7 +318,6 @@ void WorkerProcess::OnDeviceFailed(const Status& status) {
     fault_ = status;
   }
   Learn([&](WorkerFacts& facts) { facts.device_error = MessageOf(status); });
-  on_change_();
 }
 
 Status WorkerProcess::fault() const {
