@@ -198,19 +198,19 @@ TEST_P(AuditLogTest, WhatCannotBeWrittenIsRefusedOrCountedAndOutcomesFollowLater
   EXPECT_EQ(phases["gap"], best_effort ? 1 : 0);
 }
 
-// A disk of its own of 1 MiB at the log's directory.
+// A disk of its own of 4 MiB at the log's directory.
 class SmallDisk {
  public:
   explicit SmallDisk(std::string path) : path_(std::move(path)) {
     std::filesystem::create_directories(path_);
-    mounted_ = mount("tmpfs", path_.c_str(), "tmpfs", 0, "size=1m") == 0;
+    mounted_ = mount("tmpfs", path_.c_str(), "tmpfs", 0, "size=4m") == 0;
   }
   ~SmallDisk() {
     if (mounted_) umount2(path_.c_str(), MNT_DETACH);
   }
   bool mounted() const { return mounted_; }
   bool MakeReadOnly() const {
-    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=1m") == 0;
+    return mount("tmpfs", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, "size=4m") == 0;
   }
   void Fill() const {
     const int fd = open(filler().c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
