@@ -67,6 +67,7 @@ std::optional<ApiError> Admission::Wait(Permit& permit, const RequestWork& work,
   --state.entered;
   permit.stage_ = Permit::Stage::kWaiting;
   state.queue.Add(&permit.place_, permit.asked_.tenant, permit.weight_, work.tokens());
+  if (state.queue.size() > 1) state.shares[permit.asked_.tenant].SetWaiting(true, now);
   permit.expires_ = permit.entered_ + config_.of(permit.admission_class()).queue_timeout;
   expiries_.emplace(std::pair(permit.expires_, permit.asked_.number), &permit);
   if (state.queue.size() <= config_.of(permit.admission_class()).queue) return std::nullopt;
@@ -88,7 +89,11 @@ std::optional<uint64_t> Admission::Next(MonoTime now) {
   Permit& permit = *static_cast<Permit::Place*>(state.queue.front())->permit;
   permit.aged_ = choice->aged;
   state.drain.OnStart(permit.work_.tokens(), now);
+  if (const auto share = state.shares.find(permit.asked_.tenant); share != state.shares.end()) {
+    share->second.OnStart(permit.work_.tokens(), now);
+  }
   state.queue.Pop();
+  LeaveShare(permit);
   expiries_.erase({permit.expires_, permit.asked_.number});
   state.passed_over_since.reset();
   state.aged += choice->aged ? 1 : 0;
@@ -109,11 +114,18 @@ void Admission::StartRunning(Permit& permit, MonoTime now) {
   charged_ += permit.work_.tokens();
 }
 
+// A tenant's share is known while it waits.
+void Admission::LeaveShare(const Permit& permit) {
+  ClassState& state = At(permit.admission_class());
+  if (state.queue.WaitingWork(permit.asked_.tenant) == 0) state.shares.erase(permit.asked_.tenant);
+}
+
 // It gives up its place in the queue.
 void Admission::StopWaiting(Permit& permit, MonoTime now) {
   ClassState& state = At(permit.admission_class());
   expiries_.erase({permit.expires_, permit.asked_.number});
   state.queue.Remove(&permit.place_);
+  LeaveShare(permit);
   if (state.queue.size() == 0) {
     state.drain.SetWaiting(false, now);
     state.passed_over_since.reset();

@@ -4,7 +4,7 @@
 //
 // A request has a Permit from Enter, before anything of its prompt is read, to its end, whichever
 // that is. In between it waits for its turn (Wait, Next) and runs. Bounds: requests in all, and
-// those that wait in each class. O(log requests) a call.
+// those that wait in each class. O(log requests + tenants that wait) a call.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -178,6 +179,8 @@ class Admission {
     // Others were let run while it waited, or a place is kept from it that has nothing running.
     std::optional<MonoTime> passed_over_since;
     DrainRate drain;
+    // Each tenant's part of it, for those that wait: what others get that come later shows here.
+    std::unordered_map<std::string, DrainRate> shares;
     RunTimes run_times;
     uint64_t started = 0, aged = 0;
   };
@@ -207,6 +210,8 @@ class Admission {
   std::optional<Choice> Choose(MonoTime now, const Guest* guest = nullptr) const;
   std::optional<AdmissionClass> ChooseAged(int64_t free, const Guest* guest, MonoTime now) const;
   double WeightOf(const std::string& tenant) const;
+  std::optional<double> WaitOf(const AdmitRequest& request, MonoTime now) const;
+  void LeaveShare(const Permit& permit);
   std::optional<ApiError> CheckRoom(const AdmitRequest& request, MonoTime now) const;
   std::optional<ApiError> CheckDeadline(const AdmitRequest& request, MonoTime now) const;
   ApiError QueueFull(AdmissionClass c, MonoTime now) const;

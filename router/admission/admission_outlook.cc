@@ -23,13 +23,25 @@ std::optional<ApiError> Admission::CheckRoom(const AdmitRequest& request, MonoTi
   return QueueFull(c, now);
 }
 
+// Until a request of this tenant would start: behind what is before it in the queue at the class's
+// rate, and behind the tenant's own at the rate that the tenant has, as others may come yet whose
+// share is before it.
+std::optional<double> Admission::WaitOf(const AdmitRequest& request, MonoTime now) const {
+  const ClassState& state = At(request.admission_class);
+  const double before = state.queue.WorkBefore(request.tenant, WeightOf(request.tenant));
+  std::optional<double> wait = state.drain.SecondsFor(before, now);
+  const auto share = state.shares.find(request.tenant);
+  if (!wait || share == state.shares.end()) return wait;
+  const auto own = static_cast<double>(state.queue.WaitingWork(request.tenant));
+  return std::max(*wait, share->second.SecondsFor(own, now).value_or(0));
+}
+
 // Of a request that has not said its work, what is before it counts.
 std::optional<ApiError> Admission::CheckDeadline(const AdmitRequest& request, MonoTime now) const {
   if (request.resumed || request.deadline == MonoTime::max()) return std::nullopt;
   const ClassState& state = At(request.admission_class);
   if (state.queue.size() == 0 && RoomOf(request.admission_class) > 0) return std::nullopt;
-  const double before = state.queue.WorkBefore(request.tenant, WeightOf(request.tenant));
-  const std::optional<double> wait = state.drain.SecondsFor(before, now);
+  const std::optional<double> wait = WaitOf(request, now);
   if (!wait || *wait <= 0) return std::nullopt;
   const double run =
       state.run_times.SecondsFor(static_cast<double>(request.max_tokens)).value_or(0);
@@ -40,9 +52,10 @@ std::optional<ApiError> Admission::CheckDeadline(const AdmitRequest& request, Mo
   const double later = run < left ? *wait + run - left : 0;
   ApiError error = Overloaded(
       "deadline",
-      fmt::format("it would not be done in time: requests of class {} wait about {:.1f} s now and "
-                  "run about {:.1f} s, its deadline is in {:.1f} s",
-                  name, *wait, run, left),
+      fmt::format(
+          "it would not be done in time: this tenant's requests of class {} wait about {:.1f} s "
+          "now and run about {:.1f} s, its deadline is in {:.1f} s",
+          name, *wait, run, left),
       later);
   error.limit_rule = fmt::format("class:{}.deadline", name);
   return error;
@@ -83,8 +96,7 @@ AdmissionOutlook Admission::Foresee(const AdmitRequest& request, const RequestWo
     outlook.refusal = QueueFull(c, now);
   } else {
     outlook.place = place;
-    outlook.wait_seconds =
-        state.drain.SecondsFor(state.queue.WorkBefore(request.tenant, weight), now);
+    outlook.wait_seconds = WaitOf(request, now);
   }
   return outlook;
 }

@@ -134,13 +134,25 @@ void FairQueue::Forget(Tenant* tenant) {
   if (tenants_.empty()) now_ = 0;  // nobody to compare with: numbers stay small
 }
 
-// Another tenant gets as much before it as this one has waiting already, by weight, if it has that.
+uint64_t FairQueue::WaitingWork(const std::string& name) const {
+  const auto it = tenants_.find(name);
+  return it == tenants_.end() ? 0 : it->second->waiting_work;
+}
+
+// Another tenant gets as much before it as this one has waiting already, by weight, and what this
+// one is ahead of it, if it has that.
 double FairQueue::WorkBefore(const std::string& name, double weight) const {
   const auto it = tenants_.find(name);
-  const uint64_t own = it == tenants_.end() ? 0 : it->second->waiting_work;
-  const bool active = it != tenants_.end() && !it->second->waiting.empty();
-  const double weights = weights_ + (active ? 0 : weight);
-  return std::min(static_cast<double>(work_), static_cast<double>(own) * weights / weight);
+  if (it == tenants_.end()) return 0;
+  const Tenant& own = *it->second;
+  const double tag = std::max(own.tag, now_);
+  const double weights = weights_ + (own.waiting.empty() ? weight : 0);
+  double before = static_cast<double>(own.waiting_work) * weights / weight;
+  for (const auto& [first, order, other] : active_) {
+    if (first >= tag) break;
+    before += std::min(static_cast<double>(other->waiting_work), (tag - first) * other->weight);
+  }
+  return std::min(static_cast<double>(work_), before);
 }
 
 size_t FairQueue::CountBefore(const std::string& name, double weight) const {

@@ -54,7 +54,9 @@ class FairQueue {
   size_t waiting_tenants() const { return active_.size(); }
   uint64_t waiting_work() const { return work_; }
   uint64_t started_work() const { return started_work_; }  // charged, not settled
+  uint64_t WaitingWork(const std::string& tenant) const;
   // Of the work that waits, how much would start before a request that this tenant adds now.
+  // O(tenants that it is ahead of).
   double WorkBefore(const std::string& tenant, double weight) const;
   // Of those that wait, how many would start before a request that this tenant adds now, if nobody
   // else came. O(waiting).
