@@ -62,6 +62,7 @@ std::string ContentFilter::Advance(bool last) {
     }
     // One that overlaps the last one belongs to its replacement.
     if (match.begin >= done_) out += rule.replacement;
+    Record(match);
     done_ = match.end;
   }
   if (done_ < certain) {
@@ -73,21 +74,34 @@ std::string ContentFilter::Advance(bool last) {
     const size_t begin = CharBegin(text_, done_ - hold);
     text_.erase(0, begin);
     done_ -= begin;
+    dropped_ += begin;
   }
   return out;
+}
+
+void ContentFilter::Record(const ContentMatch& match) {
+  if (replaced_ == nullptr) return;
+  if (match.begin < done_ && !replaced_->empty()) {
+    replaced_->back().end = dropped_ + match.end;
+  } else {
+    replaced_->push_back({dropped_ + match.begin, dropped_ + match.end, match.rule});
+  }
+}
+
+void AddHits(const std::string& rule, uint32_t count, std::vector<RuleHits>* hits) {
+  const auto it = std::find_if(hits->begin(), hits->end(),
+                               [&](const RuleHits& known) { return known.rule == rule; });
+  if (it == hits->end()) {
+    hits->push_back({rule, count});
+  } else {
+    it->count += count;
+  }
 }
 
 void AddHits(const ContentFilter& filter, std::vector<RuleHits>* hits) {
   for (size_t i = 0; i < filter.hits().size(); ++i) {
     if (filter.hits()[i] == 0) continue;
-    const std::string& rule = filter.rules().rules()[i].name;
-    const auto it = std::find_if(hits->begin(), hits->end(),
-                                 [&](const RuleHits& known) { return known.rule == rule; });
-    if (it == hits->end()) {
-      hits->push_back({rule, filter.hits()[i]});
-    } else {
-      it->count += filter.hits()[i];
-    }
+    AddHits(filter.rules().rules()[i].name, filter.hits()[i], hits);
   }
 }
 

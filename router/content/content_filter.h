@@ -27,13 +27,18 @@ class ContentFilter {
   // How often each rule was applied, by its index.
   const std::vector<uint32_t>& hits() const { return hits_; }
   const ContentRules& rules() const { return *rules_; }
+  // From now on the places that were replaced are added there, in bytes of the whole text pushed.
+  void RecordTo(std::vector<ContentMatch>* replaced) { replaced_ = replaced; }
 
  private:
   std::string Advance(bool last);
+  void Record(const ContentMatch& match);
 
   const std::shared_ptr<const ContentRules> rules_;
-  std::string text_;  // from a little before what is held back
-  size_t done_ = 0;   // bytes of `text_` whose outcome was returned
+  std::string text_;    // from a little before what is held back
+  size_t done_ = 0;     // bytes of `text_` whose outcome was returned
+  size_t dropped_ = 0;  // bytes of the whole text before `text_`
+  std::vector<ContentMatch>* replaced_ = nullptr;
   std::string refused_by_;
   std::vector<uint32_t> hits_;
 };
@@ -42,7 +47,8 @@ struct RuleHits {
   std::string rule;
   uint32_t count = 0;
 };
-// Adds the filter's hits, one entry a rule.
+// Adds them, one entry a rule.
+void AddHits(const std::string& rule, uint32_t count, std::vector<RuleHits>* hits);
 void AddHits(const ContentFilter& filter, std::vector<RuleHits>* hits);
 
 // A whole text at once.

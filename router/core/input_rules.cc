@@ -4,6 +4,8 @@
 #include <set>
 #include <utility>
 
+#include "router/core/text_rules.h"
+
 namespace choir {
 namespace {
 
@@ -16,37 +18,125 @@ ApiError RefusedBy(const char* param, const std::string& rule) {
   return error;
 }
 
-// One filter a text: a match does not reach from one message into the next.
+// Words of the protocol, which templates look at: the client cannot say anything by them.
+bool IsProtocolWord(const std::string& key, const ordered_json& value) {
+  static const std::set<std::string> kRoles = {"system",    "developer", "user",
+                                               "assistant", "tool",      "function"};
+  static const std::set<std::string> kTypes = {"text",   "function",  "object",      "array",
+                                               "string", "number",    "integer",     "boolean",
+                                               "null",   "image_url", "input_audio", "file"};
+  if (!value.is_string()) return false;
+  const auto& word = value.get_ref<const std::string&>();
+  return (key == "role" && kRoles.contains(word)) || (key == "type" && kTypes.contains(word));
+}
+
+bool IsProtocolKey(const std::string& key) {
+  static const std::set<std::string> kKeys = {
+      "role",       "content",     "name",       "type",         "text",
+      "tool_calls", "id",          "function",   "tool_call_id", "arguments",
+      "parameters", "description", "properties", "required",     "enum",
+      "items",      "strict",      "reasoning",  "thinking",     "reasoning_content"};
+  return kKeys.contains(key);
+}
+
 class InputRules {
  public:
   InputRules(std::shared_ptr<const ContentRules> rules, std::vector<RuleHits>* hits)
-      : rules_(std::move(rules)), hits_(hits) {}
+      : texts_(std::move(rules), hits) {}
 
-  void Apply(std::string* text) {
-    ContentFilter filter(rules_);
-    std::string out = ApplyRules(*text, &filter);
-    AddHits(filter, hits_);
-    if (refused_by_.empty()) refused_by_ = filter.refused_by();
-    *text = std::move(out);
-  }
+  void Apply(std::string* text) { texts_.Apply(text); }
   void Apply(ordered_json* value) {
-    static const std::set<std::string> kNames = {"role", "type", "name", "id", "tool_call_id"};
     if (value->is_string()) return Apply(value->get_ptr<std::string*>());
     if (value->is_array()) {
       for (ordered_json& item : *value) Apply(&item);
     } else if (value->is_object()) {
-      for (auto& [key, item] : value->items()) {
-        if (!kNames.contains(key)) Apply(&item);
+      ApplyToKeys(value);
+      for (auto& [key, item] : value->items()) ApplyToField(key, &item);
+    }
+  }
+  // Of chat_template_kwargs, whose own names are the template's variables.
+  void ApplyToVariables(ordered_json* variables) {
+    if (!variables->is_object()) return;
+    for (auto& [name, value] : variables->items()) Apply(&value);
+  }
+  const std::string& refused_by() const { return texts_.refused_by(); }
+
+ private:
+  void ApplyToField(const std::string& key, ordered_json* value) {
+    if (IsProtocolWord(key, *value)) return;
+    if (key == "content" && value->is_array()) return ApplyToContent(value);
+    if (key == "arguments" && value->is_string()) ApplyToArguments(value);
+    Apply(value);
+  }
+
+  // The text parts are one text; all else of them is seen on its own.
+  void ApplyToContent(ordered_json* parts) {
+    std::vector<std::string*> texts;
+    for (ordered_json& part : *parts) {
+      ordered_json* text = &part;
+      if (part.is_object()) {
+        const auto found = part.find("text");
+        text = found == part.end() ? nullptr : &*found;
+      }
+      if (text != nullptr && text->is_string()) texts.push_back(text->get_ptr<std::string*>());
+    }
+    texts_.ApplyToParts(texts);
+    for (ordered_json& part : *parts) {
+      if (!part.is_object()) continue;
+      ApplyToKeys(&part);
+      for (auto& [key, item] : part.items()) {
+        if (key != "text" || !item.is_string()) ApplyToField(key, &item);
       }
     }
   }
-  const std::string& refused_by() const { return refused_by_; }
 
- private:
-  const std::shared_ptr<const ContentRules> rules_;
-  std::vector<RuleHits>* const hits_;
-  std::string refused_by_;
+  // The JSON text of an object: the template may show what it says instead of its letters. Escapes
+  // are written out, as a rule that matched a part of one would break it.
+  void ApplyToArguments(ordered_json* text) {
+    const auto& written = text->get_ref<const std::string&>();
+    auto arguments = ordered_json::parse(written, nullptr, /*allow_exceptions=*/false);
+    if (!arguments.is_object()) return;
+    const std::string before = arguments.dump();
+    Apply(&arguments);
+    std::string after = arguments.dump();
+    if (after != before || written.find("\\u") != std::string::npos) *text = std::move(after);
+  }
+
+  // A key that a rule changes is another key from then on, so that none gets lost.
+  void ApplyToKeys(ordered_json* object) {
+    ordered_json out = ordered_json::object();
+    for (auto& [key, item] : object->items()) {
+      std::string name = key;
+      if (!IsProtocolKey(key)) Apply(&name);
+      while (out.contains(name)) name += '_';
+      out[name] = std::move(item);
+    }
+    *object = std::move(out);
+  }
+
+  TextRules texts_;
 };
+
+// A field that is JSON text. What cannot be read stays: reading it says what is wrong.
+template <typename How>
+std::optional<ApiError> ApplyToJson(const char* field, InputRules* rules, std::string* text,
+                                    How how) {
+  if (text->empty()) return std::nullopt;
+  auto value = ordered_json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded()) return std::nullopt;
+  how(&value);
+  if (!rules->refused_by().empty()) return RefusedBy(field, rules->refused_by());
+  *text = value.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  return std::nullopt;
+}
+
+std::optional<ApiError> ApplyToChat(InputRules* rules, ChatInput* chat) {
+  const auto all = [rules](ordered_json* value) { rules->Apply(value); };
+  const auto variables = [rules](ordered_json* value) { rules->ApplyToVariables(value); };
+  if (auto error = ApplyToJson("messages", rules, &chat->messages_json, all)) return error;
+  if (auto error = ApplyToJson("tools", rules, &chat->tools_json, all)) return error;
+  return ApplyToJson("chat_template_kwargs", rules, &chat->template_kwargs_json, variables);
+}
 
 }  // namespace
 
@@ -70,11 +160,7 @@ std::optional<ApiError> ApplyInputRules(const Tokenizer& tokenizer, RequestInput
                                       hits->back().rule));
     }
   } else if (auto* chat = std::get_if<ChatInput>(&input->content)) {
-    auto messages = ordered_json::parse(chat->messages_json, nullptr, /*allow_exceptions=*/false);
-    if (messages.is_discarded()) return std::nullopt;  // reading them says what is wrong
-    rules.Apply(&messages);
-    if (!rules.refused_by().empty()) return RefusedBy("messages", rules.refused_by());
-    chat->messages_json = messages.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+    return ApplyToChat(&rules, chat);
   }
   return std::nullopt;
 }

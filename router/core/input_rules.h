@@ -9,8 +9,10 @@
 
 namespace choir {
 
-// Changes the prompt or the messages (every text in them but roles, types, names and ids). An
-// error: a refusing rule matched, or one matched token ids, whose text cannot be changed.
+// Changes what the model gets: the prompt, or every text in messages, tools and
+// chat_template_kwargs, names of fields too, but for words of the protocol. The text parts of one
+// message count as one text. An error: a refusing rule matched, or one matched token ids, whose
+// text cannot be changed.
 std::optional<ApiError> ApplyInputRules(const Tokenizer& tokenizer, RequestInput* input,
                                         std::vector<RuleHits>* hits);
 

@@ -56,6 +56,14 @@ def test_refused_input_names_the_rule(ruled):
     assert caught.value.param == "prompt"
 
 
+def test_rules_see_what_the_model_gets(ruled):
+    parts = [{"type": "text", "text": "about proj"}, {"type": "text", "text": "ect x"}]
+    for given in {"content": parts}, {"content": "hi", "kwargs": {"model_identity": "project x"}}:
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(ruled, given["content"], extra_body={"chat_template_kwargs": given.get("kwargs", {})})
+        assert caught.value.code == "content_rule" and caught.value.param == ("chat_template_kwargs" if "kwargs" in given else "messages")
+
+
 def test_output_is_filtered_alike_streamed_or_whole(ruled):
     whole = chat(ruled, "hello").choices[0]
     streamed = "".join(c.choices[0].delta.content or "" for c in chat(ruled, "hello", stream=True) if c.choices)
