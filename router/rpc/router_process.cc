@@ -22,6 +22,7 @@
 #include "router/membership/discovery.h"
 #include "router/membership/worker_directory.h"
 #include "router/rpc/broken_files.h"
+#include "router/rpc/config_changes.h"
 #include "router/rpc/random64.h"
 
 namespace choir {
@@ -60,6 +61,9 @@ class Process final : public RouterProcess {
   Status OpenLimits();
   void FollowConfig();
   void TakeUp(FollowedOptions now);
+  auto OnLoop() {
+    return [this](std::function<void()> task) { loop_.Post(std::move(task)); };
+  }
   Status OpenAudit();
   Status StartServer();
   Status StartWorkers();
@@ -159,30 +163,26 @@ Status Process::LoadParts() {
       }));
   CHOIR_RETURN_IF_ERROR(OpenLimits());
   CHOIR_ASSIGN_OR_RETURN(
-      results_,
-      MakeResultCache(
-          options_.results, options_.redis,
-          [this](std::function<void()> task) { loop_.Post(std::move(task)); }, &Clock::Real()));
+      results_, MakeResultCache(options_.results, options_.redis, OnLoop(), &Clock::Real()));
   admission_ =
       std::make_unique<Admission>(AdmissionOf(options_.followed.limits), options_.requests_max);
   return OpenAudit();
 }
 
 Status Process::OpenLimits() {
-  CHOIR_ASSIGN_OR_RETURN(
-      auto backend,
-      MakeLimitBackend(
-          options_.redis, options_.settings.router_id,
-          [this](std::function<void()> task) { loop_.Post(std::move(task)); }, &Clock::Real()));
+  CHOIR_ASSIGN_OR_RETURN(auto backend, MakeLimitBackend(options_.redis, options_.settings.router_id,
+                                                        OnLoop(), &Clock::Real()));
   limits_ = MakeTenantLimits(options_.followed.limits, std::move(backend));
   return absl::OkStatus();
 }
 
 void Process::FollowConfig() {
   if (options_.config_file.empty()) return;
-  const auto read = [this](const std::string& text) -> Status {
+  const auto read = [this, changes = ConfigChanges(options_.config_file)](
+                        const std::string& text) mutable -> Status {
     if (text.empty()) return InvalidArgument("{}: is empty", options_.config_file);
     CHOIR_ASSIGN_OR_RETURN(FollowedOptions now, options_.read_again());
+    changes.OnRead(text);
     return loop_.Post([this, now = std::move(now)] { TakeUp(now); }), absl::OkStatus();
   };
   config_watch_ = std::make_unique<FileWatch>(options_.config_file, read);
@@ -214,10 +214,7 @@ Status Process::OpenAudit() {
   observer.backlog = [metrics](size_t n) { metrics->audit_backlog.Set(static_cast<double>(n)); };
   observer.dropped = [metrics](uint64_t n) { metrics->audit_dropped.Increment(double(n)); };
   CHOIR_ASSIGN_OR_RETURN(
-      audit_log_,
-      AuditLog::Open(
-          options_.audit, std::move(observer),
-          [this](std::function<void()> task) { loop_.Post(std::move(task)); }, &Clock::Real()));
+      audit_log_, AuditLog::Open(options_.audit, std::move(observer), OnLoop(), &Clock::Real()));
   audit_log_->Admin("start", fmt::format("{} serves {}", kVersion, options_.settings.model_name));
   return absl::OkStatus();
 }
