@@ -6,7 +6,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -81,6 +83,21 @@ Status CheckTls(UpConfig* c) {
   return absl::OkStatus();
 }
 
+// The parts look into their certificates, which may not be there yet: these are for the check only.
+Status CheckParts(const UpConfig& c) {
+  ClusterOptions checked = c.cluster;
+  if (checked.tls_dir.empty()) return Cluster(std::move(checked)).CheckConfigs();
+  std::string dir = (fs::temp_directory_path() / "choir-check-XXXXXX").string();
+  if (mkdtemp(dir.data()) == nullptr) return Internal("no temporary directory can be made");
+  TlsDirectory made = c.tls_directory;
+  made.dir = checked.tls_dir = dir;
+  Status status = FillTlsDirectory(made);
+  if (status.ok()) status = Cluster(std::move(checked)).CheckConfigs();
+  std::error_code ignored;
+  fs::remove_all(dir, ignored);
+  return status;
+}
+
 std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
   ClusterOptions& o = c->cluster;
   std::string quant = "none";
@@ -141,10 +158,7 @@ std::optional<int> ReadConfig(int argc, const char* const* argv, UpConfig* c) {
     if (o.model_dir.ends_with('/')) o.model_dir.pop_back();
     o.bin_dir = fs::read_symlink("/proc/self/exe").parent_path().string();
     if (!o.tls_dir.empty()) o.tls_dir = c->tls_directory.dir = o.state_dir + "/tls";
-    if (o.config_file.empty()) return absl::OkStatus();
-    ClusterOptions unmade = o;  // the certificates are not there yet
-    unmade.insecure = true;
-    return Cluster(unmade).CheckConfigs();
+    return o.config_file.empty() ? absl::OkStatus() : CheckParts(*c);
   });
   if (const auto code = options.Parse(argc, argv)) return code;
   return std::nullopt;
@@ -163,17 +177,22 @@ Status MakeStateDir(const std::string& dir) {
 
 // One `choir up` a state directory. The lock goes with the process.
 Status LockStateDir(const std::string& dir) {
-  const int fd = open((dir + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0) {
+  const std::string file = dir + "/lock";
+  const int fd = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  const int why = errno;
+  if (fd >= 0) close(fd);
+  if (fd >= 0 && why == EWOULDBLOCK) {
     return FailedPrecondition(
         "--state {}: another choir up uses it; stop that one or choose another directory", dir);
   }
-  return absl::OkStatus();
+  return FailedPrecondition(
+      "--state {}: {} cannot be {}: {}; choose a directory that can be written", dir, file,
+      fd < 0 ? "opened" : "locked", strerror(why));
 }
 
 // Keys of earlier starts go, all others stay.
-StatusOr<std::string> MakeOwnKey(const std::string& state_dir) {
-  const std::string path = state_dir + "/keys.yaml";
+StatusOr<std::string> MakeOwnKey(const std::string& path) {
   std::vector<KeyRecord> keys;
   if (fs::exists(path)) {
     CHOIR_ASSIGN_OR_RETURN(keys, LoadKeys(path));
@@ -310,7 +329,7 @@ int RunUp(int argc, const char* const* argv) {
   Status status = MakeStateDir(config.cluster.state_dir);
   if (status.ok()) status = LockStateDir(config.cluster.state_dir);
   if (status.ok()) {
-    key = MakeOwnKey(config.cluster.state_dir);
+    key = MakeOwnKey(Cluster(config.cluster).keys_file());
     status = key.status();
   }
   if (!status.ok()) {

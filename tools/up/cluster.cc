@@ -33,7 +33,8 @@ std::string KnownAddress(const std::string& address) {
 
 }  // namespace
 
-Cluster::Cluster(ClusterOptions options) : options_(std::move(options)) {
+Cluster::Cluster(ClusterOptions options)
+    : options_(std::move(options)), settings_(options_.config_file) {
   const auto add = [this](Part part, int64_t index, std::string name, std::string address,
                           std::string admin) {
     processes_.push_back({.part = part,
@@ -67,10 +68,16 @@ std::string Cluster::LogFile(const Process& p) const {
 
 // Routers do not share a log.
 std::string Cluster::AuditDir(const Process& router) const {
-  const std::string dir = options_.state_dir + "/audit";
-  return options_.routers == 1 ? dir : dir + "/" + router.name;
+  const std::string dir =
+      settings_.Get(Part::kRouter, "audit.dir").value_or(options_.state_dir + "/audit");
+  return options_.routers == 1 || dir.empty() ? dir : dir + "/" + router.name;
 }
 
+std::string Cluster::keys_file() const {
+  return settings_.Get(Part::kRouter, "keys").value_or(options_.state_dir + "/keys.yaml");
+}
+
+// What is not given to `up` is each part's own section's.
 std::vector<std::string> Cluster::Arguments(const Process& p) const {
   const char* program = p.part == Part::kWorker   ? options_.worker_program.c_str()
                         : p.part == Part::kRouter ? "choir-router"
@@ -78,8 +85,8 @@ std::vector<std::string> Cluster::Arguments(const Process& p) const {
   std::vector<std::string> a = {options_.bin_dir + "/" + program};
   const auto add = [&a](std::initializer_list<std::string> more) { a.insert(a.end(), more); };
   if (!options_.config_file.empty()) add({"--config", options_.config_file});
-  add({"--listen", p.address, "--admin", p.admin, "--log-level", options_.log.level});
-  // What is not given to `up` is each part's own configuration's.
+  add({"--listen", p.address, "--admin", p.admin});
+  if (options_.log.level != LogOptions().level) add({"--log-level", options_.log.level});
   if (options_.log.format != LogOptions().format) add({"--log-format", options_.log.format});
   if (!options_.trace.endpoint.empty()) {
     add({"--trace-endpoint", options_.trace.endpoint, "--trace-ratio",
@@ -91,23 +98,29 @@ std::vector<std::string> Cluster::Arguments(const Process& p) const {
   switch (p.part) {
     case Part::kWorker: {
       const int64_t group = p.index / options_.ranks, rank = p.index % options_.ranks;
+      add({"--model", options_.model_dir, "--model-name", model_name, "--group",
+           std::to_string(group), "--rank", std::to_string(rank), "--ranks",
+           std::to_string(options_.ranks)});
+      if (options_.dtype != ClusterOptions().dtype) add({"--dtype", options_.dtype});
       int64_t threads = options_.threads;
-      if (threads == 0) {
+      if (threads == 0 && !settings_.Has(Part::kWorker, "threads")) {
         const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
         threads = std::max<int64_t>(1, cores / (options_.groups * options_.ranks));
       }
-      add({"--model", options_.model_dir, "--model-name", model_name, "--dtype", options_.dtype,
-           "--group", std::to_string(group), "--rank", std::to_string(rank), "--ranks",
-           std::to_string(options_.ranks), "--threads", std::to_string(threads), "--cache-dir",
-           options_.state_dir + "/cache"});
+      if (threads != 0) add({"--threads", std::to_string(threads)});
+      if (!settings_.Has(Part::kWorker, "cache_dir")) {
+        add({"--cache-dir", options_.state_dir + "/cache"});
+      }
       if (rank > 0)
         add({"--leader", KnownAddress(Find(Part::kWorker, group * options_.ranks)->address)});
       break;
     }
     case Part::kRouter:
-      add({"--model", options_.model_dir, "--model-name", model_name, "--keys",
-           options_.state_dir + "/keys.yaml", "--audit-dir", AuditDir(p), "--audit-keys",
-           options_.state_dir + "/audit-keys"});
+      add({"--model", options_.model_dir, "--model-name", model_name, "--keys", keys_file(),
+           "--audit-dir", AuditDir(p)});
+      if (!settings_.Has(Part::kRouter, "audit.keys_dir")) {
+        add({"--audit-keys", options_.state_dir + "/audit-keys"});
+      }
       for (const Process& w : processes_) {
         if (w.part == Part::kWorker) add({"--worker", KnownAddress(w.address)});
       }
@@ -229,6 +242,7 @@ Status Cluster::OnEnded(Process& p, int status, MonoTime now) {
 }
 
 Status Cluster::CheckConfigs() const {
+  CHOIR_RETURN_IF_ERROR(settings_.Check(!options_.tls_dir.empty()));
   char log[] = "/tmp/choir-check-XXXXXX";
   const int fd = mkstemp(log);
   if (fd < 0) return Internal("no temporary file can be made");
@@ -237,9 +251,8 @@ Status Cluster::CheckConfigs() const {
   for (const Process& p : processes_) {
     if (p.index != 0 || !status.ok()) continue;
     std::vector<std::string> argv = Arguments(p);
+    for (std::string& word : TlsArguments(p)) argv.push_back(std::move(word));
     argv.push_back("--check-config");
-    // Certificates may have to be made yet: that is not for a check to do.
-    if (p.part == Part::kGateway) argv.push_back("--insecure");
     auto child = Child::Spawn(argv, log);
     if (!child.ok()) {
       status = child.status();

@@ -13,6 +13,7 @@
 #include "common/config/log_options.h"
 #include "common/trace/trace_options.h"
 #include "tools/up/child.h"
+#include "tools/up/part_settings.h"
 
 namespace choir {
 
@@ -34,8 +35,6 @@ struct ClusterOptions {
   int64_t threads = 0;  // of each worker; 0: cores / workers
 };
 
-enum class Part { kWorker, kRouter, kGateway };
-
 struct Process {
   Part part;
   int64_t index = 0;    // of its part; a worker's is group * ranks + rank
@@ -55,6 +54,7 @@ class Cluster {
 
   Status StartNext();  // starts what can be started now; call until all are listening
   // Asks each kind of child whether it would take its configuration; the error has its words.
+  // REQUIRES: the files of tls_dir are there
   Status CheckConfigs() const;
   Status Poll();  // reads pipes, reaps, restarts. An error: a child cannot ever start
   const std::string& last_words() const { return last_words_; }  // then: the end of its log
@@ -70,6 +70,7 @@ class Cluster {
   void KillAll();
 
   std::string url() const;
+  std::string keys_file() const;  // of API keys
   nlohmann::ordered_json ReadyJson(const std::string& api_key) const;
   std::vector<int> PollFds() const;
 
@@ -86,6 +87,7 @@ class Cluster {
   bool PartGone(Part part) const;
 
   const ClusterOptions options_;
+  const PartSettings settings_;
   std::vector<Process> processes_;
   bool changed_ = false;
   bool served_ = false;
