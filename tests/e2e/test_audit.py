@@ -1,4 +1,6 @@
 """The audit log of a real cluster: what clients saw is on record, the log proves itself, changes are found."""
+import base64
+import hashlib
 import json
 import os
 import signal
@@ -7,6 +9,8 @@ import urllib.error
 import urllib.request
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import BIN, CHECKPOINTS, Cluster, eventually
 
@@ -76,6 +80,74 @@ def test_the_closed_log_proves_itself(closed):
     assert verdict["signed_seq"] == verdict["records"]
     proof = audit("prove", cluster.state / "audit", "--receipt", f"{verdict['log']}:2")
     assert proof.returncode == 0 and json.loads(proof.stdout)["record"]["seq"] == 2
+
+
+def canonical(value):
+    """RFC 8785, as far as records need it: their keys are ASCII."""
+    if isinstance(value, dict):
+        return "{" + ",".join(json.dumps(k) + ":" + canonical(v) for k, v in sorted(value.items())) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(canonical, value)) + "]"
+    if isinstance(value, float):
+        return str(int(value)) if value == int(value) else repr(value).replace("e-0", "e-")
+    return json.dumps(value, ensure_ascii=False)
+
+
+def check_proof(proof, public_pem):
+    """Written from docs/runbook.md, "Checking a proof by other means", and nothing else."""
+    key = serialization.load_pem_public_key(public_pem)
+    record, checkpoint = proof["record"], proof["checkpoint"]
+    without = lambda r, *keys: canonical({k: v for k, v in r.items() if k not in keys}).encode()
+    for each in record, checkpoint:
+        assert each["hash"] == hashlib.sha256(without(each, "hash")).hexdigest()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    assert checkpoint["phase"] == "checkpoint" and checkpoint["key_fp"] == hashlib.sha256(der).hexdigest()
+    key.verify(base64.b64decode(checkpoint["signature"]), without(checkpoint, "hash", "signature"))
+    i, n = proof["index"], proof["size"] - 1
+    assert record["log"] == checkpoint["log"] and proof["size"] == checkpoint["count"] and i <= n and record["seq"] == checkpoint["first"] + i
+    at = hashlib.sha256(b"\0" + record["hash"].encode()).digest()
+    for sibling in map(bytes.fromhex, proof["path"]):
+        if i % 2 or i == n:
+            while i % 2 == 0:
+                i, n = i // 2, n // 2
+            at = hashlib.sha256(b"\1" + sibling + at).digest()
+        else:
+            at = hashlib.sha256(b"\1" + at + sibling).digest()
+        i, n = i // 2, n // 2
+    assert n == 0 and at.hex() == checkpoint["root"]
+
+
+def test_a_proof_can_be_checked_without_the_log_and_without_choir(closed, tmp_path):
+    cluster, *_ = closed
+    pem = cluster.state / "audit" / "public_key.pem"
+    check = lambda proof: subprocess.run([BIN / "choir", "audit", "check-proof", "-", "--public-key", pem], input=json.dumps(proof),
+                                         capture_output=True, text=True)
+    found = records(cluster.state / "audit")
+    proofs = [json.loads(audit("prove", cluster.state / "audit", "--receipt", f"{r['log']}:{r['seq']}").stdout)
+              for r in found if r["phase"] != "checkpoint"]
+    assert len(proofs) >= 7
+    for proof in proofs:
+        check_proof(proof, pem.read_bytes())
+        said = check(proof)
+        assert said.returncode == 0 and f":{proof['record']['seq']} is in the log" in said.stdout, said.stderr
+    proof = proofs[1]
+    changes = {"record.hash": ("record", {**proof["record"], "tenant": "other"}), "record: is missing": ("record", None),
+               "index": ("index", proof["index"] + 1), "size": ("size", proof["size"] + 1),
+               "path: has": ("path", proof["path"][1:]), "path: does not lead": ("path", ["0" * 64] + proof["path"][1:]),
+               "checkpoint.hash": ("checkpoint", {**proof["checkpoint"], "count": 1}), "path: must be": ("path", ["x"])}
+    for why, (name, value) in changes.items():
+        said = check({**proof, name: value})
+        assert said.returncode == 1 and why in said.stderr, (why, said.stderr)
+    assert check("text").returncode == 1
+    last = audit("prove", cluster.state / "audit", "--receipt", f"{found[-1]['log']}:{found[-1]['seq']}")
+    assert found[-1]["phase"] == "checkpoint" and last.returncode == 1 and "its own signature" in last.stderr
+    other = tmp_path / "other.pem"
+    other.write_bytes(Ed25519PrivateKey.generate().public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "proof").write_text(json.dumps(proof))
+    said = audit("check-proof", tmp_path / "proof", "--public-key", other)
+    assert said.returncode == 1 and "key_fp" in said.stderr
+    (tmp_path / "proof").write_text("{")
+    assert audit("check-proof", tmp_path / "proof", "--public-key", pem).returncode == 2
 
 
 def test_neither_prompts_nor_keys_are_under_audit_or_log(closed):

@@ -213,6 +213,9 @@ StatusOr<Json> Prove(const std::string& dir, const std::string& receipt, const s
                          }));
   if (!verdict.intact) return FailedPrecondition("{}: the log is broken: {}", dir, verdict.why);
   if (!index) return NotFound("{}: holds no record {}", dir, receipt);
+  if (record["phase"] == "checkpoint") {
+    return FailedPrecondition("record {} is a checkpoint: its own signature proves it", receipt);
+  }
   if (checkpoint.is_null()) {
     return FailedPrecondition("record {} is not under a checkpoint yet: try again in a minute",
                               receipt);

@@ -35,6 +35,7 @@ int RunBenchRouter(int argc, const char* const* argv);
 int RunAuditVerify(int argc, const char* const* argv);
 int RunAuditShow(int argc, const char* const* argv);
 int RunAuditReplay(int argc, const char* const* argv);
+int RunAuditCheckProof(int argc, const char* const* argv);
 int RunAuditProve(int argc, const char* const* argv);
 int RunAuditErase(int argc, const char* const* argv);
 int RunBenchE2e(int argc, const char* const* argv);

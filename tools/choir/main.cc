@@ -24,6 +24,7 @@ constexpr Command kCommands[] = {
     {"audit show", "records of an audit log", RunAuditShow},
     {"audit replay", "compute recorded answers again and compare them", RunAuditReplay},
     {"audit prove", "a proof that one record is in the log", RunAuditProve},
+    {"audit check-proof", "check such a proof without the log", RunAuditCheckProof},
     {"audit erase", "destroy a tenant's audit key", RunAuditErase},
     {"tls init", "make a private authority and the parts' certificates", RunTlsInit},
     {"doctor", "look at this machine and say what to do", RunDoctor},
@@ -49,7 +50,7 @@ void PrintHelp() {
       "choir: serve Mixture-of-Experts language models on your own machines.\n\n"
       "usage: choir COMMAND [OPTION...]    (choir COMMAND --help explains)\n\n");
   for (const Command& c : kCommands) {
-    std::printf("  %-16s %s\n", c.name, c.summary);
+    std::printf("  %-17s %s\n", c.name, c.summary);
   }
 }
 
