@@ -4,7 +4,7 @@
 //
 // A request has a Permit from Enter, before anything of its prompt is read, to its end, whichever
 // that is. In between it waits for its turn (Wait, Next) and runs. Bounds: requests in all, and
-// those that wait in each class. O(log requests + tenants that wait) a call.
+// those that wait in each class. O(log requests) a call.
 #pragma once
 
 #include <array>

@@ -140,7 +140,7 @@ uint64_t FairQueue::WaitingWork(const std::string& name) const {
 }
 
 // Another tenant gets as much before it as this one has waiting already, by weight, and what this
-// one is ahead of it, if it has that.
+// one is ahead of it, if it has that; of many the ones that it is furthest ahead of count.
 double FairQueue::WorkBefore(const std::string& name, double weight) const {
   const auto it = tenants_.find(name);
   if (it == tenants_.end()) return 0;
@@ -148,8 +148,9 @@ double FairQueue::WorkBefore(const std::string& name, double weight) const {
   const double tag = std::max(own.tag, now_);
   const double weights = weights_ + (own.waiting.empty() ? weight : 0);
   double before = static_cast<double>(own.waiting_work) * weights / weight;
+  size_t seen = 0;
   for (const auto& [first, order, other] : active_) {
-    if (first >= tag) break;
+    if (first >= tag || ++seen > kBehindMax) break;
     before += std::min(static_cast<double>(other->waiting_work), (tag - first) * other->weight);
   }
   return std::min(static_cast<double>(work_), before);

@@ -24,6 +24,7 @@ namespace choir {
 class FairQueue {
  public:
   static constexpr size_t kAheadMax = 4096;
+  static constexpr size_t kBehindMax = 128;  // tenants that WorkBefore looks at
 
   struct Tenant;
   // A request's part in the queue; whoever has the request owns it, and keeps it where it is.
@@ -56,7 +57,6 @@ class FairQueue {
   uint64_t started_work() const { return started_work_; }  // charged, not settled
   uint64_t WaitingWork(const std::string& tenant) const;
   // Of the work that waits, how much would start before a request that this tenant adds now.
-  // O(tenants that it is ahead of).
   double WorkBefore(const std::string& tenant, double weight) const;
   // Of those that wait, how many would start before a request that this tenant adds now, if nobody
   // else came. O(waiting).
