@@ -264,8 +264,8 @@ TEST_P(AuditLogTest, OnAFullDiskTheReserveIsForTheEndsOfWhatRunsHoweverManyAreRe
     if (r["phase"] == "outcome") EXPECT_EQ(r["status"], 200);
   }
   EXPECT_EQ(phases["outcome"], 4);
-  EXPECT_EQ(phases["refused"] > 0, !best_effort);
-  if (!best_effort) EXPECT_EQ(phases["refused"], kRefused);
+  EXPECT_EQ(phases["refused"] + static_cast<int>(dropped_), kRefused);
+  EXPECT_EQ(dropped_ > 0, best_effort);
 }
 
 TEST_P(AuditLogTest, AReadOnlyDiskIsNamedAtTheStart) {
