@@ -85,6 +85,8 @@ class Audit {
   virtual void Refused(AuditRefusal refusal, Done done) = 0;
   // Something that was done to the router: "start", "drain", "keys".
   virtual void Admin(std::string event, std::string detail) = 0;
+  // Whether requests can be put on record now; if not, they are refused.
+  virtual Status Writable() const { return absl::OkStatus(); }
 };
 
 // Keeps nothing and gives empty receipts.

@@ -116,6 +116,7 @@ void AuditLog::Run() {
     const bool over = batch.empty() && queue_.closed();
     WriteBatch(std::move(batch));
     DoTimed();
+    TellWritable();
     Send();
     if (observer_.backlog) observer_.backlog(queue_.size() + kept_.size());
     if (over) break;
@@ -235,6 +236,7 @@ void AuditLog::OnFailure(const Status& status, std::vector<Item> items) {
   if (items.empty()) return;
   if (!failing_) CHOIR_LOG(error, "audit: {}", MessageOf(status));
   failing_ = true;
+  why_ = MessageOf(status);
   for (Item& item : items) {
     const bool best_effort = options_.durability == AuditClass::kBestEffort;
     if (best_effort || item.kind == Kind::kIntent) {
@@ -259,6 +261,23 @@ void AuditLog::OnFailure(const Status& status, std::vector<Item> items) {
       if (item.done) answers_.push_back({std::move(item.done), status});
     }
   }
+}
+
+// The record of an outage is also what tries, when no request comes any more, whether it is over.
+void AuditLog::TellWritable() {
+  if (options_.durability == AuditClass::kBestEffort) return;
+  const MonoTime now = clock_->Now();
+  const bool fails = failing_ || !store_->HasReserve();
+  if (fails) failed_ = now;
+  const bool writable = told_writable_ ? !fails : now - failed_ >= options_.settle_time;
+  if (writable == told_writable_) return;
+  told_writable_ = writable;
+  Status told;
+  if (!writable) {
+    told = Unavailable("the audit log cannot be written: {}", why_);
+    kept_.push_back({.phase = "admin", .made = AdminRecord("unwritable", why_)});
+  }
+  post_([state = writable_, told = std::move(told)] { *state = told; });
 }
 
 void AuditLog::GiveUpWaiting() {

@@ -13,6 +13,9 @@
 // What cannot be written but intents is kept (at most backlog_max records, half of that for
 // outcomes alone) and tried again, outcomes first. Their requests are answered with an error after
 // outcome_wait, and the record, which then says so, follows when it can.
+//
+// While it refuses, Writable() says why, until writing has worked for settle_time: a full disk has
+// room for single records now and then.
 #pragma once
 
 #include <deque>
@@ -40,7 +43,8 @@ struct AuditLogOptions {
   Duration sync_interval = std::chrono::milliseconds(100);  // bounded: how much may be lost
   Duration checkpoint_interval = std::chrono::seconds(60);
   Duration outcome_wait = std::chrono::seconds(5);
-  size_t backlog_max = 100'000;  // records
+  Duration settle_time = std::chrono::seconds(5);  // after a failure, until Writable() says yes
+  size_t backlog_max = 100'000;                    // records
 };
 
 // Called from the writer thread.
@@ -65,6 +69,7 @@ class AuditLog final : public Audit {
   void Outcome(AuditOutcome outcome, Done done) override;
   void Refused(AuditRefusal refusal, Done done) override;
   void Admin(std::string event, std::string detail) override;
+  Status Writable() const override { return *writable_; }
 
   // `done` runs on the owner thread after the answers to all that came before, but of outcomes that
   // cannot be written.
@@ -100,6 +105,7 @@ class AuditLog final : public Audit {
   void GiveUpWaiting();
   void DoTimed();
   void Drop(uint64_t records);
+  void TellWritable();
   void Send();
   ContentPolicy Policy(const std::string& tenant, TenantKey* key);
 
@@ -115,6 +121,10 @@ class AuditLog final : public Audit {
   uint64_t dropped_ = 0;  // since the last gap record
   MonoTime next_sync_, next_checkpoint_;
   bool failing_ = false;
+  std::string why_;  // it failed last
+  MonoTime failed_;  // when it last did
+  bool told_writable_ = true;
+  const std::shared_ptr<Status> writable_ = std::make_shared<Status>();  // of the owner thread
   std::thread thread_;
 };
 

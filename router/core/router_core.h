@@ -155,6 +155,8 @@ class RouterCore : private Placer {
   // New requests are refused, running ones finish.
   void BeginDrain();
   bool draining() const { return announced_; }  // said to be, at least
+  // Why new requests do better at another router; empty: they do not.
+  std::string unfit() const { return MessageOf(parts_.audit->Writable()); }
   bool idle() const { return requests_.empty(); }
   // Ends every request with 503 draining.
   void AbortAll();

@@ -129,6 +129,7 @@ nlohmann::ordered_json WorkerJson(const WorkerView& w) {
 
 Status RouterCore::Ready() const {
   if (announced_) return Unavailable("draining");
+  CHOIR_RETURN_IF_ERROR(parts_.audit->Writable());
   if (membership_.num_ready() > 0) return absl::OkStatus();
   std::string reasons;
   for (const WorkerView& worker : membership_.snapshot().workers) {

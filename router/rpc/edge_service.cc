@@ -373,15 +373,15 @@ v1::EdgeWelcome EdgeService::Welcome() const {
   welcome.set_protocol_version(kProtocolVersion);
   welcome.set_router(core_->settings().router_id);
   welcome.set_draining(core_->draining());
+  welcome.set_unfit(core_->unfit());
   ToProto(core_->model_info(), welcome.add_models());
   return welcome;
 }
 
 void EdgeService::EachRound() {
-  RouterCore::ModelInfo model = core_->model_info();
-  if (model != told_model_ || core_->draining() != told_draining_) {
-    told_model_ = std::move(model);
-    told_draining_ = core_->draining();
+  Told now{core_->model_info(), core_->draining(), core_->unfit()};
+  if (now != told_) {
+    told_ = std::move(now);
     for (const auto& stream : streams_) stream->Tell(Welcome());
   }
   const auto streams = streams_;  // a flush may end one

@@ -32,8 +32,8 @@ class EdgeService : public v1::Edge::CallbackService {
   grpc::ServerBidiReactor<v1::EdgeUp, v1::EdgeDown>* Connect(
       grpc::CallbackServerContext* context) override;
 
-  // Owner thread. Writes what the round gathered; tells all gateways when models or draining
-  // changed.
+  // Owner thread. Writes what the round gathered; tells all gateways when models, draining
+  // or fitness changed.
   void EachRound();
   // Owner thread. Ends all streams and refuses new ones.
   void Close();
@@ -50,8 +50,13 @@ class EdgeService : public v1::Edge::CallbackService {
   RouterLoop* const loop_;
   RouterCore* core_ = nullptr;
   std::set<std::shared_ptr<Stream>> streams_;  // owner thread only, as all below
-  RouterCore::ModelInfo told_model_;
-  bool told_draining_ = false;
+  struct Told {
+    RouterCore::ModelInfo model;
+    bool draining = false;
+    std::string unfit;
+    bool operator==(const Told&) const = default;
+  };
+  Told told_;
   bool closed_ = false;
   const std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();
 };

@@ -35,6 +35,12 @@ class Owner {
     return
         [this, name](StatusOr<std::string> receipt) { answers_.emplace(name, std::move(receipt)); };
   }
+  // Until what the log says of itself satisfies the condition.
+  bool WaitWritable(const AuditLog& log, bool writable) {
+    std::unique_lock lock(mu_);
+    return changed_.wait_for(lock, std::chrono::seconds(20),
+                             [&] { return log.Writable().ok() == writable; });
+  }
   StatusOr<std::string> Wait(const std::string& name) {
     std::unique_lock lock(mu_);
     if (!changed_.wait_for(lock, std::chrono::seconds(20),
@@ -60,6 +66,7 @@ class AuditLogTest : public testing::TestWithParam<AuditClass> {
     options.capture_content = capture;
     options.sync_interval = std::chrono::milliseconds(5);
     options.outcome_wait = std::chrono::milliseconds(50);
+    options.settle_time = std::chrono::milliseconds(50);
     AuditObserver observer;
     observer.dropped = [this](uint64_t n) { dropped_ += n; };
     auto log = AuditLog::Open(options, observer, owner_.post(), &Clock::Real());
@@ -279,6 +286,33 @@ TEST_P(AuditLogTest, AReadOnlyDiskIsNamedAtTheStart) {
   EXPECT_NE(log.status().message().find(dir_.path() + "/audit/lock"), std::string::npos)
       << log.status();
   EXPECT_NE(log.status().message().find("Read-only file system"), std::string::npos);
+}
+
+TEST_P(AuditLogTest, ItSaysWhileItRefusesAndFindsByItselfThatItIsOver) {
+  const auto log = Open();
+  log->Intent({.request = Request("first"), .prompt = {1}}, owner_.Keep("first"));
+  ASSERT_TRUE(owner_.Wait("first").ok());  // its tenant has a key
+  EXPECT_TRUE(log->Writable().ok());
+  signal(SIGXFSZ, SIG_IGN);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit none{1, before.rlim_max};
+  setrlimit(RLIMIT_FSIZE, &none);
+  log->Intent({.request = Request("a"), .prompt = {1}}, owner_.Keep("a"));
+  const bool refused = !owner_.Wait("a").ok();
+  const bool said = !refused || owner_.WaitWritable(*log, false);
+  const std::string why = MessageOf(log->Writable());
+  setrlimit(RLIMIT_FSIZE, &before);
+  EXPECT_EQ(refused, GetParam() != AuditClass::kBestEffort);
+  EXPECT_TRUE(said);
+  EXPECT_EQ(why.find("File too large") != std::string::npos, refused) << why;
+  EXPECT_TRUE(owner_.WaitWritable(*log, true));  // nothing else was asked of it
+  log->Close();
+  const auto records = Records();
+  const auto outages = std::count_if(records.begin(), records.end(), [](const nlohmann::json& r) {
+    return r.value("event", "") == "unwritable";
+  });
+  EXPECT_EQ(outages, refused ? 1 : 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Classes, AuditLogTest,
