@@ -35,6 +35,7 @@ struct Config {
   Duration drain_notice = Duration(0);
   Duration drain_timeout = std::chrono::seconds(600);
   Duration key_known_for = EdgeClientOptions().key_known_for;
+  Duration router_timeout = EdgeClientOptions().router_timeout;
   HttpLimits http;
   TlsOptions https, router_tls;
   GatewayOptions service;
@@ -133,6 +134,11 @@ std::optional<int> ReadConfig(int argc, char** argv, Config* c) {
                        "the router is asked about a key before a body is read, but not again so "
                        "soon; it judges every request itself"},
                       Duration(0), std::chrono::minutes(1));
+  options.AddDuration(&c->router_timeout,
+                      {"router_timeout", "--router-timeout",
+                       "a router that does not answer for so long is lost: what runs there goes "
+                       "on at another"},
+                      std::chrono::seconds(1), std::chrono::minutes(1));
   options.AddBytes(&c->service.stream_bytes_max,
                    {"stream_bytes_max", "--stream-bytes-max",
                     "of one stream kept here for its client; beyond it the router waits"},
@@ -232,6 +238,7 @@ class Gateway {
                                    .name = config_.name,
                                    .tls = router_tls,
                                    .tls_options = config_.router_tls,
+                                   .router_timeout = config_.router_timeout,
                                    .key_known_for = config_.key_known_for});
     service_ = std::make_unique<GatewayService>(io_, edge_.get(), &gateway_metrics_,
                                                 tracing_.tracer(), config_.service);

@@ -39,7 +39,8 @@ class EdgeLinkImpl final : public EdgeLink {
         alive_(std::make_shared<EdgeLinkImpl*>(this)),
         known_(&Clock::Real(), options_.key_known_for, kKnownKeysMax),
         on_change_(std::move(start.on_change)),
-        next_router_(start.router),
+        router_(start.router % options_.routers.size()),
+        stays_(start.stays),
         last_id_(start.id) {
     boost::asio::post(io_, Guarded([](EdgeLinkImpl& self) { self.Connect(); }));
   }
@@ -54,11 +55,12 @@ class EdgeLinkImpl final : public EdgeLink {
   std::string reason() const override { return draining_ ? "the router is draining" : reason_; }
   const std::vector<ApiModel>& models() const override { return models_; }
 
-  bool draining() const override { return draining_; }
+  bool reached() const override { return welcomed_; }
+  bool fit() const override { return welcomed_ && !draining_ && !unfit_; }
   bool idle() const override {
     return open_.empty() && ended_.empty() && auths_.empty() && explains_.empty() && !flush_is_due_;
   }
-  size_t router() const override { return (next_router_ - 1) % options_.routers.size(); }
+  size_t router() const override { return router_; }
   void SetSeeking(bool seeking) override { seeking_ = seeking; }
 
   void Authenticate(EdgeCaller caller, AuthDone done) override {
@@ -176,7 +178,7 @@ class EdgeLinkImpl final : public EdgeLink {
 
   void Connect() {
     ExpireOpen();
-    const std::string& address = options_.routers[next_router_++ % options_.routers.size()];
+    const std::string& address = options_.routers[router_];
     const uint64_t generation = ++generation_;
     const auto credentials =
         MakeChannelCredentials(options_.tls, options_.tls_options, address, kRouterRole);
@@ -184,7 +186,7 @@ class EdgeLinkImpl final : public EdgeLink {
     auto alive = alive_;
     auto& io = io_;
     stream_ = std::make_shared<EdgeStream>(
-        address, *credentials,
+        address, *credentials, options_.router_timeout,
         [alive, &io, generation](std::shared_ptr<v1::EdgeDown> message) {
           boost::asio::post(io, [alive, generation, message] {
             if (*alive != nullptr && (*alive)->generation_ == generation)
@@ -232,10 +234,13 @@ class EdgeLinkImpl final : public EdgeLink {
       CHOIR_LOG(error, "{}", reason_);
       return stream_->Cancel();
     }
+    const bool unfit = !welcome.unfit().empty();
+    if (seeking_ && (welcome.draining() || unfit)) return stream_->Cancel();
     if (!welcomed_) CHOIR_LOG(info, "connected to router {}", welcome.router());
     const bool first = !std::exchange(welcomed_, true);
     draining_ = welcome.draining();
-    if (draining_ && seeking_) return stream_->Cancel();
+    if (unfit && !unfit_) CHOIR_LOG(warn, "router {}: {}", welcome.router(), welcome.unfit());
+    unfit_ = unfit;
     backoff_ = kBackoffMin;
     models_.clear();
     for (const auto& m : welcome.models()) {
@@ -288,9 +293,10 @@ class EdgeLinkImpl final : public EdgeLink {
   }
 
   void OnEnded(const std::string& why) {
-    if (welcomed_ || reason_ != why) CHOIR_LOG(warn, "router {}", why);
+    if (!seeking_ && (welcomed_ || reason_ != why)) CHOIR_LOG(warn, "router {}", why);
     reason_ = why;
-    welcomed_ = draining_ = false;
+    welcomed_ = draining_ = unfit_ = false;
+    if (!stays_) router_ = (router_ + 1) % options_.routers.size();
     stream_.reset();
     ended_.clear();
     out_.Clear();  // the next router is asked anew
@@ -302,6 +308,7 @@ class EdgeLinkImpl final : public EdgeLink {
     retry_.async_wait([alive = alive_](boost::system::error_code error) {
       if (!error && *alive != nullptr) (*alive)->Connect();
     });
+    if (on_change_) on_change_();
   }
 
   // Without a router nobody else watches the deadlines.
@@ -325,7 +332,7 @@ class EdgeLinkImpl final : public EdgeLink {
   size_t out_bytes_ = 0;  // of its requests
   bool flush_is_due_ = false;
   uint64_t generation_ = 0;
-  bool welcomed_ = false, draining_ = false;
+  bool welcomed_ = false, draining_ = false, unfit_ = false;
   std::string reason_ = "not connected yet";
   std::chrono::milliseconds backoff_ = kBackoffMin;
   std::vector<ApiModel> models_;
@@ -337,7 +344,8 @@ class EdgeLinkImpl final : public EdgeLink {
   std::map<uint64_t, ExplainDone> explains_;
   KnownKeys known_;
   const std::function<void()> on_change_;
-  size_t next_router_;
+  size_t router_;
+  const bool stays_;
   uint64_t last_id_;
   bool seeking_ = false;
   std::map<uint64_t, Opened> open_;

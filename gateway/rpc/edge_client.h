@@ -2,8 +2,9 @@
 // public runs on the io_context's thread, callbacks too; gRPC's threads only convert and post. When
 // the stream to the router breaks, the client reconnects with backoff, trying the routers in turn,
 // and goes on with every open request behind what was delivered (EdgeResume); a request whose
-// deadline passes before that ends with 503. When the router drains and there is another, new
-// requests go to that one, and those that run stay.
+// deadline passes before that ends with 503. When the router drains, or says that it is unfit, and
+// there is another, new requests go to that one, and those that run stay; they come back when it is
+// fit again. A stream that lost its gateway is looked for at all routers.
 #pragma once
 
 #include <boost/asio/io_context.hpp>
@@ -60,6 +61,8 @@ struct EdgeClientOptions {
   TlsOptions tls_options;
   size_t pending_bytes_max =
       size_t{64} << 20;  // written, not yet taken by gRPC: beyond it, requests are refused
+  // A router that does not answer for so long is lost; so is one that cannot be connected to.
+  Duration router_timeout = std::chrono::seconds(5);
   // The body of a request with a key that the router recognised so recently is read at once: the
   // router judges the key when the request is opened. 0: it is always asked before.
   Duration key_known_for = std::chrono::seconds(1);
@@ -100,8 +103,8 @@ class EdgeClient {
   // until its last event or Cancel.
   virtual uint64_t Open(const ApiRequest& request, size_t prompt, const EdgeOpenInfo& info,
                         std::shared_ptr<EdgeListener> listener) = 0;
-  // Takes up a stream that lost its gateway, behind what its client has. Of `info` bearer, source,
-  // route, trace_parent, timeout_ms and window_bytes count.
+  // Takes up a stream that lost its gateway, behind what its client has, from whichever router has
+  // it. Of `info` bearer, source, route, trace_parent, timeout_ms and window_bytes count.
   virtual uint64_t Attach(const std::string& request_id, const StreamPosition& position,
                           const EdgeOpenInfo& info, std::shared_ptr<EdgeListener> listener) = 0;
   // So many bytes of OnDelta were used up: the router may send as many more.

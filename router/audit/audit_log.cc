@@ -233,10 +233,10 @@ void AuditLog::Drop(uint64_t records) {
 }
 
 void AuditLog::OnFailure(const Status& status, std::vector<Item> items) {
+  if (!status.ok()) why_ = MessageOf(status);
   if (items.empty()) return;
-  if (!failing_) CHOIR_LOG(error, "audit: {}", MessageOf(status));
+  if (!failing_) CHOIR_LOG(error, "audit: {}", why_);
   failing_ = true;
-  why_ = MessageOf(status);
   for (Item& item : items) {
     const bool best_effort = options_.durability == AuditClass::kBestEffort;
     if (best_effort || item.kind == Kind::kIntent) {

@@ -33,7 +33,7 @@ ApiError StreamNotFound(std::string_view request_id) {
           .type = "invalid_request_error",
           .code = "not_found",
           .message = fmt::format("there is no stream '{}' to go on with: it has ended, or was kept "
-                                 "for as long as it could be",
+                                 "for as long as it could be, or was lost with its router",
                                  request_id)};
 }
 

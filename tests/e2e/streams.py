@@ -26,10 +26,12 @@ def long_model(tmp):
 
 
 class Gateway:
-    """A second gateway of the cluster, to be killed."""
+    """A second gateway of the cluster, to be killed; it prefers the first of `routers`."""
 
-    def __init__(self, cluster):
-        command = [BIN / "choir-gateway", "--router", cluster.ready["router"], "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    def __init__(self, cluster, routers=None):
+        command = [BIN / "choir-gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        for router in routers or [cluster.ready["router"]]:
+            command += ["--router", router]
         self.process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         listening = dict(word.split("=") for word in self.process.stdout.readline().split()[1:])
         self.url = "http://" + listening["http"]

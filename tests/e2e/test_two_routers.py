@@ -1,13 +1,20 @@
-"""Two routers: one is killed while streams run, and they go on at the other one with the same bytes, on record there."""
+"""Two routers: one is killed, or hangs, while streams run, and they go on at the other one with the same bytes, on record
+there; one cannot write its audit log, and new requests go to the other one; a gateway is killed, and its streams are found
+at whichever router has them."""
 import json
 import os
+import resource
 import shutil
 import signal
 import threading
+import urllib.error
+import urllib.request
 
 import pytest
 from conftest import Cluster, eventually
-from streams import long_model
+from kill_streams import of_routers, victim
+from streams import KINDS, Answer, Gateway, ask, body, long_model
+from test_audit import ask as ask_whole
 from test_audit import audit, records
 
 PARAMS = {"prompt": "Tell me a long story", "max_tokens": 1500, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
@@ -101,3 +108,113 @@ def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
         lost = audit("verify", both)
         assert lost.returncode == 1, lost.stdout
         assert f"record {went_on[0]['seq']}: it continues {went_on[0]['continues']}, and that log is not here" in lost.stdout
+
+
+@pytest.fixture
+def pair(tmp_path):
+    c = Cluster(tmp_path, model=long_model(tmp_path), extra=("--routers", 2))
+    yield c
+    assert c.stop() == 0, c.logs()
+
+
+def test_a_killed_gateways_streams_are_found_at_the_router_that_has_them(pair):
+    kinds = [(path, {**kind, "max_tokens": 1000}) for path, kind in KINDS[:5]]
+    expected = [ask(pair, path, kind).content() for path, kind in kinds]
+    gateway = Gateway(pair, reversed(pair.ready["routers"]))  # the cluster's own is at the first
+    everyone_runs = threading.Barrier(len(kinds), action=gateway.kill)
+    answers = [Answer() for _ in kinds]
+
+    def client(answer, path, kind):
+        answer.read(gateway.url, pair.key, "POST", path, body(pair, kind), on_event=lambda n: n == 6 and everyone_runs.wait(60))
+        while not answer.done and answer.error is None:
+            answer.resume(pair.url, pair.key)
+
+    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    assert [a.error for a in answers] == [None] * len(kinds)
+    assert [a.content() for a in answers] == expected and max(a.connections for a in answers) > 1
+    unknown = Answer()
+    unknown.id = "req-unknown"
+    assert unknown.resume(pair.url, pair.key) == 404
+    # While a router cannot be asked, nobody knows that there is none.
+    pid = pair.ready["pids"]["routers"][1]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert unknown.resume(pair.url, pair.key) == 503 and unknown.error["code"] == "not_ready"
+        assert pair.ready["routers"][1] in unknown.error["message"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(pair.workers_idle, what="idle workers")
+    # What is delivered is kept no longer, at the other router neither.
+    assert eventually(lambda: answers[0].resume(pair.url, pair.key) == 404, what="the end of what is delivered")
+
+
+def test_streams_leave_a_router_that_hangs(pair):
+    kinds = [(path, {**kind, "max_tokens": 600}) for path, kind in KINDS[:4]]
+    expected = [ask(pair, path, kind).content() for path, kind in kinds]
+    pid = victim(pair, "router")
+    everyone_runs = threading.Barrier(len(kinds), action=lambda: os.kill(pid, signal.SIGSTOP))
+    answers = [Answer() for _ in kinds]
+
+    def client(answer, path, kind):  # none has the time to wait for TCP
+        answer.read(pair.url, pair.key, "POST", path, body(pair, kind), headers={"x-request-timeout": "25"},
+                    on_event=lambda n: n == 6 and everyone_runs.wait(60))
+
+    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
+    try:
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join(120)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert [a.error for a in answers] == [None] * len(kinds)
+    assert [a.content() for a in answers] == expected
+    eventually(pair.workers_idle, what="idle workers")
+    assert eventually(lambda: of_routers(pair, "choir_ledger_difference") == [0, 0], what="even ledgers")
+
+
+def test_new_requests_leave_a_router_that_cannot_write_its_audit_log_and_come_back(pair):
+    assert ask_whole(pair)[0] == 200
+    used = victim(pair, "router")
+    routers = pair.ready["pids"]["routers"]
+    metrics = pair.ready["metrics"]["routers"][routers.index(used)]
+
+    def ready():
+        try:
+            urllib.request.urlopen(metrics.replace("/metrics", "/readyz"), timeout=10)
+            return True, ""
+        except urllib.error.HTTPError as error:
+            return False, error.read().decode()
+
+    def limit(bytes_max):
+        resource.prlimit(used, resource.RLIMIT_FSIZE, (bytes_max, resource.RLIM_INFINITY))
+
+    try:
+        limit(1)
+        code, _, answer = ask_whole(pair)
+        assert code == 503 and json.loads(answer)["error"]["code"] == "audit"
+        eventually(lambda: not ready()[0], what="a router that says so")
+        assert "audit log" in ready()[1]
+        eventually(lambda: ask_whole(pair)[0] == 200, what="service at the other router")
+        assert [ask_whole(pair)[0] for _ in range(20)] == [200] * 20
+    finally:
+        limit(resource.RLIM_INFINITY)
+    eventually(lambda: ready()[0], what="a router that can write again")
+    before = pair.metric(metrics, "choir_audit_records_total", phase="intent")
+    eventually(lambda: ask_whole(pair)[0] == 200 and pair.metric(metrics, "choir_audit_records_total", phase="intent") > before,
+               what="new requests at the first router again")
+    # Without another one requests stay, and hear why they are refused.
+    os.kill(pair.process.pid, signal.SIGSTOP)  # nobody restarts what is killed
+    try:
+        os.kill(next(pid for pid in routers if pid != used), signal.SIGKILL)
+        limit(1)
+        codes = [(code, json.loads(answer)["error"]["code"]) for code, _, answer in (ask_whole(pair) for _ in range(5))]
+        assert codes == [(503, "audit")] * 5
+    finally:
+        limit(resource.RLIM_INFINITY)
+        os.kill(pair.process.pid, signal.SIGCONT)
+    eventually(lambda: ask_whole(pair)[0] == 200, what="service after the disk has room")
