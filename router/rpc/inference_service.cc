@@ -45,14 +45,30 @@ double TimeoutOf(const grpc::CallbackServerContext& context) {
   return seconds > kYear ? 0 : std::max(seconds, 0.001);
 }
 
+// Names of the request and of its record, where there are any: what REST has as headers.
+using Names = std::vector<std::pair<std::string, std::string>>;
+Names NamesOf(const std::string& request_id, const std::string& audit_receipt) {
+  Names names;
+  if (!request_id.empty()) names.emplace_back("x-request-id", request_id);
+  if (!audit_receipt.empty()) names.emplace_back("x-choir-audit", audit_receipt);
+  return names;
+}
+void AddTrailing(const Names& names, grpc::CallbackServerContext* context) {
+  for (const auto& [name, value] : names) context->AddTrailingMetadata(name, value);
+}
+
 }  // namespace
 
 class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent>,
                                public ClientStream,
                                public std::enable_shared_from_this<InferenceService::Call> {
  public:
-  Call(InferenceService* service, bool echo)
-      : service_(service), loop_(service->loop_), alive_(service->alive_), echo_(echo) {
+  Call(InferenceService* service, grpc::CallbackServerContext* context, bool echo)
+      : service_(service),
+        context_(context),
+        loop_(service->loop_),
+        alive_(service->alive_),
+        echo_(echo) {
     alive_->Add();
   }
 
@@ -93,6 +109,9 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
 
   // Owner thread.
   bool Accepted(const AcceptedInfo& info) override {
+    for (const auto& [name, value] : NamesOf(info.request_id, info.audit_receipt)) {
+      context_->AddInitialMetadata(name, value);  // leaves with this event
+    }
     v1::GenerateEvent event;
     event.set_request_id(info.request_id);
     event.set_seed(info.seed);
@@ -114,6 +133,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     End(grpc::Status::OK);
   }
   void Fail(const ApiError& error, const FailedInfo& info) override {
+    AddTrailing(NamesOf(info.request_id, info.audit_receipt), context_);
     End(ToGrpcStatus(error, info.request_id));
   }
 
@@ -148,6 +168,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
   }
 
   InferenceService* const service_;
+  grpc::CallbackServerContext* const context_;  // outlives the call
   RouterLoop* const loop_;
   const std::shared_ptr<Alive> alive_;
   const bool echo_;
@@ -168,8 +189,9 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
 
 class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
  public:
-  ModelsCall(InferenceService* service, v1::ListModelsResponse* response)
-      : service_(service), alive_(service->alive_), response_(response) {
+  ModelsCall(InferenceService* service, grpc::CallbackServerContext* context,
+             v1::ListModelsResponse* response)
+      : service_(service), context_(context), alive_(service->alive_), response_(response) {
     alive_->Add();
   }
 
@@ -184,6 +206,7 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
       service_->core_->Authenticate(
           bearer, caller, [this](const std::variant<Principal, RouterCore::Denied>& answer) {
             if (const auto* denied = std::get_if<RouterCore::Denied>(&answer)) {
+              AddTrailing(NamesOf("", denied->receipt), context_);
               return Finish(ToGrpcStatus(denied->error));
             }
             const RouterCore::ModelInfo model = service_->core_->model_info();
@@ -202,6 +225,7 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
 
  private:
   InferenceService* const service_;
+  grpc::CallbackServerContext* const context_;
   const std::shared_ptr<Alive> alive_;
   v1::ListModelsResponse* const response_;
   std::shared_ptr<void> place_;
@@ -234,7 +258,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Start(
   input.session = given("x-choir-session");
   input.trace_parent = given("traceparent");
   input.no_cache = IsNoCache(given("cache-control"));
-  auto call = std::make_shared<Call>(this, echo);
+  auto call = std::make_shared<Call>(this, context, echo);
   call->Start(std::move(input));
   return call.get();
 }
@@ -252,7 +276,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Chat(
 grpc::ServerUnaryReactor* InferenceService::ListModels(grpc::CallbackServerContext* context,
                                                        const v1::ListModelsRequest*,
                                                        v1::ListModelsResponse* response) {
-  auto* call = new ModelsCall(this, response);
+  auto* call = new ModelsCall(this, context, response);
   call->Start(BearerOf(*context), {.source = context->peer(),
                                    .route = "/choir.v1.Inference/ListModels",
                                    .certificate = CallerCertificate(tls_.get(), *context),

@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
+from test_audit import records
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,28 @@ def test_errors_carry_the_tables_codes(cluster, channel, pb):
         with pytest.raises(grpc.RpcError) as e:
             list(stub.Generate(request, metadata=metadata(cluster)))
         assert e.value.code() == code, e.value.details()
+
+
+def test_receipts_name_the_records_of_accepted_and_of_refused_calls(cluster, channel, pb):
+    messages, stubs = pb
+    stub = stubs.InferenceStub(channel)
+    good = messages.GenerateRequest(model=cluster.model, prompt="x", sampling=messages.Sampling(max_tokens=1))
+    call = stub.Generate(good, metadata=metadata(cluster))
+    names = dict(call.initial_metadata())
+    assert [e.request_id for e in call][0] == names["x-request-id"]
+    seen = {names["x-choir-audit"]: ("intent", names["x-request-id"])}
+    for request, meta in ((good, [("authorization", "Bearer ck-no")]), (messages.GenerateRequest(model="nope", prompt="x"), metadata(cluster))):
+        refused = stub.Generate(request, metadata=meta)
+        with pytest.raises(grpc.RpcError):
+            list(refused)
+        names = dict(refused.trailing_metadata())
+        seen[names["x-choir-audit"]] = ("refused", names["x-request-id"])
+    with pytest.raises(grpc.RpcError) as e:
+        stub.ListModels(messages.ListModelsRequest(), metadata=[("authorization", "Bearer ck-no")])
+    listed = dict(e.value.trailing_metadata())["x-choir-audit"]
+    by_receipt = {f"{r['log']}:{r['seq']}": r for r in records(cluster.state / "audit")}
+    assert {receipt: (by_receipt[receipt]["phase"], by_receipt[receipt]["request_id"]) for receipt in seen} == seen
+    assert by_receipt[listed]["phase"] == "refused" and by_receipt[listed]["status"] == 401
 
 
 def test_models_health_and_reflection(cluster, channel, pb):
