@@ -90,6 +90,7 @@ int Main(int argc, char** argv) {
     sum.failed += report.failed;
     sum.cancelled += report.cancelled;
     sum.resumes += report.resumes;
+    sum.taken_up += report.taken_up;
     sum.events += report.events;
     sum.virtual_seconds += report.virtual_seconds;
     if (report.failures.empty()) continue;
@@ -101,10 +102,12 @@ int Main(int argc, char** argv) {
   }
   std::printf(
       "%lld seeds, %lld failed; %zu requests: %zu finished, %zu refused or failed as they may, %zu "
-      "cancelled; %llu went on at another router; %llu events in %.0f virtual seconds\n",
+      "cancelled; %llu went on at another router, %llu after the gateway's death; %llu events in "
+      "%.0f virtual seconds\n",
       static_cast<long long>(seeds), static_cast<long long>(failed), sum.requests, sum.finished,
       sum.failed, sum.cancelled, static_cast<unsigned long long>(sum.resumes),
-      static_cast<unsigned long long>(sum.events), sum.virtual_seconds);
+      static_cast<unsigned long long>(sum.taken_up), static_cast<unsigned long long>(sum.events),
+      sum.virtual_seconds);
   return failed == 0 ? 0 : 1;
 }
 

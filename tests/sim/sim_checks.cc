@@ -39,6 +39,7 @@ void CheckAnswers(Cluster& cluster, const std::vector<SimRequest>& requests,
       continue;
     }
     const SimAnswer& answer = it->second;
+    if (!answer.complaint.empty()) failures->push_back(request.name + ": " + answer.complaint);
     if (answer.cancelled) continue;
     const SimAnswer& wanted = expected.at(request.name);
     if (answer.error.http != 0) {
@@ -79,7 +80,7 @@ void CheckAudit(Cluster& cluster, const std::vector<SimRequest>& requests, Failu
     const auto it = cluster.gateway().answers().find(request.name);
     if (it == cluster.gateway().answers().end() || it->second.cancelled) continue;
     const SimAnswer& answer = it->second;
-    const std::vector<DiskRecord>& records = all[request.name];
+    const std::vector<DiskRecord>& records = all[answer.asked_as];
     const int status = answer.error.http == 0 ? 200 : answer.error.http;
     bool told = false;
     for (const DiskRecord& record : records) {

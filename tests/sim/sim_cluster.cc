@@ -127,6 +127,13 @@ void Cluster::KillRouter(size_t router, Duration time) {
   time_.After(time, [this, router] { routers_[router]->Boot(); });
 }
 
+void Cluster::KillGateway(Duration time) {
+  if (!gateway_->alive()) return;
+  Say(fmt::format("kill the gateway for {:.3f} s", Seconds(time)));
+  gateway_->Die();
+  time_.After(time, [this] { gateway_->Boot(); });
+}
+
 void Cluster::CutLink(size_t router, size_t rank) {
   Say(fmt::format("cut the link of router {} and rank {}", router, rank));
   routers_[router]->CutLink(rank);

@@ -52,6 +52,7 @@ class Cluster {
   void KillRank(size_t rank, Duration time);
   void PauseRank(size_t rank, Duration time);
   void KillRouter(size_t router, Duration time);
+  void KillGateway(Duration time);
   void CutLink(size_t router, size_t rank);  // connected again at once
   void BlockLink(size_t router, size_t rank, Duration time);
   void SlowDisk(size_t router, Duration time);

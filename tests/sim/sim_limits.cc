@@ -58,7 +58,7 @@ std::map<std::string, OfTenant> Count(Cluster& cluster, const std::vector<SimReq
     if (!answer.accepted_at) continue;
     OfTenant& tenant = counted[request.tenant];
     tenant.requests.push_back({answer.sent_at, *answer.accepted_at, 1});
-    const Usage usage = UsageOnRecord(cluster, request.name);
+    const Usage usage = UsageOnRecord(cluster, answer.asked_as);
     tenant.tokens.push_back({answer.sent_at, *answer.accepted_at,
                              static_cast<double>(usage.prompt_tokens + usage.output_tokens)});
   }

@@ -84,7 +84,8 @@ void SimRouter::Boot() {
       RouterSettings{.router_id = name_,
                      .model_name = "sim",
                      .worker_stall_timeout = std::chrono::seconds(5),
-                     .breaker = {.failures = static_cast<uint32_t>(random_->Between(1, 5))}},
+                     .breaker = {.failures = static_cast<uint32_t>(random_->Between(1, 5))},
+                     .resume_grace = kResumeGrace},
       std::move(parts));
   for (size_t i = 0; i < ranks_.size(); ++i) {
     Link link;

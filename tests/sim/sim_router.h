@@ -32,6 +32,7 @@ struct SimRouterOptions {
   bool content = false;       // with content rules
   size_t results_bytes = 0;   // of answers that are kept; 0: none
 };
+inline constexpr Duration kResumeGrace = std::chrono::seconds(4);
 inline constexpr char kSecret[] = "ck-sim";
 inline constexpr char kTenant[] = "t";
 // Keys of as many tenants, named like the class that each has, highest first.
@@ -57,6 +58,7 @@ class SimRouter final : private WorkerLinks {
   void BlockLink(size_t rank, MonoTime until);
 
   const std::string& name() const { return name_; }
+  uint64_t lives() const { return lives_; }
 
  private:
   struct Link {

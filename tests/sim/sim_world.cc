@@ -24,7 +24,7 @@ void DrawDisaster(Cluster* cluster) {
   const auto router = static_cast<size_t>(random.Between(0, cluster->num_routers() - 1));
   const Duration shortly = random.Millis(1, 900);
   const Duration longer = random.Millis(50, 5000);
-  const int64_t what = random.Between(0, 9);
+  const int64_t what = random.Between(0, 11);
   cluster->time().At(begin, [=] {
     switch (what) {
       case 0:
@@ -44,6 +44,9 @@ void DrawDisaster(Cluster* cluster) {
         return cluster->SlowDisk(router, longer);
       case 8:
         return cluster->LoseRedis(longer);
+      case 9:
+      case 10:
+        return cluster->KillGateway(shortly);
       default:
         return cluster->FullDisk(router, shortly);
     }
@@ -137,6 +140,7 @@ WorldReport RunWorld(const WorldOptions& options) {
   report.requests = requests.size();
   report.events = cluster.events;
   report.resumes = cluster.gateway().resumes();
+  report.taken_up = cluster.gateway().taken_up();
   report.virtual_seconds = Seconds(cluster.time().Now() - start);
   const auto expected = Undisturbed(requests, shape.content);
   for (const auto& [name, answer] : cluster.gateway().answers()) {

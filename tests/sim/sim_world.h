@@ -22,7 +22,8 @@ struct WorldOptions {
 struct WorldReport {
   std::vector<std::string> failures;  // empty: all held
   size_t requests = 0, finished = 0, failed = 0, cancelled = 0;
-  uint64_t resumes = 0;  // at another router
+  uint64_t resumes = 0;   // at another router
+  uint64_t taken_up = 0;  // after the gateway's death
   uint64_t events = 0;
   double virtual_seconds = 0;
 };
