@@ -15,7 +15,7 @@ Wrong values are refused: misspelt or of a wrong type by `values.schema.json`, t
 Examples are in `ci/`.
 
 ```sh
-helm install choir deploy/helm/choir --set keysSecret=choir-keys --set model.claimName=models
+helm install choir deploy/helm/choir --set image.repository=registry.example.org/choir --set keysSecret=choir-keys --set model.claimName=models
 ```
 
 ## Values

@@ -48,9 +48,12 @@ def test_its_exposure_is_low(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_checks_before_it_starts_what_it_starts(name):
-    found = commands(name)
-    assert found["ExecStartPre"] == found["ExecStart"] + ["--check-config"]
+def test_a_wrong_configuration_ends_it_once(name):
+    text = (UNITS / name).read_text()
+    # systemd looks at the exit code of the main process only: a check in front would be tried again for ever.
+    assert "RestartPreventExitStatus=2\n" in text and "ExecStartPre" not in text
+    wrong = subprocess.run([BIN / pathlib.Path(commands(name)["ExecStart"][0]).name, "--config", "/nonexistent.yaml"], capture_output=True, timeout=60)
+    assert wrong.returncode == 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +62,7 @@ def test_the_example_is_taken(tmp_path, name):
     subprocess.run([BIN / "choir", "tls", "init", "--dir", tmp_path / "tls", "--host", "example.org"], check=True, timeout=60, capture_output=True)
     text = (UNITS / "choir.yaml").read_text().replace("/etc/choir", str(tmp_path)).replace("/srv/models/my-moe", str(MODEL))
     (tmp_path / "choir.yaml").write_text(text)
-    command = [a.replace("/usr/bin", str(BIN)).replace("/etc/choir", str(tmp_path)).replace("/var/lib", str(tmp_path)) for a in commands(name)["ExecStartPre"]]
+    command = [a.replace("/usr/bin", str(BIN)).replace("/etc/choir", str(tmp_path)).replace("/var/lib", str(tmp_path)) for a in [*commands(name)["ExecStart"], "--check-config"]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
