@@ -322,6 +322,7 @@ awaitable<void> GatewayService::Handle(HttpExchange& exchange) {
   }
   const double seconds = Seconds(Clock::Real().Now() - start);
   metrics_->RequestFinished(route.name, answer.code, seconds);
+  if (answer.request_id.empty()) answer.request_id = exchange.request_id();
   TellEnd(head, route, answer, seconds);
 }
 

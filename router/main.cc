@@ -342,7 +342,7 @@ int Main(int argc, char** argv) {
   }
   auto router = RouterProcess::Start(config.options);
   if (!router.ok()) {
-    PrintError("choir-router", router.status());
+    CHOIR_LOG(error, "{}", MessageOf(router.status()));
     return StayOrRetry(config.options.admin, router.status(), config.retry_start, argv);
   }
   std::printf("listening grpc=%s admin=%s\n", (*router)->grpc_address().c_str(),

@@ -97,6 +97,7 @@ awaitable<void> HttpConnection::Refuse(const HttpError& error) {
 awaitable<void> HttpConnection::ServeOne(std::string text, HttpError error) {
   head_ = HttpHead{};
   common_fields_.clear();
+  request_id_.clear();
   answered_ = body_read_ = streaming_ = false;
   stream_head_.clear();
   if (error.status == 0) error = ParseHead(text, host_->limits, &head_);
@@ -196,6 +197,7 @@ std::string HttpConnection::HeadText(int status, const HttpFields& fields, bool 
     id = given.empty() ? MakeRequestId() : given;
     text += "x-request-id: " + id + "\r\n";
   }
+  request_id_ = id;
   // Another request has the client's name now.
   if (!given.empty() && id != given) text += "x-client-request-id: " + given + "\r\n";
   if (with_length && status != 204) {

@@ -55,6 +55,7 @@ class HttpConnection final : public HttpExchange,
   void SetCommonFields(HttpFields fields) override { common_fields_ = std::move(fields); }
   void WatchClient(std::function<void()> gone, std::string probe) override;
   bool answered() const override { return answered_; }
+  const std::string& request_id() const override { return request_id_; }
   void Abort() override { Close(); }
 
  private:
@@ -85,6 +86,7 @@ class HttpConnection final : public HttpExchange,
   std::string buffer_;  // read, not yet consumed
   HttpHead head_;
   HttpFields common_fields_;
+  std::string request_id_;  // of the answer
   MonoTime deadline_ = MonoTime::max();
   bool idle_ = true;
   bool answered_ = false;

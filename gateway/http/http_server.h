@@ -28,7 +28,8 @@ class HttpExchange {
   // had; -1: the client is gone.
   virtual boost::asio::awaitable<HttpError> ReadBody(std::string* body) = 0;
 
-  // An answer without `x-request-id` gets the client's, or one made here.
+  // An answer without `x-request-id` gets the client's, or one made here. What it said is
+  // request_id() from then on.
   virtual boost::asio::awaitable<bool> Respond(int status, HttpFields fields, std::string body) = 0;
 
   // A streamed answer: chunked, or until close for HTTP/1.0. The header goes with the first write,
@@ -46,7 +47,8 @@ class HttpExchange {
   // between two writes, to tell them apart.
   virtual void WatchClient(std::function<void()> gone, std::string probe) = 0;
   virtual bool answered() const = 0;  // a status line was sent
-  virtual void Abort() = 0;           // closes the connection at once
+  virtual const std::string& request_id() const = 0;
+  virtual void Abort() = 0;  // closes the connection at once
 };
 
 using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange&)>;

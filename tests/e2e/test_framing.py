@@ -252,6 +252,17 @@ def test_a_refusal_has_one_name_everywhere(shared):
                                for line in log.read_text().splitlines()), 30, "the router's line")
 
 
+def test_every_line_of_the_gateway_has_the_answers_name(shared):
+    log = shared.state / "log" / "gateway.log"
+    for status, send in [(401, lambda: call(shared, "/v1/models", method="GET", key="")), (200, lambda: call(shared, "/v1/models", method="GET")),
+                         (404, lambda: call(shared, "/nothing", method="GET")), (405, lambda: call(shared, "/v1/completions", method="GET")),
+                         (400, lambda: call(shared, "/v1/completions", {"prompt": 1.5}))]:
+        got, headers, _ = send()
+        assert got == status
+        eventually(lambda: any(f"request_id={headers['x-request-id']} " in line and f"status={status}" in line for line in log.read_text().splitlines()), 30,
+                   f"the gateway's line of a {status}")
+
+
 def test_a_name_in_use_stays_with_its_request(shared):
     named = [("X-Request-Id", "twice")]
     refused = {"prompt": [999]}
