@@ -28,7 +28,9 @@ class Host final : public Device {
                         bytes);
   }
   StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override { return Allocate(bytes); }
-  void Copy(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void Copy(void* to, const void* from, size_t bytes) override {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
 };
 
 }  // namespace

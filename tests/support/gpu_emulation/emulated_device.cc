@@ -71,7 +71,9 @@ const char* Wait(void* native) {
 }
 
 const char* Copy(void* to, const void* from, size_t bytes, void* native) {
-  static_cast<EmulatedStream*>(native)->Do([=] { std::memcpy(to, from, bytes); });
+  static_cast<EmulatedStream*>(native)->Do([=] {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  });
   return nullptr;
 }
 

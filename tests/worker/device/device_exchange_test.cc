@@ -41,7 +41,7 @@ class Values {
   }
   template <class T>
   TensorView Set(const std::vector<T>& values, DType dtype, int64_t rows, int64_t width) {
-    std::memcpy(staged_.host(), values.data(), values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(staged_.host(), values.data(), values.size() * sizeof(T));
     staged_.Upload(0, values.size() * sizeof(T));
     return TensorView(static_cast<void*>(staged_.device()), dtype, {rows, width});
   }

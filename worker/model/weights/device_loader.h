@@ -28,6 +28,10 @@ class DeviceLoader {
   // part_bytes: of a pinned buffer, there are two a thread; a multiple of 8.
   DeviceLoader(Device* device, int threads, size_t part_bytes = size_t{8} << 20)
       : device_(device), part_bytes_(part_bytes), team_(threads) {}
+  // After an error copies out of its buffers may still be under way.
+  ~DeviceLoader() { (void)device_->Wait(); }
+  DeviceLoader(const DeviceLoader&) = delete;
+  DeviceLoader& operator=(const DeviceLoader&) = delete;
 
   // Reads `parts` in their order; advance(bytes) now and then. Returns when all are there.
   // InvalidArgument: not a finite number, named; Unavailable: the file or the device.
