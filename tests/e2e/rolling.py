@@ -1,7 +1,6 @@
 """A cluster as an operator starts it, part by part, each on an address that it keeps over restarts, and a load of streams
 through whichever gateways are in rotation, as behind a Service."""
 import itertools
-import json
 import os
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 
+from commands import add_key
 from conftest import BIN, eventually
 from streams import Answer
 
@@ -62,9 +62,7 @@ class Parts:
         self.tmp, self.model, self.all = tmp, model.name, []
         # An address of this test's own: nothing else takes its ports while a part is away.
         self.host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.7"
-        out = subprocess.run([BIN / "choir", "keys", "add", "--file", tmp / "keys.yaml", "--tenant", "acme", "--json"],
-                             capture_output=True, text=True, check=True)
-        self.key = json.loads(out.stdout)["key"]
+        self.key = add_key(tmp, "acme")
         self.workers = []
         for group in range(groups):
             for rank in range(ranks):

@@ -4,6 +4,7 @@ import http.client
 import json
 import shutil
 import subprocess
+import threading
 import time
 import urllib.parse
 
@@ -122,6 +123,24 @@ KINDS = [(TEXT, {**STORY, "seed": 1}), (TEXT, {**STORY, "seed": 2, "n": 3}), (TE
          (TEXT, {**STORY, "seed": 4, "stop": ["zq", "\n\n\n"], "echo": True}), (CHAT, {**TALK, "seed": 5}),
          (CHAT, {**TALK, "seed": 6, "n": 2, "logprobs": True, "top_logprobs": 3}), (CHAT, {**TALK, "seed": 7, "stream_options": {"include_usage": True}}),
          (TEXT, {**STORY, "seed": 8, "max_tokens": 60, "stream_options": {"include_usage": True}})]
+
+
+def outlive(cluster, gateway, kinds):
+    """Answers of streams through a gateway that is killed once all have begun; their clients go on at the cluster's own."""
+    everyone_runs = threading.Barrier(len(kinds), action=gateway.kill)
+    answers = [Answer() for _ in kinds]
+
+    def client(answer, path, kind):
+        answer.read(gateway.url, cluster.key, "POST", path, body(cluster, kind), on_event=lambda n: n == 6 and everyone_runs.wait(60))
+        while not answer.done and answer.error is None:
+            answer.resume(cluster.url, cluster.key)
+
+    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(120)
+    return answers
 
 
 def body(cluster, kind):

@@ -11,6 +11,7 @@ import urllib.request
 
 import openai
 import pytest
+from commands import add_key, check_router_config
 from conftest import BIN, Cluster, eventually
 
 CONFIG = """
@@ -28,12 +29,6 @@ router:
 worker: {sequences_max: 2}
 """
 IMPATIENT = CONFIG.replace("default: {queue: 100}", "default: {queue: 100, queue_timeout: 300ms}")
-
-
-def add_key(state, tenant, *extra):
-    out = subprocess.run([BIN / "choir", "keys", "add", "--file", state / "keys.yaml", "--tenant", tenant, "--json", *extra],
-                         check=True, capture_output=True, text=True).stdout
-    return json.loads(out)["key"]
 
 
 class Queued(Cluster):
@@ -263,9 +258,7 @@ def test_a_router_that_drains_serves_what_it_has_queued(tmp_path):
     ("{interactive: {floor: 5, ceiling: 2}}", "above the ceiling"),
 ])
 def test_a_bad_configuration_is_refused_by_name(tmp_path, yaml, says):
-    (tmp_path / "c.yaml").write_text(f"router:\n  admission: {yaml}\n")
-    run = subprocess.run([BIN / "choir-router", "--config", tmp_path / "c.yaml", "--check-config", "--model", tmp_path, "--keys",
-                          tmp_path / "k", "--worker", "127.0.0.1:1"], capture_output=True, text=True)
+    run = check_router_config(tmp_path, f"router:\n  admission: {yaml}\n")
     assert run.returncode == 2 and says in run.stderr, run.stderr
 
 

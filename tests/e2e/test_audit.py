@@ -12,19 +12,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from commands import audit, audit_records
 from conftest import BIN, CHECKPOINTS, Cluster, eventually
 
 SECRET = "an unmistakable prompt 8d1f"
-
-
-def audit(*args):
-    return subprocess.run([str(a) for a in (BIN / "choir", "audit", *args)], capture_output=True, text=True, timeout=60)
-
-
-def records(directory):
-    run = audit("show", directory)
-    assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
 
 
 def ask(cluster, key=None, **body):
@@ -55,7 +46,7 @@ def closed(tmp_path_factory):
 def test_each_request_is_on_record_once_and_its_receipt_names_it(closed):
     cluster, seen, live, _, metric = closed
     assert live.returncode == 0, live.stdout + live.stderr
-    found = records(cluster.state / "audit")
+    found = audit_records(cluster.state / "audit")
     by_receipt = {f"{r['log']}:{r['seq']}": r for r in found}
     assert [code for code, _, _ in seen] == [200, 200, 401, 404, 400]
     for code, receipt, _ in seen:
@@ -122,7 +113,7 @@ def test_a_proof_can_be_checked_without_the_log_and_without_choir(closed, tmp_pa
     pem = cluster.state / "audit" / "public_key.pem"
     check = lambda proof: subprocess.run([BIN / "choir", "audit", "check-proof", "-", "--public-key", pem], input=json.dumps(proof),
                                          capture_output=True, text=True)
-    found = records(cluster.state / "audit")
+    found = audit_records(cluster.state / "audit")
     proofs = [json.loads(audit("prove", cluster.state / "audit", "--receipt", f"{r['log']}:{r['seq']}").stdout)
               for r in found if r["phase"] != "checkpoint"]
     assert len(proofs) >= 7
@@ -188,7 +179,7 @@ def test_a_killed_router_leaves_a_gap_that_names_the_open_request_which_goes_on(
         eventually(cluster.workers_idle, what="an idle cluster")
     finally:
         assert cluster.stop() == 0, cluster.logs()
-    found = records(cluster.state / "audit")
+    found = audit_records(cluster.state / "audit")
     ids = [r["request_id"] for r in found if r["phase"] == "intent"]
     gaps = [r for r in found if r["phase"] == "gap"]
     assert len(gaps) == 1 and gaps[0]["open"] == ids[:1]
@@ -234,7 +225,7 @@ def test_recorded_answers_are_computed_again_and_compared(tmp_path):
 
 def test_a_replay_without_content_needs_the_request(closed, tmp_path):
     cluster, *_ = closed
-    intent = next(r for r in records(cluster.state / "audit") if r["phase"] == "intent")
+    intent = next(r for r in audit_records(cluster.state / "audit") if r["phase"] == "intent")
     model = ["--model", CHECKPOINTS / cluster.model, "--json", "--request", intent["request_id"]]
     results = {}
     for name, prompt in {"absent": None, "right": SECRET, "wrong": SECRET + "!"}.items():

@@ -1,10 +1,10 @@
 """Content rules: what is said to the model and by it is redacted or refused, and the audit log says by which rule."""
-import json
 import subprocess
 
 import openai
 import pytest
 
+from commands import audit_records
 from conftest import BIN, Cluster
 
 CONFIG = r"""
@@ -30,9 +30,7 @@ def chat(cluster, text, **kwargs):
 
 
 def records(cluster, phase):
-    out = subprocess.run([BIN / "choir", "audit", "show", cluster.state / "audit", "--phase", phase], capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
-    return [json.loads(line) for line in out.stdout.splitlines()]
+    return audit_records(cluster.state / "audit", "--phase", phase)
 
 
 def test_input_is_redacted_before_it_is_read(ruled):

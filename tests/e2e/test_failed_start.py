@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from commands import add_key
 from conftest import BIN, CHECKPOINTS, eventually
 
 
@@ -124,7 +125,7 @@ def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, s
     arguments = ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")
     router, admin = start("choir-router", *arguments, "--retry-start", "1s")
     eventually(lambda: says(admin, 503, "keys.yaml"), what="the reason")
-    subprocess.run([BIN / "choir", "keys", "add", "--file", tmp_path / "keys.yaml", "--tenant", "acme"], check=True, capture_output=True)
+    add_key(tmp_path, "acme")
     eventually(lambda: says(admin, 503, "127.0.0.1:1"), 120, what="a router that only lacks its worker")
     router.send_signal(signal.SIGTERM)
     assert router.wait(60) == 0

@@ -4,10 +4,10 @@ import sys
 
 import grpc
 import pytest
+from commands import audit_records
 from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
-from test_audit import records
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_receipts_name_the_records_of_accepted_and_of_refused_calls(cluster, cha
     with pytest.raises(grpc.RpcError) as e:
         stub.ListModels(messages.ListModelsRequest(), metadata=[("authorization", "Bearer ck-no")])
     listed = dict(e.value.trailing_metadata())["x-choir-audit"]
-    by_receipt = {f"{r['log']}:{r['seq']}": r for r in records(cluster.state / "audit")}
+    by_receipt = {f"{r['log']}:{r['seq']}": r for r in audit_records(cluster.state / "audit")}
     assert {receipt: (by_receipt[receipt]["phase"], by_receipt[receipt]["request_id"]) for receipt in seen} == seen
     assert by_receipt[listed]["phase"] == "refused" and by_receipt[listed]["status"] == 401
 

@@ -11,6 +11,7 @@ import urllib.request
 
 import openai
 import pytest
+from commands import add_key
 from conftest import BIN, CHECKPOINTS, Cluster, eventually
 from namespaces import Net
 
@@ -38,10 +39,8 @@ class Hosts:
     def start(self):
         subprocess.run([BIN / "choir", "tls", "init", "--dir", self.tmp / "tls"], check=True, capture_output=True)
         self.workers = {0: self.worker("left", 0, 7100), 1: self.worker("left", 1, 7101), 2: self.worker("right", 2, 7100)}
-        keys = self.tmp / "keys.yaml"
-        self.key = json.loads(subprocess.run([BIN / "choir", "keys", "add", "--file", keys, "--tenant", "t", "--json"],
-                                             check=True, capture_output=True).stdout)["key"]
-        self.net.start("front", [BIN / "choir-router", "--model", CHECKPOINTS / MODEL, "--keys", keys, "--audit-dir", self.tmp / "audit",
+        self.key = add_key(self.tmp, "t")
+        self.net.start("front", [BIN / "choir-router", "--model", CHECKPOINTS / MODEL, "--keys", self.tmp / "keys.yaml", "--audit-dir", self.tmp / "audit",
                                  "--listen", "10.77.0.1:7070", "--admin", "10.77.0.1:9070", "--dns-interval", "0.1s", *self.tls("router"),
                                  "--worker", "dns:ranks.choir.test:7100", "--worker", "10.77.0.2:7101",
                                  "--worker", "dns:extra.choir.test:7200"], self.tmp / "router.log")

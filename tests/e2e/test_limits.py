@@ -1,14 +1,14 @@
 """Limits of tenants, counted from outside with real clients: never more than allowed, and not less."""
 import contextlib
 import json
-import subprocess
 import threading
 import time
 import urllib.request
 
 import openai
 import pytest
-from conftest import BIN, Cluster, eventually, held_workers
+from commands import add_key, check_router_config
+from conftest import Cluster, eventually, held_workers
 
 CONFIG = """
 router:
@@ -23,12 +23,6 @@ router:
     prices: {prompt: 1, cached: 1, output: 1}
 """
 TENANTS = ("rate", "pair", "minute", "poor", "day", "all", "free")
-
-
-def add_key(state, tenant, *extra):
-    out = subprocess.run([BIN / "choir", "keys", "add", "--file", state / "keys.yaml", "--tenant", tenant, "--json", *extra],
-                         check=True, capture_output=True, text=True).stdout
-    return json.loads(out)["key"]
 
 
 class Limited(Cluster):
@@ -264,7 +258,5 @@ def test_new_limits_are_taken_up_without_a_restart_and_broken_ones_are_not(tmp_p
     ("limits: {globl: {}}", "global"),
 ])
 def test_a_bad_configuration_is_refused_by_name(tmp_path, yaml, says):
-    (tmp_path / "c.yaml").write_text(f"router:\n  {yaml}\n")
-    run = subprocess.run([BIN / "choir-router", "--config", tmp_path / "c.yaml", "--check-config", "--model", tmp_path, "--keys",
-                          tmp_path / "k", "--worker", "127.0.0.1:1"], capture_output=True, text=True)
+    run = check_router_config(tmp_path, f"router:\n  {yaml}\n")
     assert run.returncode == 2 and says in run.stderr, run.stderr

@@ -1,22 +1,17 @@
 """What users see of the prefix cache: usage, metrics, tenants apart, and answers that it never changes."""
 import json
-import subprocess
 import urllib.request
 
 import pytest
-from conftest import BIN, Cluster, eventually
+from commands import add_key
+from conftest import Cluster, eventually
 
 PROMPT = list(range(3, 150))  # token ids: 4 whole blocks of 32 and 19 more
 
 
 def keys_file(state):
     state.mkdir(mode=0o700)
-    keys = {}
-    for tenant in ("acme", "other"):
-        out = subprocess.run([BIN / "choir", "keys", "add", "--file", state / "keys.yaml", "--tenant", tenant, "--json"],
-                             check=True, capture_output=True).stdout
-        keys[tenant] = json.loads(out)["key"]
-    return keys
+    return {tenant: add_key(state, tenant) for tenant in ("acme", "other")}
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """Answers to repeated questions: the same bytes without computing, marked, per tenant, and only where nothing is drawn."""
 import json
-import subprocess
 
 import pytest
-from conftest import BIN, Cluster, eventually
-from test_limits import add_key
+from commands import add_key, audit_records, check_router_config
+from conftest import Cluster, eventually
 from wire import call, events
 
 CONFIG = """
@@ -46,8 +45,7 @@ def computed(cluster):
 
 
 def records(cluster, phase):
-    out = subprocess.run([BIN / "choir", "audit", "show", cluster.state / "audit", "--phase", phase], capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in out.stdout.splitlines()]
+    return audit_records(cluster.state / "audit", "--phase", phase)
 
 
 def test_a_repeated_question_has_its_answer_without_computing(caching):
@@ -120,7 +118,5 @@ def test_batches_are_marked_when_all_of_them_are_known(caching):
 
 
 def test_redis_needs_its_address(tmp_path):
-    (tmp_path / "c.yaml").write_text("router: {result_cache: {store: redis}}\n")
-    run = subprocess.run([BIN / "choir-router", "--config", tmp_path / "c.yaml", "--check-config", "--model", tmp_path, "--keys",
-                          tmp_path / "k", "--worker", "127.0.0.1:1"], capture_output=True, text=True)
+    run = check_router_config(tmp_path, "router: {result_cache: {store: redis}}\n")
     assert run.returncode == 2 and "result_cache.store: redis needs router.redis.url" in run.stderr

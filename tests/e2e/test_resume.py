@@ -1,14 +1,12 @@
 """A gateway is killed while streams run through it: their clients go on at another one, with the same bytes."""
 import http.client
 import json
-import subprocess
-import threading
 import urllib.parse
 
 import pytest
-from conftest import BIN, Cluster, eventually
-from streams import KINDS, STORY, TEXT, Answer, Gateway, ask, body, long_model
-from test_audit import records
+from commands import add_key, audit_records
+from conftest import Cluster, eventually
+from streams import KINDS, STORY, TEXT, Answer, Gateway, ask, body, long_model, outlive
 
 
 @pytest.fixture(scope="module")
@@ -23,19 +21,7 @@ def test_streams_go_on_at_another_gateway(cluster):
     kinds = [(path, {**kind, "max_tokens": 1000}) for path, kind in KINDS]
     expected = [ask(cluster, path, kind).content() for path, kind in kinds]
     gateway = Gateway(cluster)
-    everyone_runs = threading.Barrier(len(kinds), action=gateway.kill)
-    answers = [Answer() for _ in kinds]
-
-    def client(answer, path, kind):
-        answer.read(gateway.url, cluster.key, "POST", path, body(cluster, kind), on_event=lambda n: n == 6 and everyone_runs.wait(60))
-        while not answer.done and answer.error is None:
-            answer.resume(cluster.url, cluster.key)
-
-    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(120)
+    answers = outlive(cluster, gateway, kinds)
     for answer, want in zip(answers, expected):
         assert answer.error is None and answer.content() == want
     eventually(cluster.workers_idle, what="idle workers")
@@ -43,10 +29,10 @@ def test_streams_go_on_at_another_gateway(cluster):
     again = Answer()
     again.id = answers[0].id
     assert eventually(lambda: again.resume(cluster.url, cluster.key) == 404, what="the end of what is delivered")
-    mine = [r for r in records(cluster.state / "audit") if r.get("request_id") == answers[0].id]
+    mine = [r for r in audit_records(cluster.state / "audit") if r.get("request_id") == answers[0].id]
     assert [(r["phase"], r.get("status")) for r in mine] == [("intent", None), ("outcome", 200)]
     # Some may have had all of their answer in their socket.
-    taken_up = {r["detail"].split()[0] for r in records(cluster.state / "audit") if r["phase"] == "admin" and r["event"] == "resume"}
+    taken_up = {r["detail"].split()[0] for r in audit_records(cluster.state / "audit") if r["phase"] == "admin" and r["event"] == "resume"}
     assert taken_up == {a.id for a in answers if a.connections > 1} != set()
 
 
@@ -76,8 +62,7 @@ def torn(cluster):
 
 
 def test_only_its_tenant_takes_a_stream_up_and_bad_places_change_nothing(cluster, torn):
-    key = json.loads(subprocess.run([str(a) for a in (BIN / "choir", "keys", "add", "--file", cluster.state / "keys.yaml", "--tenant", "acme", "--json")],
-                                    capture_output=True, text=True, check=True).stdout)["key"]
+    key = add_key(cluster.state, "acme")
     stranger = Answer()
     stranger.id = torn.id
     eventually(lambda: stranger.resume(cluster.url, key) != 401, 5, "the new key")

@@ -1,10 +1,10 @@
 """What a key may do: models, source addresses, expiry; and who is believed about a client's address."""
 import json
-import subprocess
 
 import grpc
 import pytest
-from conftest import BIN, Cluster, eventually
+from commands import audit_records
+from conftest import Cluster, eventually
 from test_grpc import pb  # noqa: F401  a fixture
 from test_keys import keys
 from wire import ask, call, error_of, request
@@ -25,8 +25,7 @@ def add(cluster, tenant, *more):
 
 
 def audited(cluster, tenant, phase):
-    out = subprocess.run([BIN / "choir", "audit", "show", cluster.state / "audit", "--phase", phase], capture_output=True, text=True, check=True)
-    return [r for r in map(json.loads, out.stdout.splitlines()) if r["tenant"] == tenant]
+    return [r for r in audit_records(cluster.state / "audit", "--phase", phase) if r["tenant"] == tenant]
 
 
 def complete(cluster, key, headers=(), **fields):

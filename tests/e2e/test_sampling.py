@@ -2,7 +2,7 @@
 import collections
 
 import pytest
-from wire import call, chat, complete, error_of, events, stream
+from wire import call, chat, complete, error_of, stream
 
 GREEDY = {"temperature": 0, "max_tokens": 24}
 

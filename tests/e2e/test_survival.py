@@ -9,6 +9,7 @@ import threading
 
 import openai
 import pytest
+from commands import add_key
 from conftest import BIN, CHECKPOINTS, Cluster, eventually
 
 PARAMS = {"prompt": "Tell me a long story", "max_tokens": 200, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
@@ -77,8 +78,7 @@ def test_a_worker_that_ends_with_an_error_is_restarted_like_a_killed_one(tmp_pat
 
 def test_up_keeps_a_users_keys_of_any_tenant(tmp_path):
     (tmp_path / "state").mkdir()
-    add = [str(a) for a in (BIN / "choir", "keys", "add", "--file", tmp_path / "state" / "keys.yaml", "--tenant", "local", "--json")]
-    key = json.loads(subprocess.run(add, capture_output=True, text=True, check=True).stdout)["key"]
+    key = add_key(tmp_path / "state", "local")
     for _ in range(2):  # the second start takes the first one's own key away
         cluster = Cluster(tmp_path)
         assert cluster.openai(api_key=key).models.list().data
@@ -131,10 +131,7 @@ def test_a_second_up_on_the_same_state_is_refused(cluster):
 
 
 def test_a_new_key_works_at_once_and_strangers_do_not(cluster):
-    out = subprocess.run([BIN / "choir", "keys", "add", "--file", cluster.state / "keys.yaml", "--tenant", "acme", "--json"], capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
-    import json
-    key = json.loads(out.stdout)["key"]
+    key = add_key(cluster.state, "acme")
 
     def accepted():
         try:

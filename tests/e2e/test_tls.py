@@ -10,7 +10,8 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import BIN, CHECKPOINTS, ROOT, Cluster, eventually
+from commands import add_key, audit_records
+from conftest import BIN, CHECKPOINTS, Cluster, eventually
 from test_grpc import pb  # noqa: F401  a fixture
 
 MODEL = CHECKPOINTS / "tiny_glm4_moe"
@@ -88,9 +89,7 @@ class Parts:
 
     def __init__(self, tmp, authority):
         self.tmp, self.authority, self.all = tmp, authority, []
-        out = subprocess.run([BIN / "choir", "keys", "add", "--file", tmp / "keys.yaml", "--tenant", "acme", "--json"],
-                             capture_output=True, text=True, check=True)
-        self.key = json.loads(out.stdout)["key"]
+        self.key = add_key(tmp, "acme")
 
     def start(self, name, program, *args):
         part = Part(self.tmp, name, program, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *args)
@@ -212,12 +211,10 @@ def test_grpc_with_and_without_a_client_certificate(parts, authority, pb):
         with grpc.insecure_channel(router.said["grpc"]) as channel:
             list(stubs.InferenceStub(channel).Generate(request, metadata=key, timeout=30))
     assert e.value.code() == grpc.StatusCode.UNAVAILABLE
-    records = [json.loads(line) for line in subprocess.run(
-        [BIN / "choir", "audit", "show", parts.tmp / "audit-router", "--phase", "intent"], capture_output=True, text=True, check=True).stdout.splitlines()]
+    records = audit_records(parts.tmp / "audit-router", "--phase", "intent")
     assert [(r["auth"], r["tenant"]) for r in records] == [("api_key", "acme"), ("api_key", "acme"), ("mtls", "umbrella")]
     assert records[2]["principal"] == "tenant/umbrella"
-    refused = json.loads(subprocess.run([BIN / "choir", "audit", "show", parts.tmp / "audit-router", "--phase", "refused"],
-                                        capture_output=True, text=True, check=True).stdout)
+    [refused] = audit_records(parts.tmp / "audit-router", "--phase", "refused")
     assert (refused["auth"], refused["tenant"], refused["status"]) == ("", "", 401)
     assert parts.key not in router.log()
 
@@ -254,8 +251,7 @@ def test_certificates_are_mapped_to_tenants_with_rights(parts, tmp_path, pb):
         "app": "OK", "batch": "PERMISSION_DENIED", "dns": "OK", "stranger": "UNAUTHENTICATED", "two": "UNAUTHENTICATED", "part": "UNAUTHENTICATED", "far": "PERMISSION_DENIED"}
     assert ask("stranger", [("authorization", f"Bearer {parts.key}")]) == "OK"
     assert ask("app", [("authorization", "Bearer ck-wrong")]) == "UNAUTHENTICATED"  # a wrong key is not passed by
-    records = [json.loads(line) for line in subprocess.run(
-        [BIN / "choir", "audit", "show", parts.tmp / "audit-router"], capture_output=True, text=True, check=True).stdout.splitlines()]
+    records = audit_records(parts.tmp / "audit-router")
     seen = {(r["auth"], r["tenant"], r["principal"], r.get("status")) for r in records if r["phase"] == "refused" and r["status"] == 403}
     assert seen == {("mtls", "acme", "spiffe://corp/ns/batch/sa/x", 403), ("mtls", "far", "far.example", 403)}
     assert {(r["auth"], r["tenant"]) for r in records if r["phase"] == "intent"} == {("mtls", "acme"), ("mtls", "umbrella"), ("api_key", "acme")}

@@ -10,6 +10,7 @@ import time
 import grpc
 import jwt
 import pytest
+from commands import audit_records
 from conftest import BIN, Cluster, eventually
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from test_grpc import pb  # noqa: F401  a fixture
@@ -79,8 +80,7 @@ def test_each_algorithm_is_served_and_recorded(cluster, provider, pb):
         with pytest.raises(grpc.RpcError) as e:
             list(stub.Generate(request, metadata=[("authorization", "Bearer " + provider.token("rs", exp=5))]))
         assert e.value.code() == grpc.StatusCode.UNAUTHENTICATED
-    out = subprocess.run([BIN / "choir", "audit", "show", cluster.state / "audit", "--phase", "intent"], capture_output=True, text=True, check=True)
-    records = [json.loads(line) for line in out.stdout.splitlines()]
+    records = audit_records(cluster.state / "audit", "--phase", "intent")
     assert [(r["auth"], r["tenant"], r["principal"]) for r in records] == [("jwt", "acme", "app-7")] * 4
     assert [r["key_fp"] for r in records] == ["rs", "es", "ed", "rs"]
 

@@ -11,11 +11,11 @@ import urllib.error
 import urllib.request
 
 import pytest
+from commands import audit, audit_records
 from conftest import Cluster, eventually
 from kill_streams import of_routers, victim
-from streams import KINDS, Answer, Gateway, ask, body, long_model
+from streams import KINDS, Answer, Gateway, ask, body, long_model, outlive
 from test_audit import ask as ask_whole
-from test_audit import audit, records
 
 PARAMS = {"prompt": "Tell me a long story", "max_tokens": 1500, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
 
@@ -73,7 +73,7 @@ def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
     assert cluster.stop() == 0, cluster.logs()
 
     logs = [cluster.state / "audit" / f"router-{r}" for r in (used, 1 - used)]
-    dead, alive = [records(log) for log in logs]
+    dead, alive = [audit_records(log) for log in logs]
     gap = [r for r in dead if r["phase"] == "gap"]
     intents = {f"{r['log']}:{r['seq']}": r for r in dead if r["phase"] == "intent"}
     went_on = [r for r in alive if r["phase"] == "intent"]
@@ -121,19 +121,7 @@ def test_a_killed_gateways_streams_are_found_at_the_router_that_has_them(pair):
     kinds = [(path, {**kind, "max_tokens": 1000}) for path, kind in KINDS[:5]]
     expected = [ask(pair, path, kind).content() for path, kind in kinds]
     gateway = Gateway(pair, reversed(pair.ready["routers"]))  # the cluster's own is at the first
-    everyone_runs = threading.Barrier(len(kinds), action=gateway.kill)
-    answers = [Answer() for _ in kinds]
-
-    def client(answer, path, kind):
-        answer.read(gateway.url, pair.key, "POST", path, body(pair, kind), on_event=lambda n: n == 6 and everyone_runs.wait(60))
-        while not answer.done and answer.error is None:
-            answer.resume(pair.url, pair.key)
-
-    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(120)
+    answers = outlive(pair, gateway, kinds)
     assert [a.error for a in answers] == [None] * len(kinds)
     assert [a.content() for a in answers] == expected and max(a.connections for a in answers) > 1
     unknown = Answer()
