@@ -330,12 +330,10 @@ int Main(int argc, char** argv) {
   if (const auto code = ReadConfig(argc, argv, &config)) return *code;
   (void)InitLog(config.name, config.log.level, config.log.format);
   std::signal(SIGPIPE, SIG_IGN);
-  const std::string admin = config.admin;
-  const Duration retry_start = config.retry_start;
-  const Status served = Gateway(std::move(config)).Run();
+  const Status served = Gateway(config).Run();
   if (served.ok()) return 0;
   CHOIR_LOG(error, "{}", MessageOf(served));
-  return StayOrRetry(admin, served, retry_start, argv);
+  return StayOrRetry(config.admin, served, config.retry_start, argv);
 }
 
 }  // namespace

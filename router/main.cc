@@ -329,10 +329,7 @@ int Main(int argc, char** argv) {
   config.options.settings.retry.min = static_cast<uint64_t>(config.retry_min);
   config.options.settings.breaker.failures = static_cast<uint32_t>(config.breaker_failures);
 
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
+  const sigset_t signals = EndSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // a write beyond a limit on file sizes fails, as to a full disk

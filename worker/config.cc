@@ -12,6 +12,7 @@
 #include "kernels/kernels.h"
 #include "worker/comm/local_address.h"
 #include "worker/lws_environment.h"
+#include "worker/model/weights/numerics_id.h"
 #include "worker/pod_name.h"
 
 namespace choir {
@@ -212,8 +213,7 @@ Status CheckAddresses(const WorkerConfig& c) {
 }
 
 Status CheckDigest(const std::string& digest) {
-  const bool hex = digest.find_first_not_of("0123456789abcdef") == std::string::npos;
-  if (digest.empty() || (digest.size() == 64 && hex)) return absl::OkStatus();
+  if (digest.empty() || IsHexDigest(digest)) return absl::OkStatus();
   return InvalidArgument("--weights-digest {}: must be 64 digits of 0-9a-f", digest);
 }
 

@@ -22,10 +22,7 @@ constexpr int kTickMs = 20;  // while a drain goes on
 
 int BlockSignals() {
   signal(SIGPIPE, SIG_IGN);
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
+  const sigset_t set = EndSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);  // before any thread: all inherit it
   return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -83,7 +80,7 @@ int Main(int argc, char** argv) {
   while (true) {
     const int seen = TakeSignals(signal_fd, wake_fd, worker.NeedsTicks() ? kTickMs : -1);
     if (signals + seen > 1) LeaveAtOnce(1);
-    if (!worker.fault().ok()) break;
+    if (worker.failed()) break;
     if (seen > 0) {
       signals = 1;
       drain_until = Clock::Real().Now() + drain_timeout;
@@ -97,7 +94,7 @@ int Main(int argc, char** argv) {
   }
   worker.Stop();
   CHOIR_LOG(info, "ends");
-  return worker.fault().ok() ? 0 : 1;
+  return worker.failed() ? 1 : 0;
 }
 
 }  // namespace

@@ -5,9 +5,7 @@ namespace choir {
 WorkerStatus StatusOf(const WorkerFacts& facts) {
   WorkerStatus status{.epoch = facts.group.epoch};
   status.draining = facts.draining || facts.group.group_drain != DrainStage::kNone;
-  if (!facts.device_error.empty()) {
-    status.reason = "the device failed: " + facts.device_error;
-  } else if (!facts.loading.empty()) {
+  if (!facts.loading.empty()) {
     status.reason = facts.loading;
   } else if (!facts.group.serving) {
     status.reason = facts.group.reason.empty() ? "joining the group" : facts.group.reason;
@@ -18,8 +16,12 @@ WorkerStatus StatusOf(const WorkerFacts& facts) {
   } else {
     status.ready = true;
   }
-  if (status.draining && facts.device_error.empty()) {
+  if (status.draining) {
     status.reason = facts.draining ? "draining" : "draining: another rank of the group leaves";
+  }
+  if (!facts.device_error.empty()) {
+    status.ready = false;
+    status.reason = "the device failed: " + facts.device_error;
   }
   return status;
 }

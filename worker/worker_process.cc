@@ -313,16 +313,12 @@ void WorkerProcess::BeginDrain() {
 void WorkerProcess::OnDeviceFailed(const Status& status) {
   CHOIR_LOG(error, "the device failed, this process ends to be started again: {}",
             MessageOf(status));
-  {
-    std::lock_guard lock(mu_);
-    fault_ = status;
-  }
   Learn([&](WorkerFacts& facts) { facts.device_error = MessageOf(status); });
 }
 
-Status WorkerProcess::fault() const {
+bool WorkerProcess::failed() const {
   std::lock_guard lock(mu_);
-  return fault_;
+  return !facts_.device_error.empty();
 }
 
 bool WorkerProcess::NeedsTicks() const {

@@ -39,7 +39,7 @@ class WorkerProcess {
   bool DrainIsOver();
   bool NeedsTicks() const;  // a drain goes on, here or in the group
   // Any thread. What has ended this process's work for good: it has to be started again.
-  Status fault() const;
+  bool failed() const;
 
   // Leaves the group, ends what still runs, closes the ports.
   void Stop();
@@ -73,14 +73,13 @@ class WorkerProcess {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SelfTestRun> self_test_;
 
-  mutable std::mutex mu_;  // guards the next six, and server_ until Listen is done
+  mutable std::mutex mu_;  // guards the next five, and server_ until Listen is done
   WorkerFacts facts_;
   WorkerStatus status_;
   ProgressWatch progress_;
   Engine* open_engine_ = nullptr;  // once it may be asked
   std::string weights_digest_;     // likewise
-  Status fault_;
-  MonoTime progress_shown_{};  // of loading; the loading thread's
+  MonoTime progress_shown_{};      // of loading; the loading thread's
 
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<WorkerServer> server_;

@@ -118,9 +118,7 @@ std::string OptionSet::Impl::UnknownKey(const std::string& key) const {
     if (!o->info.key.empty()) names.push_back(section + "." + o->info.key);
   }
   for (const Subtree& s : subtrees) names.push_back(section + "." + s.key);
-  const std::string near = NearestName(key, names);
-  return fmt::format("{}: unknown key '{}'{}", config_file, key,
-                     near.empty() ? "" : ", did you mean '" + near + "'?");
+  return fmt::format("{}: unknown key '{}'{}", config_file, key, NearestHint(key, names));
 }
 
 void OptionSet::Impl::ReadLeaf(Option& option, const std::string& key, const YAML::Node& node) {
@@ -189,9 +187,8 @@ void OptionSet::Impl::ReadFile() {
     for (const auto& item : root) {
       const std::string name = item.first.IsScalar() ? item.first.Scalar() : "?";
       if (std::find(kSections.begin(), kSections.end(), name) == kSections.end()) {
-        const std::string near = NearestName(name, kSections);
         Error(fmt::format("{}: unknown section '{}'{}", config_file, name,
-                          near.empty() ? "" : ", did you mean '" + near + "'?"));
+                          NearestHint(name, kSections)));
       } else if (name == section) {
         ReadNode(item.second, section);
       }

@@ -73,9 +73,14 @@ class OptionSet {
   std::unique_ptr<Impl> impl_;
 };
 
+StatusOr<uint64_t> ParseInteger(const std::string& text, uint64_t min, uint64_t max);
 StatusOr<uint64_t> ParseBytes(const std::string& text);
 StatusOr<Duration> ParseDuration(const std::string& text);
 // The candidate nearest to `word` by edit distance, or "" when none is near.
 std::string NearestName(const std::string& word, const std::vector<std::string>& candidates);
+// To follow an unknown word in an error: ", did you mean 'that'?", or "" when none is near.
+std::string NearestHint(const std::string& word, const std::vector<std::string>& candidates);
+// All of them, then: "; known are a, b".
+std::string NearestOrAllHint(const std::string& word, const std::vector<std::string>& candidates);
 
 }  // namespace choir

@@ -25,6 +25,14 @@ bool SplitNumber(const std::string& text, double* number, std::string* unit) {
 
 }  // namespace
 
+StatusOr<uint64_t> ParseInteger(const std::string& text, uint64_t min, uint64_t max) {
+  uint64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [rest, error] = std::from_chars(text.data(), end, value);
+  if (error == std::errc() && rest == end && value >= min && value <= max) return value;
+  return InvalidArgument("'{}' is not an integer from {} to {}", text, min, max);
+}
+
 StatusOr<uint64_t> ParseBytes(const std::string& text) {
   double number = 0;
   std::string unit;
@@ -89,6 +97,16 @@ std::string NearestName(const std::string& word, const std::vector<std::string>&
     }
   }
   return best;
+}
+
+std::string NearestHint(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string near = NearestName(word, candidates);
+  return near.empty() ? "" : fmt::format(", did you mean '{}'?", near);
+}
+
+std::string NearestOrAllHint(const std::string& word, const std::vector<std::string>& candidates) {
+  const std::string hint = NearestHint(word, candidates);
+  return hint.empty() ? fmt::format("; known are {}", fmt::join(candidates, ", ")) : hint;
 }
 
 }  // namespace choir

@@ -10,7 +10,6 @@
 #include "common/http/admin_server.h"
 
 namespace choir {
-namespace {
 
 sigset_t EndSignals() {
   sigset_t signals;
@@ -19,6 +18,8 @@ sigset_t EndSignals() {
   sigaddset(&signals, SIGINT);
   return signals;
 }
+
+namespace {
 
 // SIGTERM or SIGINT, which are blocked, came within `time`.
 bool EndIsWanted(Duration time) {

@@ -3,12 +3,17 @@
 // the beginning. For mains, on their one thread.
 #pragma once
 
+#include <signal.h>
+
 #include <string>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
 
 namespace choir {
+
+// SIGTERM and SIGINT.
+sigset_t EndSignals();
 
 // Serves `admin` (/readyz: 503 with `why`; /livez: 200) for `retry_after`, then starts the program
 // of this process again with `argv`; comes back only with an exit code: 0 after SIGTERM or SIGINT,

@@ -114,9 +114,7 @@ void FieldReader::Finish() {
   for (const auto& [name, value] : object_.items()) {
     if (!error_->ok()) return;
     if (std::find(known_.begin(), known_.end(), name) != known_.end()) continue;
-    const std::string near = NearestName(name, known_);
-    Fail(name, fmt::format("is not a known field{}",
-                           near.empty() ? "" : ", did you mean '" + near + "'?"));
+    Fail(name, "is not a known field" + NearestHint(name, known_));
     error_->code = "unknown_field";
   }
 }

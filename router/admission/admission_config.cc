@@ -4,10 +4,10 @@
 
 #include <charconv>
 #include <cmath>
-#include <set>
 #include <vector>
 
 #include "common/config/options.h"
+#include "common/config/yaml_map.h"
 
 namespace choir {
 namespace {
@@ -17,23 +17,6 @@ constexpr uint64_t kAheadMax = 1024;
 constexpr double kSequencesMax = 1e6;
 
 Amount Share(double percent) { return {.is_share = true, .value = percent / 100}; }
-
-std::string Hint(const std::string& name, const std::vector<std::string>& known) {
-  const std::string near = NearestName(name, known);
-  return near.empty() ? fmt::format("; known are {}", fmt::join(known, ", "))
-                      : fmt::format(", did you mean '{}'?", near);
-}
-
-Status ReadWhole(const std::string& text, uint64_t max, uint64_t* out) {
-  uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, value);
-  if (error != std::errc() || rest != end || text.empty() || value > max) {
-    return InvalidArgument("'{}' is not an integer from 0 to {}", text, max);
-  }
-  *out = value;
-  return absl::OkStatus();
-}
 
 Status ReadTime(const std::string& text, Duration* out) {
   const StatusOr<Duration> time = ParseDuration(text);
@@ -45,7 +28,10 @@ Status ReadTime(const std::string& text, Duration* out) {
 }
 
 Status ReadRule(const std::string& name, const std::string& text, ClassRules* rules) {
-  if (name == "queue") return ReadWhole(text, kQueueMax, &rules->queue);
+  if (name == "queue") {
+    CHOIR_ASSIGN_OR_RETURN(rules->queue, ParseInteger(text, 0, kQueueMax));
+    return absl::OkStatus();
+  }
   if (name == "queue_timeout") return ReadTime(text, &rules->queue_timeout);
   if (name == "ageing") return ReadTime(text, &rules->ageing);
   Amount* const amount = name == "floor"     ? &rules->floor
@@ -55,23 +41,8 @@ Status ReadRule(const std::string& name, const std::string& text, ClassRules* ru
     CHOIR_ASSIGN_OR_RETURN(*amount, ParseAmount(text));
     return absl::OkStatus();
   }
-  return InvalidArgument("unknown key{}",
-                         Hint(name, {"floor", "ceiling", "queue", "queue_timeout", "ageing"}));
-}
-
-// Calls `see` for every entry of a mapping; its errors get the entry's name in front.
-template <typename See>
-Status ReadMap(const YAML::Node& node, See see) {
-  if (!node.IsDefined() || node.IsNull()) return absl::OkStatus();
-  if (!node.IsMap()) return InvalidArgument("must be a mapping, as {{name: value, ...}}");
-  std::set<std::string> seen;
-  for (const auto& item : node) {
-    if (!item.first.IsScalar()) return InvalidArgument("has a name that is no plain text");
-    const std::string name = item.first.Scalar();
-    if (!seen.insert(name).second) return InvalidArgument("{} is given twice", name);
-    CHOIR_RETURN_IF_ERROR(Annotate(see(name, item.second), name));
-  }
-  return absl::OkStatus();
+  return InvalidArgument("unknown key{}", NearestOrAllHint(name, {"floor", "ceiling", "queue",
+                                                                  "queue_timeout", "ageing"}));
 }
 
 // A floor above its ceiling is never reached; floors that keep more than there is starve all
@@ -143,16 +114,19 @@ AdmissionConfig::AdmissionConfig() {
 
 Status ReadAdmission(const YAML::Node& node, AdmissionConfig* config) {
   CHOIR_RETURN_IF_ERROR(
-      ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+      ReadYamlMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
         if (name == "ahead") {
-          return ReadWhole(value.IsScalar() ? value.Scalar() : "", kAheadMax, &config->ahead);
+          CHOIR_ASSIGN_OR_RETURN(
+              config->ahead, ParseInteger(value.IsScalar() ? value.Scalar() : "", 0, kAheadMax));
+          return absl::OkStatus();
         }
         const std::optional<AdmissionClass> c = ParseAdmissionClass(name);
         if (!c) {
-          return InvalidArgument("unknown key{}",
-                                 Hint(name, {"ahead", "interactive", "default", "bulk", "system"}));
+          return InvalidArgument(
+              "unknown key{}",
+              NearestOrAllHint(name, {"ahead", "interactive", "default", "bulk", "system"}));
         }
-        return ReadMap(value, [&](const std::string& rule, const YAML::Node& text) -> Status {
+        return ReadYamlMap(value, [&](const std::string& rule, const YAML::Node& text) -> Status {
           if (!text.IsScalar()) return InvalidArgument("must be a single value");
           return ReadRule(rule, text.Scalar(), &config->of(*c));
         });

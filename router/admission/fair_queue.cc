@@ -146,8 +146,7 @@ double FairQueue::WorkBefore(const std::string& name, double weight) const {
   if (it == tenants_.end()) return 0;
   const Tenant& own = *it->second;
   const double tag = std::max(own.tag, now_);
-  const double weights = weights_ + (own.waiting.empty() ? weight : 0);
-  double before = static_cast<double>(own.waiting_work) * weights / weight;
+  double before = static_cast<double>(own.waiting_work) * weights_ / weight;
   size_t seen = 0;
   for (const auto& [first, order, other] : active_) {
     if (first >= tag || ++seen > kBehindMax) break;

@@ -4,35 +4,14 @@
 
 #include <algorithm>
 #include <charconv>
-#include <functional>
 #include <set>
 
 #include "common/base/plain_name.h"
 #include "common/config/options.h"
+#include "common/config/yaml_map.h"
 
 namespace choir {
 namespace {
-
-std::string NearestHint(const std::string& name, const std::vector<std::string>& known) {
-  const std::string near = NearestName(name, known);
-  return near.empty() ? fmt::format("; known are {}", fmt::join(known, ", "))
-                      : fmt::format(", did you mean '{}'?", near);
-}
-
-// Calls `see` for every entry of a mapping; its errors get the entry's name in front.
-Status ReadMap(const YAML::Node& node,
-               const std::function<Status(const std::string&, const YAML::Node&)>& see) {
-  if (!node.IsDefined() || node.IsNull()) return absl::OkStatus();
-  if (!node.IsMap()) return InvalidArgument("must be a mapping, as {{name: value, ...}}");
-  std::set<std::string> seen;
-  for (const auto& item : node) {
-    if (!item.first.IsScalar()) return InvalidArgument("has a name that is no plain text");
-    const std::string name = item.first.Scalar();
-    if (!seen.insert(name).second) return InvalidArgument("{} is given twice", name);
-    CHOIR_RETURN_IF_ERROR(Annotate(see(name, item.second), name));
-  }
-  return absl::OkStatus();
-}
 
 Status SetRule(const std::string& name, const YAML::Node& value, LimitRules* rules) {
   if (value.IsNull()) return absl::OkStatus();  // as if absent
@@ -61,13 +40,9 @@ Status SetClassOrWeight(const std::string& name, const std::string& value, Tenan
     tenant->admission_class = *named;
     return absl::OkStatus();
   }
-  uint64_t weight = 0;
-  const char* const end = value.data() + value.size();
-  const auto [rest, error] = std::from_chars(value.data(), end, weight);
-  if (error != std::errc() || rest != end || weight < 1 || weight > kWeightMax) {
-    return InvalidArgument("weight: '{}' is not an integer from 1 to {}", value, kWeightMax);
-  }
-  tenant->weight = weight;
+  const StatusOr<uint64_t> weight = ParseInteger(value, 1, kWeightMax);
+  if (!weight.ok()) return Annotate(weight.status(), "weight");
+  tenant->weight = *weight;
   return absl::OkStatus();
 }
 
@@ -86,20 +61,21 @@ Status ReadTenant(const YAML::Node& node, TenantConfig* tenant) {
     } else {
       std::vector<std::string> known = LimitRuleNames();
       known.insert(known.end(), {"class", "weight"});
-      return InvalidArgument("unknown key '{}'{}", name, NearestHint(name, known));
+      return InvalidArgument("unknown key '{}'{}", name, NearestOrAllHint(name, known));
     }
   }
   return CompleteLimitRules(&tenant->limits);
 }
 
 Status ReadPrices(const YAML::Node& node, TokenPrices* prices) {
-  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+  return ReadYamlMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
     double* const price = name == "prompt"   ? &prices->prompt
                           : name == "cached" ? &prices->cached
                           : name == "output" ? &prices->output
                                              : nullptr;
     if (price == nullptr) {
-      return InvalidArgument("unknown key{}", NearestHint(name, {"prompt", "cached", "output"}));
+      return InvalidArgument("unknown key{}",
+                             NearestOrAllHint(name, {"prompt", "cached", "output"}));
     }
     const std::string text = value.IsScalar() ? value.Scalar() : "";
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), *price);
@@ -119,7 +95,7 @@ Status CheckName(const std::string& tenant) {
 }  // namespace
 
 Status ReadTenants(const YAML::Node& node, LimitConfig* config) {
-  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+  return ReadYamlMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
     CHOIR_RETURN_IF_ERROR(CheckName(name));
     if (config->tenants.size() >= kTenantsMax) {
       return InvalidArgument("more than {} tenants", kTenantsMax);
@@ -129,17 +105,17 @@ Status ReadTenants(const YAML::Node& node, LimitConfig* config) {
 }
 
 Status ReadLimits(const YAML::Node& node, LimitConfig* config) {
-  return ReadMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
+  return ReadYamlMap(node, [&](const std::string& name, const YAML::Node& value) -> Status {
     if (name == "global") return ReadRules(value, &config->global);
     if (name == "default") return ReadRules(value, &config->default_tenant);
     if (name == "prices") return ReadPrices(value, &config->prices);
     if (name == "models") {
-      return ReadMap(value, [&](const std::string& model, const YAML::Node& rules) {
+      return ReadYamlMap(value, [&](const std::string& model, const YAML::Node& rules) {
         return ReadRules(rules, &config->models[model]);
       });
     }
     return InvalidArgument("unknown key{}",
-                           NearestHint(name, {"global", "default", "models", "prices"}));
+                           NearestOrAllHint(name, {"global", "default", "models", "prices"}));
   });
 }
 

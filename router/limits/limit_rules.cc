@@ -62,11 +62,8 @@ std::vector<std::string> LimitRuleNames() {
 Status SetLimitRule(std::string_view name, const std::string& text, LimitRules* rules) {
   const Rule* const rule = Find(name);
   if (rule == nullptr) {
-    const std::string near = NearestName(std::string(name), LimitRuleNames());
     return InvalidArgument("unknown limit '{}'{}", name,
-                           near.empty()
-                               ? fmt::format("; known are {}", fmt::join(LimitRuleNames(), ", "))
-                               : ", did you mean '" + near + "'?");
+                           NearestOrAllHint(std::string(name), LimitRuleNames()));
   }
   const bool whole = std::holds_alternative<Whole>(rule->member);
   const bool good = whole ? Read(text, *rule, &(rules->*std::get<Whole>(rule->member)))

@@ -3,6 +3,7 @@
 // it holds stays.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -26,7 +27,6 @@ class SimRedis {
   std::unique_ptr<ScriptRunner> Connect(Later later);
 
   void AwayUntil(MonoTime when) { away_until_ = std::max(away_until_, when); }
-  bool was_away() const { return away_until_ != MonoTime{}; }
   const std::string& prefix() const { return prefix_; }  // of all keys
 
  private:

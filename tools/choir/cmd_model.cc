@@ -113,7 +113,8 @@ int RunModelRandom(int argc, const char* const* argv) {
 int RunModelInfo(int argc, const char* const* argv) {
   std::string directory;
   bool json = false, digest = false;
-  OptionSet options("choir model info", "Describes a model directory; reads no weights.", "");
+  OptionSet options("choir model info",
+                    "Describes a model directory; reads no weights but for --digest.", "");
   options.Add(&json, {.flag = "--json", .help = "print JSON"});
   options.Add(&digest, {.flag = "--digest",
                         .help = "also read the weights for their digest, which choir-worker "

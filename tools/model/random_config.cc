@@ -172,11 +172,6 @@ constexpr Like kLikes[] = {
          "max_position_embeddings": 40960})"},
 };
 
-std::string DidYouMean(const std::string& word, const std::vector<std::string>& names) {
-  const std::string near = NearestName(word, names);
-  return near.empty() ? "" : fmt::format(", did you mean '{}'?", near);
-}
-
 // Empty: the family has no such number.
 std::string KeyIn(const Json& config, const ShapeOption& option) {
   for (const auto& [key, value] : config.items()) {
@@ -252,7 +247,7 @@ StatusOr<Json> MakeRandomConfig(const RandomConfigRequest& request) {
   }
   if (like == nullptr && !request.like.empty()) {
     return InvalidArgument("--like {}: unknown{} (known: {})", request.like,
-                           DidYouMean(request.like, LikeNames()), fmt::join(LikeNames(), ", "));
+                           NearestHint(request.like, LikeNames()), fmt::join(LikeNames(), ", "));
   }
   if (like != nullptr && family.empty()) family = like->family;
   if (like != nullptr && family != like->family) {
@@ -261,7 +256,7 @@ StatusOr<Json> MakeRandomConfig(const RandomConfigRequest& request) {
   const std::vector<std::string> families = RandomFamilies();
   if (std::find(families.begin(), families.end(), family) == families.end()) {
     return InvalidArgument("--family '{}': unknown{} (known: {})", family,
-                           DidYouMean(family, families), fmt::join(families, ", "));
+                           NearestHint(family, families), fmt::join(families, ", "));
   }
   Json config = FamilyDefault(family);
   if (like != nullptr) config.update(Parse(like->config));

@@ -27,7 +27,7 @@ StatusOr<std::unique_ptr<RowSampler>> RowSampler::Make(Device* device, const Ker
                                                        int64_t vocab, int64_t rows_max) {
   std::unique_ptr<RowSampler> sampler(new RowSampler);
   sampler->device_ = device;
-  sampler->kernels_ = kernels;
+  sampler->kernels_ = device->ReadsHostMemory() ? nullptr : kernels;
   sampler->vocab_ = vocab;
   const auto rows = static_cast<size_t>(rows_max);
   CHOIR_ASSIGN_OR_RETURN(

@@ -19,7 +19,8 @@ namespace choir {
 
 class RowSampler {
  public:
-  // `device` and `kernels` outlive it; kernels may be null: the host samples.
+  // `device` and `kernels` outlive it; the host samples where it reads
+  // the device's memory, or where kernels is null.
   static StatusOr<std::unique_ptr<RowSampler>> Make(Device* device, const KernelSet* kernels,
                                                     int64_t vocab, int64_t rows_max);
   void Use(ThreadTeam* team);  // once, before Sample; `team` outlives it

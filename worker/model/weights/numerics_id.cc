@@ -94,10 +94,6 @@ std::string CacheKey(const WeightFiles& files) {
   return ToHex(hash.Finish());
 }
 
-bool IsHexDigest(const std::string& text) {
-  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-}
-
 // A cache that cannot be written costs time only.
 void WriteCache(const std::string& path, const std::string& digest) {
   std::error_code error;
@@ -118,6 +114,10 @@ void WriteCache(const std::string& path, const std::string& digest) {
 }
 
 }  // namespace
+
+bool IsHexDigest(const std::string& text) {
+  return text.size() == 64 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
 
 StatusOr<std::string> WeightsDigest(const WeightFiles& files, const std::string& cache_dir) {
   if (cache_dir.empty()) return ComputeDigest(files);

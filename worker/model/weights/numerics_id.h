@@ -18,6 +18,9 @@ inline constexpr int64_t kFullDigestMaxBytes = int64_t{1} << 30;
 // content in this process's memory. cache_dir "": nothing is kept.
 StatusOr<std::string> WeightsDigest(const WeightFiles& files, const std::string& cache_dir);
 
+// 64 digits of 0-9a-f.
+bool IsHexDigest(const std::string& text);
+
 struct NumericsParts {
   std::string weights_digest;
   std::string config_text;  // config.json as it is

@@ -278,6 +278,7 @@ Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advanc
 
 Status WeightStore::Convert(const std::function<void(uint64_t bytes)>& advance) const {
   CHOIR_RETURN_IF_ERROR(status_);
+  if (conversions_.empty()) return {};
   ThreadTeam team(LoadThreads());
   for (const Conversion& c : conversions_) {
     CHOIR_RETURN_IF_ERROR(CheckFinite(*c.from.tensor, static_cast<uint64_t>(c.from.first_byte),
