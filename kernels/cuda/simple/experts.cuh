@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/cuda/simple/linear.cuh"
+#include "kernels/cuda/simple/permute.cuh"
 #include "kernels/cuda/upload.cuh"
 #include "kernels/ops/moe.h"
 
@@ -113,27 +114,6 @@ struct DownKernel {
   }
 };
 
-struct CombineKernel {
-  const float* y;
-  const float* weights;
-  float* out;
-  int64_t width, top_k;
-  bool accumulate;
-
-  template <class Block>
-  CHOIR_DEVICE void operator()(Block& block) const {
-    const int64_t t = block.x();
-    for (int64_t i = block.thread(); i < width; i += block.threads()) {
-      float sum = 0.0f;
-      for (int64_t k = 0; k < top_k; ++k) {
-        sum = Fma(weights[t * top_k + k], y[(t * top_k + k) * width + i], sum);
-      }
-      float& to = out[t * width + i];
-      to = accumulate ? to + sum : sum;
-    }
-  }
-};
-
 inline Matrix MatrixOrNone(const TensorView& w, const TensorView& scale) {
   return w.empty() ? Matrix{} : MatrixOf(w, scale);
 }
@@ -217,12 +197,13 @@ template <class Runner>
 void Combine(const CombineArgs& a, const Runner& run) {
   const int64_t top_k = a.weights.dim(1);
   CHOIR_CHECK(a.y.dim(0) == a.out.dim(0) * top_k && a.y.dim(1) == a.out.dim(1));
-  run({.x = a.out.dim(0), .threads = 128}, CombineKernel{.y = a.y.f32(),
-                                                         .weights = a.weights.f32(),
-                                                         .out = a.out.f32(),
-                                                         .width = a.out.dim(1),
-                                                         .top_k = top_k,
-                                                         .accumulate = a.accumulate});
+  run({.x = a.out.dim(0), .threads = 128}, WeightedSumKernel{.y = a.y.f32(),
+                                                             .row_of = nullptr,
+                                                             .weights = a.weights.f32(),
+                                                             .out = a.out.f32(),
+                                                             .width = a.out.dim(1),
+                                                             .top_k = top_k,
+                                                             .accumulate = a.accumulate});
 }
 
 }  // namespace choir::cuda

@@ -119,12 +119,16 @@ struct DequantizeKernel {
   }
 };
 
+inline void CheckGroupedGemm(const GroupedGemmArgs& a) {
+  CHOIR_CHECK(a.x.dtype() == a.w.dtype() && a.x.dim(1) == a.w.dim(1));
+  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * a.y.dim(1) && a.offsets.back() == a.x.dim(0));
+  CHOIR_CHECK(a.x.dtype() == DType::kBF16 || !(a.x_scale.empty() || a.w_scale.empty()));
+}
+
 template <class Runner>
 void GroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
   const int64_t outputs = a.y.dim(1);
-  CHOIR_CHECK(a.x.dtype() == a.w.dtype() && a.x.dim(1) == a.w.dim(1));
-  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * outputs && a.offsets.back() == a.x.dim(0));
-  CHOIR_CHECK(a.x.dtype() == DType::kBF16 || !(a.x_scale.empty() || a.w_scale.empty()));
+  CheckGroupedGemm(a);
   Upload<Runner> upload(run);
   const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kTileRows);
   ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {

@@ -71,9 +71,10 @@ struct CopyRowsKernel {
   }
 };
 
-struct UnpermuteKernel {
+// A block a token: the weighted sum of its rows, k ascending.
+struct WeightedSumKernel {
   const float* y;
-  const int32_t* row_of;
+  const int32_t* row_of;  // of each pair, < 0: none; null: pair p has row p
   const float* weights;
   float* out;
   int64_t width, top_k;
@@ -85,7 +86,8 @@ struct UnpermuteKernel {
     for (int64_t i = block.thread(); i < width; i += block.threads()) {
       float sum = 0.0f;
       for (int64_t p = p0; p < p0 + top_k; ++p) {
-        if (row_of[p] >= 0) sum = Fma(weights[p], y[row_of[p] * width + i], sum);
+        const int64_t row = row_of == nullptr ? p : row_of[p];
+        if (row >= 0) sum = Fma(weights[p], y[row * width + i], sum);
       }
       float& to = out[block.x() * width + i];
       to = accumulate ? to + sum : sum;
@@ -116,13 +118,13 @@ template <class Runner>
 void Unpermute(const UnpermuteArgs& a, const Runner& run) {
   CHOIR_CHECK(a.row_of.num_elements() == a.weights.num_elements() && a.y.dim(1) == a.out.dim(1));
   run({.x = a.out.dim(0), .threads = 128},
-      UnpermuteKernel{.y = a.y.f32(),
-                      .row_of = a.row_of.template data<int32_t>(),
-                      .weights = a.weights.f32(),
-                      .out = a.out.f32(),
-                      .width = a.out.dim(1),
-                      .top_k = a.weights.dim(1),
-                      .accumulate = a.accumulate});
+      WeightedSumKernel{.y = a.y.f32(),
+                        .row_of = a.row_of.template data<int32_t>(),
+                        .weights = a.weights.f32(),
+                        .out = a.out.f32(),
+                        .width = a.out.dim(1),
+                        .top_k = a.weights.dim(1),
+                        .accumulate = a.accumulate});
 }
 
 }  // namespace choir::cuda
