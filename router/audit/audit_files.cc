@@ -90,10 +90,8 @@ StatusOr<std::optional<AuditHead>> ReadAuditHead(const std::string& dir) {
 StatusOr<Json> AuditChecker::Next(std::string_view line) {
   CHOIR_ASSIGN_OR_RETURN(Json record, ParseCanonical(line));
   CHOIR_RETURN_IF_ERROR(Check(record));
-  Json bare = record;
   const std::string hash = record["hash"].get<std::string>();
-  bare.erase("hash");
-  if (ToHex(Sha256Of(CanonicalJson(bare))) != hash) {
+  if (ToHex(Sha256Of(CanonicalWithout(record, {"hash"}))) != hash) {
     return InvalidArgument("`hash` is not the hash of the record: it was changed");
   }
   position_ = {record["log"].get<std::string>(), record["seq"].get<uint64_t>(), hash};

@@ -103,10 +103,8 @@ class Verification {
     if (record["key_fp"] != verifier_.fingerprint()) {
       return InvalidArgument("the checkpoint names another key than this public key");
     }
-    Json bare = record;
-    bare.erase("hash");
-    bare.erase("signature");
-    if (!verifier_.Verify(CanonicalJson(bare), record["signature"].get<std::string>())) {
+    if (!verifier_.Verify(CanonicalWithout(record, {"hash", "signature"}),
+                          record["signature"].get<std::string>())) {
       return InvalidArgument("the checkpoint's signature does not belong to it");
     }
     if (record["first"] != segment_first_ || record["count"] != tree_.size() ||

@@ -185,13 +185,16 @@ void Append(const Json& value, std::string* out) {
 
 // Numbers that CanonicalJson could not print again.
 bool HasForeignNumbers(const Json& value) {
-  if (value.is_number_float()) return !std::isfinite(value.get<double>());
-  if (value.is_number()) return !IsExactInteger(value);
-  if (!value.is_structured()) return false;
+  if (!value.is_structured()) return !IsCanonicalScalar(value);
   return std::any_of(value.begin(), value.end(), HasForeignNumbers);
 }
 
 }  // namespace
+
+bool IsCanonicalScalar(const Json& value) {
+  if (value.is_number_float()) return std::isfinite(value.get<double>());
+  return !value.is_number() || IsExactInteger(value);
+}
 
 std::string CanonicalJson(const Json& value) {
   std::string out;
@@ -204,6 +207,11 @@ std::string CanonicalJson(const Json& object, std::string_view key, size_t* plac
   std::string out;
   AppendObject(object, &out, std::string(key), place);
   return out;
+}
+
+std::string CanonicalWithout(Json object, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) object.erase(key);
+  return CanonicalJson(object);
 }
 
 StatusOr<Json> ParseCanonical(std::string_view line) {

@@ -2,6 +2,7 @@
 // over it. Pure; any thread.
 #pragma once
 
+#include <initializer_list>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -15,6 +16,11 @@ namespace choir {
 std::string CanonicalJson(const nlohmann::json& value);
 // The same of an object, and where in its text a member `key`, which it has not, would begin.
 std::string CanonicalJson(const nlohmann::json& object, std::string_view key, size_t* place);
+
+// The same of an object without those members: what its hash or signature is of.
+std::string CanonicalWithout(nlohmann::json object, std::initializer_list<const char*> keys);
+// Whether a value that is no array or object can be printed so.
+bool IsCanonicalScalar(const nlohmann::json& value);
 
 // A line that is the canonical text of one JSON object; InvalidArgument says what else it is.
 StatusOr<nlohmann::json> ParseCanonical(std::string_view line);

@@ -17,13 +17,6 @@ size_t CharBegin(std::string_view text, size_t at) {
   return at;
 }
 
-// Leftmost first, of them the longest, of them the first rule's.
-bool Before(const ContentMatch& a, const ContentMatch& b) {
-  if (a.begin != b.begin) return a.begin < b.begin;
-  if (a.end != b.end) return a.end > b.end;
-  return a.rule < b.rule;
-}
-
 }  // namespace
 
 ContentFilter::ContentFilter(std::shared_ptr<const ContentRules> rules)

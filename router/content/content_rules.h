@@ -42,6 +42,13 @@ struct ContentMatch {
   size_t rule = 0;  // its index
 };
 
+// Leftmost first, of them the longest, of them the first rule's: the one that counts.
+inline bool Before(const ContentMatch& a, const ContentMatch& b) {
+  if (a.begin != b.begin) return a.begin < b.begin;
+  if (a.end != b.end) return a.end > b.end;
+  return a.rule < b.rule;
+}
+
 class ContentRules {
  public:
   // InvalidArgument names the rule and says what is wrong with it: no expression, one that matches

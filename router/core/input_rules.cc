@@ -104,12 +104,19 @@ class InputRules {
 
   // A key that a rule changes is another key from then on, so that none gets lost.
   void ApplyToKeys(ordered_json* object) {
-    ordered_json out = ordered_json::object();
+    std::vector<std::string> names;
+    bool changed = false;
     for (auto& [key, item] : object->items()) {
-      std::string name = key;
+      std::string& name = names.emplace_back(key);
       if (!IsProtocolKey(key)) Apply(&name);
-      while (out.contains(name)) name += '_';
-      out[name] = std::move(item);
+      changed |= name != key;
+    }
+    if (!changed) return;
+    ordered_json out = ordered_json::object();
+    auto name = names.begin();
+    for (auto& [key, item] : object->items()) {
+      while (out.contains(*name)) *name += '_';
+      out[*name++] = std::move(item);
     }
     *object = std::move(out);
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <string_view>
-#include <tuple>
 
 namespace choir {
 namespace {
@@ -42,9 +41,7 @@ struct Joined {
 
 // Leftmost first, each once; what overlaps belongs to the one before it.
 void Unite(std::vector<ContentMatch>* matches) {
-  std::sort(matches->begin(), matches->end(), [](const ContentMatch& a, const ContentMatch& b) {
-    return std::tuple(a.begin, b.end, a.rule) < std::tuple(b.begin, a.end, b.rule);
-  });
+  std::sort(matches->begin(), matches->end(), Before);
   std::vector<ContentMatch> united;
   for (const ContentMatch& match : *matches) {
     if (match.begin == match.end) continue;  // what only stood between two parts

@@ -2,9 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,9 +11,11 @@
 #include <filesystem>
 #include <map>
 #include <mutex>
+#include <optional>
 
 #include "router/audit/audit_verify.h"
 #include "router/audit/token_bytes.h"
+#include "tests/router/audit/file_size_limit.h"
 #include "tests/support/temp_dir.h"
 
 namespace choir {
@@ -175,16 +175,12 @@ TEST_P(AuditLogTest, WhatCannotBeWrittenIsRefusedOrCountedAndOutcomesFollowLater
   const auto log = Open();
   log->Intent({.request = Request("a"), .prompt = {1}}, owner_.Keep("a"));
   ASSERT_TRUE(owner_.Wait("a").ok());
-  signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  getrlimit(RLIMIT_FSIZE, &before);
-  const rlimit none{1, before.rlim_max};
-  setrlimit(RLIMIT_FSIZE, &none);
+  std::optional<FileSizeLimit> full(1);
   log->Intent({.request = Request("b"), .prompt = {1}}, owner_.Keep("b"));
   log->Outcome({.request = Request("a")}, owner_.Keep("out"));
   const auto intent = owner_.Wait("b");
   const auto outcome = owner_.Wait("out");
-  setrlimit(RLIMIT_FSIZE, &before);
+  full.reset();
   const bool best_effort = GetParam() == AuditClass::kBestEffort;
   EXPECT_EQ(intent.ok(), best_effort) << intent.status();
   EXPECT_EQ(outcome.ok(), best_effort) << outcome.status();
@@ -293,16 +289,12 @@ TEST_P(AuditLogTest, ItSaysWhileItRefusesAndFindsByItselfThatItIsOver) {
   log->Intent({.request = Request("first"), .prompt = {1}}, owner_.Keep("first"));
   ASSERT_TRUE(owner_.Wait("first").ok());  // its tenant has a key
   EXPECT_TRUE(log->Writable().ok());
-  signal(SIGXFSZ, SIG_IGN);
-  rlimit before{};
-  getrlimit(RLIMIT_FSIZE, &before);
-  const rlimit none{1, before.rlim_max};
-  setrlimit(RLIMIT_FSIZE, &none);
+  std::optional<FileSizeLimit> full(1);
   log->Intent({.request = Request("a"), .prompt = {1}}, owner_.Keep("a"));
   const bool refused = !owner_.Wait("a").ok();
   const bool said = !refused || owner_.WaitWritable(*log, false);
   const std::string why = MessageOf(log->Writable());
-  setrlimit(RLIMIT_FSIZE, &before);
+  full.reset();
   EXPECT_EQ(refused, GetParam() != AuditClass::kBestEffort);
   EXPECT_TRUE(said);
   EXPECT_EQ(why.find("File too large") != std::string::npos, refused) << why;

@@ -10,6 +10,7 @@
 #include "common/config/file_watch.h"
 #include "router/audit/audit_record.h"
 #include "router/audit/audit_verify.h"
+#include "tests/router/audit/file_size_limit.h"
 #include "tests/support/temp_dir.h"
 
 namespace choir {
@@ -215,21 +216,6 @@ TEST_F(AuditStoreTest, ADirectoryHasOneWriter) {
   const auto second = AuditStore::Open(Options(), &Clock::Real());
   EXPECT_NE(second.status().message().find("another router"), absl::string_view::npos);
 }
-
-// As a full disk: files may not grow beyond a limit.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_{};
-};
 
 TEST_F(AuditStoreTest, AFailedWriteLeavesFileAndChainAsBefore) {
   const auto store = Open();
