@@ -2,6 +2,7 @@
 against the schemas of Kubernetes and of the projects whose custom resources are used."""
 import functools
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin"))
+MODEL = ROOT / "tests" / "golden" / "checkpoints" / "tiny_glm4_moe"
 CHART = ROOT / "deploy" / "helm" / "choir"
 SCHEMAS = pathlib.Path(__file__).parent / "schemas"
 KUBERNETES = ("1.34", "1.35", "1.36", "1.37")  # what the chart is made for

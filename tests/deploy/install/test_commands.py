@@ -6,10 +6,8 @@ import subprocess
 
 import pytest
 
-from conftest import ROOT, containers_of, of_kind, pod_of
+from conftest import BIN, MODEL, containers_of, of_kind, pod_of
 
-BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin"))
-MODEL = ROOT / "tests" / "golden" / "checkpoints" / "tiny_glm4_moe"
 LWS = {"LWS_LEADER_ADDRESS": "choir-worker-1.choir-worker.serving", "LWS_GROUP_SIZE": "16", "LWS_WORKER_INDEX": "3"}
 
 

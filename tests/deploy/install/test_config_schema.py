@@ -2,7 +2,6 @@
 of its own, what that reader takes."""
 import json
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -11,12 +10,11 @@ import jsonschema
 import pytest
 import yaml
 
-from conftest import CHART, ROOT
+from conftest import BIN, CHART, MODEL, ROOT
 
-BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin"))
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 DEFS = SCHEMA["$defs"]
-NEEDED = ("--model", ROOT / "tests" / "golden" / "checkpoints" / "tiny_glm4_moe", "--keys", "none", "--worker", "127.0.0.1:1")
+NEEDED = ("--model", MODEL, "--keys", "none", "--worker", "127.0.0.1:1")
 
 
 def refusals(config, tmp_path):

@@ -17,10 +17,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from conftest import ROOT
+from conftest import BIN, MODEL, ROOT
 
-BIN = pathlib.Path(os.environ.get("CHOIR_BIN", ROOT / "build" / "release" / "bin"))
-MODEL = ROOT / "tests" / "golden" / "checkpoints" / "tiny_glm4_moe"
 USER = 65532
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="building and running the image here needs root")
