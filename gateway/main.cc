@@ -13,6 +13,7 @@
 #include "common/config/options.h"
 #include "common/http/admin_server.h"
 #include "common/http/failed_start.h"
+#include "common/rpc/callback_thread.h"
 #include "common/rpc/tracing.h"
 #include "common/tls/tls_report.h"
 #include "gateway/cors.h"
@@ -326,6 +327,7 @@ class Gateway {
 };
 
 int Main(int argc, char** argv) {
+  UseOneCallbackThread();
   Config config;
   if (const auto code = ReadConfig(argc, argv, &config)) return *code;
   (void)InitLog(config.name, config.log.level, config.log.format);

@@ -12,6 +12,7 @@
 #include "common/config/options.h"
 #include "common/config/state_dir.h"
 #include "common/http/failed_start.h"
+#include "common/rpc/callback_thread.h"
 #include "common/tls/tls_identity.h"
 #include "router/limits/limit_config.h"
 #include "router/membership/discovery.h"
@@ -312,6 +313,7 @@ struct Options {
 };
 
 int Main(int argc, char** argv) {
+  UseOneCallbackThread();
   Options parsed;
   RouterConfig& config = parsed.config;
   if (const auto exit_code = parsed.set.Parse(argc, argv)) return *exit_code;

@@ -13,6 +13,7 @@
 
 #include "common/base/log.h"
 #include "common/http/failed_start.h"
+#include "common/rpc/callback_thread.h"
 #include "worker/worker_process.h"
 
 namespace choir {
@@ -46,6 +47,7 @@ int TakeSignals(int signal_fd, int wake_fd, int timeout_ms) {
 }
 
 int Main(int argc, char** argv) {
+  UseOneCallbackThread();
   WorkerConfig config;
   if (const auto code = ReadWorkerConfig(argc, argv, &config)) return *code;
   (void)InitLog(fmt::format("worker-{}", config.group * config.ranks + config.rank),

@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/base/version.h"
 #include "common/http/admin_server.h"
+#include "common/rpc/callback_thread.h"
 #include "tools/bench/weightless_model.h"
 #include "worker/comm/local_collectives.h"
 #include "worker/config.h"
@@ -115,6 +116,7 @@ Status Serve(const WorkerConfig& config, const sigset_t& ends) {
 }  // namespace choir
 
 int main(int argc, char** argv) {
+  choir::UseOneCallbackThread();
   choir::WorkerConfig config;
   if (const auto code = choir::ReadWorkerConfig(argc, argv, &config)) return *code;
   (void)choir::InitLog("fixed-step-worker", config.log.level, config.log.format);
