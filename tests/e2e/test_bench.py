@@ -2,6 +2,8 @@
 import json
 import subprocess
 
+import pytest
+
 from conftest import BIN, eventually
 
 
@@ -46,6 +48,15 @@ def test_what_router_and_gateway_add_is_measured_before_workers_of_known_time():
     out = json.loads(run.stdout)
     assert out["result"]["complete"] >= 8 and out["result"]["errors"] == {}
     assert out["added_ttft"]["count"] > 0 and 0 <= out["added_piece"]["p50_s"] < 0.005
+    floor = out["floor"]
+    assert floor["seconds"] == pytest.approx(6 * floor["tcp_hop_s"] + 8 * floor["thread_hop_s"] + 2 * floor["durable_append_s"])
+
+
+def test_a_loop_that_is_slower_than_its_workers_ends_by_the_time():
+    run = bench("router", "--workers", 1, "--streams", 32, "--step-us", 100, "--tokens", 1, "--prompt", 8, "--seconds", 1, "--json")
+    assert run.returncode == 0, run.stderr + run.stdout
+    result = json.loads(run.stdout)["result"]
+    assert result["errors"] == {} and 32 <= result["complete"] < 32 / 0.0002  # as many as workers alone would do
 
 
 def test_the_machine_has_limits(tmp_path):

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +17,7 @@
 #include "common/base/version.h"
 #include "common/config/options.h"
 #include "router/identity/keys.h"
+#include "tools/bench/system_limits.h"
 #include "tools/choir/commands.h"
 #include "tools/choir/offline.h"
 #include "tools/load/added_delay.h"
@@ -31,6 +33,27 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr auto kStartMax = std::chrono::seconds(60);
+// More than can be reached: a plan of a closed loop is cut by the time.
+constexpr double kRequestsPerSecondMax = 20'000;
+
+// The least that a streamed request of one token takes on this machine when nothing is computed and
+// nobody else runs: how often it goes from process to process (client, gateway, router, worker and
+// back), from thread to thread within one (gRPC's, the owner's, the audit log's, the engine's), and
+// waits for the disk (intent and outcome of class `enforced`).
+struct Floor {
+  static constexpr int kTcpHops = 6, kThreadHops = 8, kSyncs = 2;
+  double tcp_hop = 0, thread_hop = 0, sync = 0;  // seconds each, medians
+  double seconds() const { return kTcpHops * tcp_hop + kThreadHops * thread_hop + kSyncs * sync; }
+};
+
+StatusOr<Floor> MeasureFloor(const std::string& directory) {
+  Floor floor;
+  floor.thread_hop = bench::ThreadRoundTrip() / 2;
+  CHOIR_ASSIGN_OR_RETURN(const double trip, bench::TcpRoundTrip());
+  floor.tcp_hop = trip / 2;
+  CHOIR_ASSIGN_OR_RETURN(floor.sync, bench::DurableAppend(directory));
+  return floor;
+}
 
 struct RouterBenchOptions {
   int64_t workers = 2, step_us = 20000, streams = 64, prompt = 64, tokens = 100, seed = 1;
@@ -126,6 +149,7 @@ StatusOr<std::string> MakeState(const std::string& dir) {
 }
 
 struct Result {
+  Floor floor;
   LoadReport report;
   AddedDelay added;
   double gateway_cpu = 0, router_cpu = 0, client_cpu = 0;  // seconds
@@ -149,24 +173,28 @@ StatusOr<Result> Measure(const RouterBenchOptions& o) {
   BenchCluster cluster(std::move(cluster_options));
   CHOIR_RETURN_IF_ERROR(cluster.Start());
 
+  Result result;
+  CHOIR_ASSIGN_OR_RETURN(result.floor, MeasureFloor(dir.path()));
   const double step = static_cast<double>(o.step_us) * 1e-6;
   LoadShape shape;
   shape.prompt = {o.prompt, o.prompt};
   shape.output = {std::max<int64_t>(1, o.tokens / 2), o.tokens + o.tokens / 2};  // out of step
   const double request_seconds = step * static_cast<double>(o.tokens + 1);
   const double rate = o.rate > 0 ? o.rate : static_cast<double>(o.streams) / request_seconds;
-  shape.requests = std::max(o.streams, static_cast<int64_t>(o.seconds * rate));
+  shape.requests =
+      std::max(o.streams, static_cast<int64_t>(o.seconds * std::min(rate, kRequestsPerSecondMax)));
   shape.arrival = o.rate > 0 ? Arrival::kPoisson : Arrival::kClosed;
   shape.rate = rate;
   shape.seed = static_cast<uint64_t>(o.seed);
-  const LoadTarget target{
-      .url = cluster.url(), .api_key = key, .model = "model", .streams = o.streams};
+  LoadTarget target{.url = cluster.url(), .api_key = key, .model = "model", .streams = o.streams};
+  if (o.rate == 0) target.seconds_max = o.seconds;
   const double client = CpuSeconds(getpid());
   const double gateway = cluster.Cpu("gateway");
   const double router = cluster.Cpu("router");
   CHOIR_ASSIGN_OR_RETURN(const std::vector<LoadRecord> records,
                          RunLoad(target, shape.arrival, PlanLoad(shape)));
-  Result result{.report = ReportOf(records), .added = AddedDelayOf(records, step, request_seconds)};
+  result.report = ReportOf(records);
+  result.added = AddedDelayOf(records, step, request_seconds);
   result.gateway_cpu = cluster.Cpu("gateway") - gateway;
   result.router_cpu = cluster.Cpu("router") - router;
   result.client_cpu = CpuSeconds(getpid()) - client;
@@ -198,6 +226,12 @@ void PrintTable(const RouterBenchOptions& o, const Result& r) {
       r.report.requests_per_s(), r.report.output_tokens_per_s(), r.gateway_cpu / tokens * 1e6,
       r.router_cpu / tokens * 1e6, r.gateway_cpu / requests * 1e6, r.router_cpu / requests * 1e6,
       r.client_cpu / requests * 1e6);
+  std::printf(
+      "least for a request of one token here: %.3f ms (%d times to another process %.0f us, %d "
+      "times "
+      "to another thread %.0f us, %d times to the disk %.0f us)\n",
+      r.floor.seconds() * 1e3, Floor::kTcpHops, r.floor.tcp_hop * 1e6, Floor::kThreadHops,
+      r.floor.thread_hop * 1e6, Floor::kSyncs, r.floor.sync * 1e6);
   for (const auto& [error, count] : r.report.errors) {
     std::printf("%lld failed: %s\n", static_cast<long long>(count), error.c_str());
   }
@@ -214,6 +248,11 @@ void PrintJson(const RouterBenchOptions& o, const Result& r) {
                                   {"rate", o.rate},
                                   {"prompt", o.prompt},
                                   {"tokens", o.tokens}}},
+                                {"floor",
+                                 {{"seconds", r.floor.seconds()},
+                                  {"tcp_hop_s", r.floor.tcp_hop},
+                                  {"thread_hop_s", r.floor.thread_hop},
+                                  {"durable_append_s", r.floor.sync}}},
                                 {"added_ttft", ToJson(r.added.ttft)},
                                 {"added_piece", ToJson(r.added.piece)},
                                 {"added_itl", ToJson(r.added.itl)},
@@ -242,7 +281,7 @@ int RunBenchRouter(int argc, const char* const* argv) {
           0.0, 1e6);
   set.Add(&o.prompt, {.flag = "--prompt", .help = "prompt tokens"}, 1, 100000);
   set.Add(&o.tokens, {.flag = "--tokens", .help = "answer tokens, on average"}, 1, 100000);
-  set.Add(&o.seconds, {.flag = "--seconds", .help = "about how long"}, 0.1, 86400);
+  set.Add(&o.seconds, {.flag = "--seconds", .help = "how long"}, 0.1, 86400);
   set.Add(&o.seed, {.flag = "--seed", .help = "of prompts and lengths"}, 0, INT64_MAX);
   set.Add(&o.config_file, {.flag = "--cluster-config", .help = "YAML for router and gateway"});
   set.Add(&o.json, {.flag = "--json", .help = "print JSON"});

@@ -111,23 +111,25 @@ class Runner {
     headers_ = curl_slist_append(headers_, "Content-Type: application/json");
     headers_ = curl_slist_append(headers_, "Expect:");
     start_ = Now();
-    while (next_ < plan_.size() || !open_.empty()) {
+    while (MayBegin() || !open_.empty()) {
       CHOIR_RETURN_IF_ERROR(StartDue());
       int running = 0;
       curl_multi_perform(multi_, &running);
       TakeEnded();
-      if (open_.empty() && next_ == plan_.size()) break;
+      if (open_.empty() && !MayBegin()) break;
       Wait();
     }
+    records_.resize(next_);
     return std::move(records_);
   }
 
  private:
+  bool MayBegin() const { return next_ < plan_.size() && Now() < start_ + target_.seconds_max; }
   bool HasRoom() const { return static_cast<int64_t>(open_.size()) < target_.streams; }
 
   void Wait() {
     constexpr int kLongestMs = 1000;
-    if (next_ == plan_.size() || !HasRoom()) {
+    if (!MayBegin() || !HasRoom()) {
       curl_multi_poll(multi_, nullptr, 0, kLongestMs, nullptr);
       return;
     }
@@ -137,7 +139,7 @@ class Runner {
   }
 
   Status StartDue() {
-    while (next_ < plan_.size() && HasRoom()) {
+    while (MayBegin() && HasRoom()) {
       const double now = Now();
       const double due = arrival_ == Arrival::kClosed ? now : start_ + plan_[next_].at_seconds;
       if (due > now) return absl::OkStatus();

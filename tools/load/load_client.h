@@ -2,6 +2,7 @@
 // came. One thread, libcurl's multi interface; connections are kept alive.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -17,8 +18,9 @@ struct LoadTarget {
   std::string ca;  // PEM file of its certificate's authorities; empty: the system's
   std::string model;
   double temperature = 0;
-  int64_t streams = 8;           // open requests at most; of kClosed: as many all the time
-  double timeout_seconds = 600;  // of a request
+  int64_t streams = 8;            // open requests at most; of kClosed: as many all the time
+  double timeout_seconds = 600;   // of a request
+  double seconds_max = INFINITY;  // from the start; then nothing of the plan is begun any more
 };
 
 // Times in seconds of the monotonic clock.
@@ -33,7 +35,8 @@ struct LoadRecord {
   int64_t output_tokens = 0;
 };
 
-// In the plan's order. Fails only when libcurl cannot start: errors of requests are in the records.
+// In the plan's order, without what was not begun. Fails only when libcurl cannot start: errors of
+// requests are in the records.
 StatusOr<std::vector<LoadRecord>> RunLoad(const LoadTarget& target, Arrival arrival,
                                           const std::vector<PlannedRequest>& plan);
 
