@@ -259,6 +259,16 @@ def test_options_without_a_value_of_their_own_go_into_the_file():
     assert router == {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}
 
 
+@pytest.mark.parametrize("peer, pods", [({"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"choir.dev/router-client": "true"}),
+                                        ({"podSelector": {}}, {"choir.dev/router-client": "true"}), ({"podSelector": {"matchLabels": {"a": "b"}}}, {"a": "b"})])
+def test_clients_of_routers_are_known_by_a_label_unless_another_is_given(peer, pods):
+    policy = the(render(needed(networkPolicy={"routerClients": [peer]})), "NetworkPolicy", "choir-router")
+    (grpc,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 7070]
+    assert grpc["from"][-1] == {**peer, "podSelector": {"matchLabels": pods}}
+    for version in KUBERNETES:
+        check_object(policy, version)
+
+
 def test_the_chart_is_a_package(tmp_path):
     archive = helm.package(str(CHART), destination=str(tmp_path))
     with helm.Chart.load(archive) as chart:
