@@ -31,7 +31,7 @@ VALUES = {
     "router": {"replicas": 2, "audit": {"size": "1Gi"}, "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}}},
     "gateway": {"mode": "container", "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}}},
     "worker": {"groups": 2, "ranks": 2, "threads": 1, "kvBytes": "32Mi", "updateStrategy": "pods",
-               "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
+               "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "640Mi"}}},
     "tls": {"mode": "existing", "existing": {p + "Secret": f"choir-{p}-tls" for p in ("router", "gateway", "worker")}},
     "drain": {"noticeSeconds": 5, "drainSeconds": 60},
 }

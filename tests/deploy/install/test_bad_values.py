@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
-from conftest import CHART, check_object, examples, merged, needed, of_kind, render, the
+from conftest import CHART, ROOT, check_object, examples, merged, needed, of_kind, render, the
 
 TYPOS = [  # values, what the error names
     ({"replica": 3}, "replica"),
@@ -192,6 +192,12 @@ def test_what_just_fits_is_taken():
     render(needed(**fits))
     with pytest.raises(helm.HelmError, match="cannot hold"):
         render(needed(**merged(fits, {"worker": {"kvBytes": "1Gi"}})))
+
+
+def test_the_values_of_the_play_in_a_real_cluster_are_taken(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "deploy" / "cluster"))
+    import run
+    render(merged(run.VALUES, {"model": {"hostPath": "/srv/model"}}))
 
 
 def test_a_release_whose_name_cannot_name_services_is_refused():
