@@ -269,6 +269,27 @@ def test_clients_of_routers_are_known_by_a_label_unless_another_is_given(peer, p
         check_object(policy, version)
 
 
+@pytest.mark.parametrize("source, volume", [({"existingSecret": "idp"}, {"secret": {"secretName": "idp", "defaultMode": 0o440}}),
+                                            ({"existingConfigMap": "idp", "key": "keys.json"}, {"configMap": {"name": "idp"}})])
+def test_routers_read_the_keys_of_an_identity_provider(source, volume):
+    objects = render(needed(router={"jwks": source, "config": {"jwt": {"issuer": "i", "audience": ["choir"]}}}))
+    pod = pod_of(the(objects, "StatefulSet", "choir-router"))
+    assert {"name": "jwks", **volume} in pod["spec"]["volumes"]
+    (router,) = [c for c in containers_of(pod) if c["name"] == "router"]
+    # The whole directory: a single file (subPath) would not follow a change.
+    assert {"name": "jwks", "mountPath": "/etc/choir/jwks", "readOnly": True} in router["volumeMounts"]
+    config = yaml.safe_load(the(objects, "ConfigMap", "choir")["data"]["choir.yaml"])["router"]
+    assert config["jwt"] == {"issuer": "i", "audience": ["choir"], "jwks": f"/etc/choir/jwks/{source.get('key', 'jwks.json')}"}
+    for version in KUBERNETES:
+        check_object(the(objects, "StatefulSet", "choir-router"), version)
+
+
+def test_without_an_identity_provider_nothing_of_it_is_rendered():
+    objects = render(needed())
+    pod = pod_of(the(objects, "StatefulSet", "choir-router"))
+    assert "jwks" not in yaml.safe_dump([pod, the(objects, "ConfigMap", "choir")])
+
+
 def test_the_chart_is_a_package(tmp_path):
     archive = helm.package(str(CHART), destination=str(tmp_path))
     with helm.Chart.load(archive) as chart:

@@ -350,11 +350,27 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
+{{/* The public keys of an identity provider; empty: there are none. */}}
+{{- define "choir.jwksVolume" -}}
+{{- $jwks := .Values.router.jwks -}}
+{{- if $jwks.existingSecret }}
+- name: jwks
+  secret:
+    secretName: {{ $jwks.existingSecret | quote }}
+    defaultMode: 0440
+{{- else if $jwks.existingConfigMap }}
+- name: jwks
+  configMap:
+    name: {{ $jwks.existingConfigMap | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* The configuration file of a part, as text. */}}
 {{- define "choir.routerConfig" -}}
 {{- $c := deepCopy .Values.router.config -}}
 {{- with .Values.router.tenants }}{{- $_ := set $c "tenants" . }}{{- end -}}
 {{- with .Values.router.limits }}{{- $_ := set $c "limits" . }}{{- end -}}
+{{- if include "choir.jwksVolume" . }}{{- $_ := set $c "jwt" (set (default dict $c.jwt) "jwks" (printf "/etc/choir/jwks/%s" .Values.router.jwks.key)) }}{{- end -}}
 {{ toYaml (dict "router" $c "gateway" .Values.gateway.config) }}
 {{- end -}}
 

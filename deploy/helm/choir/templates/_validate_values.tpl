@@ -87,7 +87,7 @@ networkPolicy.{{ $key }}: needed, as {{ $part }}.config.trace.endpoint is {{ $co
 {{/* What the chart sets by flags, which win over the file. */}}
 {{- define "choir.reserved" -}}
 router: [listen, admin, model, model_name, keys, workers, workers_file, tls, insecure, audit.class, audit.dir, audit.keys_dir, redis.url,
-  redis.url_file, drain_timeout, drain_notice, retry_start, tenants, limits]
+  redis.url_file, drain_timeout, drain_notice, retry_start, tenants, limits, jwt.jwks]
 gateway: [listen, admin, routers, spread_routers, tls, insecure, router_tls, router_insecure, drain_timeout, drain_notice, retry_start]
 worker: [model, model_name, weights_digest, group, rank, ranks, leader, listen, admin, advertise, group_listen, pod, kv_bytes, threads, tls,
   insecure, drain_timeout, retry_start, cache_dir]
