@@ -12,7 +12,12 @@ HEAD = """# Chart `choir`
 
 Routers with their audit logs, gateways beside them, groups of workers. How to install it: [docs/deploy.md](../../../docs/deploy.md).
 Wrong values are refused: misspelt or of a wrong type by `values.schema.json`, those that do not go together by the chart, with the reason.
-Examples are in `ci/`.
+So is what the programs would refuse at their start, what an API server would, and values that nothing would come of; `helm lint deploy/helm/choir -f FILE`
+says the same. Examples are in `ci/`.
+
+Not refused, though they may do nothing: what stands beside an `enabled: false`; `redis.existingSecret` without limits here, as keys may carry limits;
+`image.tag` beside `image.digest`, which wins; `worker.groups` with an autoscaler, which sets the number. `null` is no way back to a default
+(`missing property`): leave the value out.
 
 ```sh
 helm install choir deploy/helm/choir --set image.repository=registry.example.org/choir --set keysSecret=choir-keys --set model.claimName=models

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Makes `$defs` of deploy/helm/choir/values.schema.json; --check only compares. All else there is written by hand.
+"""Makes `$defs` of deploy/helm/choir/values.schema.json and what is `required` there, and templates/_ranges.tpl; --check only
+compares. All else of the schema is written by hand.
 
 Sections of the configuration file come from the programs (`--config-schema`; CHOIR_BIN names their folder), what they leave to
-readers of their own from below, and Kubernetes' types from its published schemas. Needs the environment of tools/python-env deploy."""
+readers of their own from below, and Kubernetes' types from its published schemas. Every value of values.yaml is required, since one
+that is set to null is absent. _ranges.tpl has the ranges of sizes and times, which a schema cannot compare when they are written
+as texts. Needs the environment of tools/python-env deploy."""
 import json
 import os
 import pathlib
@@ -10,15 +13,21 @@ import subprocess
 import sys
 
 import kubernetes_validate
+import yaml
 
 HERE = pathlib.Path(__file__).parent
 SCHEMA = HERE / "choir" / "values.schema.json"
+VALUES = HERE / "choir" / "values.yaml"
+RANGES = HERE / "choir" / "templates" / "_ranges.tpl"
 BIN = pathlib.Path(os.environ.get("CHOIR_BIN", HERE.parents[1] / "build" / "release" / "bin"))
 KUBERNETES = "v1.37.0-local-strict"
 TYPES = ("io.k8s.api.core.v1.Affinity", "io.k8s.api.core.v1.Toleration", "io.k8s.api.networking.v1.NetworkPolicyPeer",
          "io.k8s.api.networking.v1.NetworkPolicyEgressRule")
 # Written by hand in the file itself.
-OWN = ("name", "needed_name", "labels", "annotations", "digest", "duration", "size", "quantity", "resource_name", "resources", "port")
+OWN = ("name", "needed_name", "host_name", "label_key", "labels", "annotations", "topology_keys", "tag", "digest", "duration",
+       "route_duration", "scrape_duration", "size", "quantity", "resource_name", "resources", "port")
+LABEL_KEY = {"$ref": "#/$defs/label_key"}
+LABEL_VALUE = {"type": "string", "maxLength": 63, "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"}
 DROPPED = ("$schema", "title", "description", "format")
 # Kubernetes' schemas say these only in words: (type, field) and what its value has to be.
 WORDS = {
@@ -29,7 +38,17 @@ WORDS = {
     ("Toleration", "operator"): {"enum": ["Exists", "Equal", "Lt", "Gt"]},
     ("Toleration", "effect"): {"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
     ("NetworkPolicyPort", "protocol"): {"enum": ["TCP", "UDP", "SCTP"]},
-    ("NetworkPolicyPort", "endPort"): {"type": "integer", "minimum": 1, "maximum": 65535},
+    ("NetworkPolicyPort", "endPort"): {"$ref": "#/$defs/port"},
+    ("NetworkPolicyPort", "port"): {"anyOf": [{"$ref": "#/$defs/port"}, {"type": "string", "maxLength": 15, "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"}]},
+    ("LabelSelector", "matchLabels"): {"$ref": "#/$defs/labels"},
+    ("LabelSelectorRequirement", "key"): LABEL_KEY,
+    ("NodeSelectorRequirement", "key"): LABEL_KEY,
+    ("NodeSelector", "nodeSelectorTerms"): {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/NodeSelectorTerm"}},
+    ("PodAffinityTerm", "topologyKey"): LABEL_KEY,
+    ("PodAffinityTerm", "namespaces"): {"type": "array", "items": {"$ref": "#/$defs/needed_name"}},
+    ("Toleration", "key"): {"anyOf": [{"const": ""}, LABEL_KEY]},
+    ("LabelSelectorRequirement", "values"): {"type": "array", "items": LABEL_VALUE},
+    ("Toleration", "value"): LABEL_VALUE,
 }
 # A peer of nothing would be nobody.
 NOT_EMPTY = {"NetworkPolicyPeer"}
@@ -52,10 +71,10 @@ def listed(schema):
 
 
 TEXT = {"type": "string", "minLength": 1}
-TIME = {"type": ["string", "number"], "pattern": "^[0-9]+([.][0-9]+)? ?(us|ms|s|m|h)?$"}
+TIME = {"type": ["string", "number"], "pattern": "^[0-9]+([.][0-9]+)? ?(us|ms|s|m|h)?$", "minimum": 0.001, "maximum": 86400}
 AMOUNT = {"anyOf": [whole(0, 1000000), {"type": "string", "pattern": "^([0-9]+|[0-9]+([.][0-9]+)?%)$"}]}
 CLASS = {"enum": ["interactive", "default", "bulk", "system"]}
-PLAIN_NAME = {"pattern": "^[A-Za-z0-9._-]{1,64}$"}
+PLAIN_NAME = {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"}
 RULES = {"requests_per_second": number(1e-4, 1e6), "burst": whole(1, 10**6), "concurrency": whole(1, 10**6),
          "tokens_per_minute": whole(1, 10**12), "tokens_per_day": whole(1, 10**12), "budget": number(0, 1e9)}
 BURST = {"dependentRequired": {"burst": ["requests_per_second"]}}
@@ -75,8 +94,9 @@ SUBTREES = {
                                     "action": {"enum": ["redact", "refuse"]}, "with": {"type": "string"},
                                     "ignore_case": {"type": "boolean"}, "tenants": {**listed(TEXT), "minItems": 1}},
                                    required=["name", "pattern"])),
-    "certificates": listed(closed({"spiffe": TEXT, "dns": TEXT, "tenant": TEXT, "models": listed(TEXT), "networks": listed(TEXT),
-                                   "class": CLASS, "limits": {"$ref": "#/$defs/limitRules"}},
+    "certificates": listed(closed({"spiffe": {"type": "string", "maxLength": 2048, "pattern": "^spiffe://[^/*]+/([^*]+|([^*]+/)?[*])$"},
+                                   "dns": TEXT, "tenant": PLAIN_NAME, "models": {**listed(TEXT), "minItems": 1},
+                                   "networks": {**listed(TEXT), "minItems": 1}, "class": CLASS, "limits": {"$ref": "#/$defs/limitRules"}},
                                   required=["tenant"], oneOf=[{"required": ["spiffe"]}, {"required": ["dns"]}])),
 }
 
@@ -127,28 +147,73 @@ def kubernetes():
         name = full.rpartition(".")[2]
         if name in made:
             continue
-        made[name] = plain(take(all_types[full]))
-        for (kind, field), schema in WORDS.items():
-            if kind == name:
-                made[name]["properties"][field] = schema
+        said = {field: schema for (kind, field), schema in WORDS.items() if kind == name}
+        source = all_types[full]
+        if said:
+            source = {**source, "properties": {**source["properties"], **dict.fromkeys(said, {})}}
+        made[name] = plain(take(source))
+        made[name].get("properties", {}).update(said)
         if name in NOT_EMPTY:
             made[name]["minProperties"] = 1
     return made
 
 
-def text():
+def require(schema, values):
+    """Every value that has a default is there, unless it was set to null."""
+    schema["required"] = list(values)
+    for key, value in values.items():
+        if isinstance(value, dict) and "properties" in schema["properties"].get(key, {}):
+            require(schema["properties"][key], value)
+
+
+def with_units(number, units):
+    """A number as people write it: 3600 s as 1h."""
+    size, unit = next((s, u) for s, u in units if number and number % s == 0 or s == units[-1][0])
+    return f"{round(number / size, 6):g}{unit}" if number else "0"
+
+
+TIME_UNITS = ((3600, "h"), (60, "m"), (1, "s"), (0.001, "ms"))
+SIZE_UNITS = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, ""))
+
+
+def ranges(schema, path=()):
+    """(path, least, most, as words) of every size and time."""
+    for key, value in schema.get("properties", {}).items():
+        if "minimum" in value and "string" in value["type"]:
+            units = SIZE_UNITS if "KiB" in value["pattern"] else TIME_UNITS
+            low, high = value["minimum"], value["maximum"]
+            yield ".".join((*path, key)), low, high, f"{with_units(low, units)} to {with_units(high, units)}"
+        yield from ranges(value, (*path, key))
+
+
+def ranges_text(made):
+    lines = ["{{/* Made by deploy/helm/make_schema.py: ranges of sizes and times of the configuration file, in bytes and seconds. */}}",
+             '{{- define "choir.ranges" -}}']
+    for part in ("router", "gateway", "worker"):
+        lines.append(f"{part}:")
+        found = list(ranges(made[f"{part}Config"]))
+        if part == "router":
+            found += ranges(made["admission"], ("admission",))
+        lines += [f"  {path}: [{low:.15g}, {high:.15g}, {words}]" for path, low, high, words in found]
+    return "\n".join([*lines, "{{- end -}}"]) + "\n"
+
+
+def texts():
+    """Every file and what has to be in it."""
     schema = json.loads(SCHEMA.read_text())
     made = {**{f"{part}Config": section(part) for part in ("router", "gateway", "worker")}, **SUBTREES, **kubernetes()}
     schema["$defs"] = {**{name: schema["$defs"][name] for name in OWN}, **dict(sorted(made.items()))}
-    return json.dumps(schema, indent=1) + "\n"
+    require(schema, yaml.safe_load(VALUES.read_text()))
+    return {SCHEMA: json.dumps(schema, indent=1) + "\n", RANGES: ranges_text(made)}
 
 
 def main():
-    wanted = text()
-    if "--check" not in sys.argv:
-        SCHEMA.write_text(wanted)
-    elif SCHEMA.read_text() != wanted:
-        sys.exit("deploy/helm/choir/values.schema.json is not what the programs and Kubernetes say: run deploy/helm/make_schema.py")
+    for path, wanted in texts().items():
+        if "--check" not in sys.argv:
+            path.write_text(wanted)
+        elif not path.exists() or path.read_text() != wanted:
+            sys.exit(f"deploy/helm/choir/{path.relative_to(HERE / 'choir')} is not what values.yaml, the programs and Kubernetes say: "
+                     "run deploy/helm/make_schema.py")
 
 
 if __name__ == "__main__":

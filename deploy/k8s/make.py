@@ -48,7 +48,8 @@ def texts():
     listed = "".join(f"  - {name}\n" for name in sorted(base))
     yield HERE / "base" / "kustomization.yaml", (HEADER.format("values/base.yaml") +
         f"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{listed}")
-    gpu = [o for _, o in objects(HERE / "values" / "gpu-lws.yaml") if o["kind"] == "LeaderWorkerSet"]
+    gpu = [o for _, o in objects(HERE / "values" / "gpu-lws.yaml") if o["kind"] == "LeaderWorkerSet" or
+           (o["kind"], o["metadata"]["name"]) == ("ConfigMap", "choir-worker")]
     yield (HERE / "overlays" / "gpu-lws" / "leaderworkerset.yaml",
            HEADER.format("values/gpu-lws.yaml") + yaml.dump_all(gpu, Dumper=Dumper, sort_keys=False, width=120))
 

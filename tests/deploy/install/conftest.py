@@ -47,6 +47,15 @@ def needed(**values):
     return merged(NEEDED, values)
 
 
+def refusal(values):
+    """What Helm says of values that it refuses; empty: they are rendered."""
+    try:
+        render(values)
+    except helm.HelmError as error:
+        return str(error)
+    return ""
+
+
 def of_kind(objects, kind, name=None):
     return [o for o in objects if o["kind"] == kind and (name is None or o["metadata"]["name"] == name)]
 

@@ -1,9 +1,12 @@
 """The chart: what it renders is valid, consistent and restricted."""
+import re
+import time
+
 import helm_python as helm
 import pytest
 import yaml
 
-from conftest import (CHART, KUBERNETES, argument, check_object, containers_of, needed, of_kind, pod_of, render, the)
+from conftest import (CHART, KUBERNETES, argument, check_object, containers_of, examples, needed, of_kind, pod_of, render, the)
 
 
 def test_lint_finds_nothing(example):
@@ -259,16 +262,6 @@ def test_options_without_a_value_of_their_own_go_into_the_file():
     assert router == {"audit": {"segment_bytes": "64MiB"}, "redis": {"timeout": "20ms", "lease": "5s"}}
 
 
-@pytest.mark.parametrize("peer, pods", [({"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"choir.dev/router-client": "true"}),
-                                        ({"podSelector": {}}, {"choir.dev/router-client": "true"}), ({"podSelector": {"matchLabels": {"a": "b"}}}, {"a": "b"})])
-def test_clients_of_routers_are_known_by_a_label_unless_another_is_given(peer, pods):
-    policy = the(render(needed(networkPolicy={"routerClients": [peer]})), "NetworkPolicy", "choir-router")
-    (grpc,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 7070]
-    assert grpc["from"][-1] == {**peer, "podSelector": {"matchLabels": pods}}
-    for version in KUBERNETES:
-        check_object(policy, version)
-
-
 @pytest.mark.parametrize("source, volume", [({"existingSecret": "idp"}, {"secret": {"secretName": "idp", "defaultMode": 0o440}}),
                                             ({"existingConfigMap": "idp", "key": "keys.json"}, {"configMap": {"name": "idp"}})])
 def test_routers_read_the_keys_of_an_identity_provider(source, volume):
@@ -288,6 +281,44 @@ def test_without_an_identity_provider_nothing_of_it_is_rendered():
     objects = render(needed())
     pod = pod_of(the(objects, "StatefulSet", "choir-router"))
     assert "jwks" not in yaml.safe_dump([pod, the(objects, "ConfigMap", "choir")])
+
+
+@pytest.mark.parametrize("values, said", [
+    ({"limits": {"global": {"concurrency": 4}}}, "all together give up to 2 times as much; with redis.existingSecret they count together"),
+    ({}, "Each router counts limits on its own: with redis.existingSecret they count together"),
+    ({"replicas": 1, "limits": {"global": {"concurrency": 4}}}, None)])
+def test_the_notes_say_when_routers_count_limits_each_on_its_own(values, said):
+    with helm.Chart.load(str(CHART)) as chart:
+        notes = chart.render(needed(router=values), name="choir", namespace="serving")["choir/templates/NOTES.txt"]
+    assert said in notes if said else "counts limits" not in notes
+
+
+def test_versions_of_providers_are_not_too_old():
+    """Kubernetes is called v1.31.5-gke.100, which is before 1.31.5 for a constraint without a suffix of its own."""
+    constraint = yaml.safe_load((CHART / "Chart.yaml").read_text())["kubeVersion"]
+    assert constraint.endswith("-0")
+    for template in (CHART / "templates").iterdir():
+        for compared in re.findall(r'semverCompare "([^"]*)"', template.read_text()):
+            assert compared.endswith("-0"), (template.name, compared)
+    objects = render(needed(kubeVersion="v1.35.0-gke.100"))
+    assert the(objects, "StatefulSet", "choir-worker")["spec"]["updateStrategy"]["rollingUpdate"]
+
+
+def test_all_examples_are_rendered_in_ten_seconds():
+    begun = time.monotonic()
+    for file in examples():
+        render(yaml.safe_load(file.read_text()))
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("peer, pods", [({"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"choir.dev/router-client": "true"}),
+                                        ({"podSelector": {}}, {"choir.dev/router-client": "true"}), ({"podSelector": {"matchLabels": {"a": "b"}}}, {"a": "b"})])
+def test_clients_of_routers_are_known_by_a_label_unless_another_is_given(peer, pods):
+    policy = the(render(needed(networkPolicy={"routerClients": [peer]})), "NetworkPolicy", "choir-router")
+    (grpc,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == 7070]
+    assert grpc["from"][-1] == {**peer, "podSelector": {"matchLabels": pods}}
+    for version in KUBERNETES:
+        check_object(policy, version)
 
 
 def test_the_chart_is_a_package(tmp_path):

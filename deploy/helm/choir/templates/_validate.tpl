@@ -35,7 +35,7 @@
 {{- $errors = append $errors (printf "worker.ranks: %d ranks cannot share the %d experts of a layer (model.experts): every rank needs one" $ranks (int $v.model.experts)) -}}
 {{- end -}}
 {{- $memory := dig "limits" "memory" "" $v.worker.resources -}}
-{{- $onGpu := ne $v.worker.gpu.mode "none" -}}
+{{- $onGpu := eq (default "cpu" $v.worker.config.device) "cuda" -}}
 {{- $shm := include "choir.bytes" $v.worker.shmSize | float64 -}}
 {{- $kv := $onGpu | ternary 0.0 (include "choir.bytes" $v.worker.kvBytes | float64) -}}
 {{- $own := 0.0 -}}
@@ -115,8 +115,10 @@
 {{- if and $dra (semverCompare "<1.34.0-0" $kube) -}}
 {{- $errors = append $errors (printf "worker.gpu.mode, worker.rdma.mode: dra needs resource.k8s.io/v1, Kubernetes 1.34 or later, this is %s" $kube) -}}
 {{- end -}}
-{{- if and (eq $v.worker.rdma.mode "dra") (not $v.worker.rdma.deviceClassName) -}}
-{{- $errors = append $errors "worker.rdma.deviceClassName: needed, as worker.rdma.mode is dra" -}}
+{{- range $device := list "gpu" "rdma" -}}
+{{- if and (eq (get $v.worker $device).mode "dra") (not (get $v.worker $device).deviceClassName) -}}
+{{- $errors = append $errors (printf "worker.%s.deviceClassName: needed, as worker.%s.mode is dra" $device $device) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $v.worker.rdma.matchAttribute (or (ne $v.worker.rdma.mode "dra") (ne $v.worker.gpu.mode "dra")) -}}
 {{- $errors = append $errors "worker.rdma.matchAttribute: needs dra for both the GPU and the device" -}}
@@ -128,18 +130,22 @@
 {{- range $part := list "router" "gateway" "worker" -}}
 {{- $have := get $v.tls.existing (printf "%sSecret" $part) -}}
 {{- $wanted := and (eq $v.tls.mode "existing") (or (ne $part "gateway") (ne $v.gateway.mode "none")) -}}
+{{- $why := eq $v.tls.mode "existing" | ternary "gateway.mode is none" (printf "tls.mode is %s" $v.tls.mode) -}}
 {{- if and $wanted (not $have) -}}
 {{- $errors = append $errors (printf "tls.existing.%sSecret: needed, as tls.mode is existing" $part) -}}
-{{- else if and $have (ne $v.tls.mode "existing") -}}
-{{- $errors = append $errors (printf "tls.existing.%sSecret: has no effect, as tls.mode is %s" $part $v.tls.mode) -}}
+{{- else if and $have (not $wanted) -}}
+{{- $errors = append $errors (printf "tls.existing.%sSecret: has no effect, as %s" $part $why) -}}
 {{- end -}}
 {{- end -}}
 
+{{- if and $v.serviceAccount.create (eq $v.serviceAccount.name "default") -}}
+{{- $errors = append $errors "serviceAccount.name: default is there in every namespace; take another name, or serviceAccount.create false" -}}
+{{- end -}}
 {{- if and (not $v.serviceAccount.create) (not $v.serviceAccount.name) -}}
 {{- $errors = append $errors "serviceAccount.name: needed, as serviceAccount.create is false" -}}
 {{- end -}}
 
-{{- range $check := list "choir.wrongNames" "choir.wrongAmounts" "choir.wrongNetwork" "choir.wrongConfig" -}}
+{{- range $check := list "choir.wrongNames" "choir.wrongLabels" "choir.wrongPaths" "choir.wrongImages" "choir.wrongAmounts" "choir.wrongDevices" "choir.wrongNetwork" "choir.wrongObjects" "choir.wrongConfig" "choir.withoutEffect" -}}
 {{- range include $check $ | splitList "\n" -}}
 {{- with trim . -}}{{- $errors = append $errors . -}}{{- end -}}
 {{- end -}}
@@ -147,5 +153,7 @@
 
 {{- if $errors -}}
 {{- fail (printf "\n\nThese values cannot work:\n  - %s\n" (join "\n  - " $errors)) -}}
+{{- /* `helm lint` goes on after fail; it does not after a template that is not there. */ -}}
+{{- include (printf "These values cannot work: %s" (join "; " $errors)) . -}}
 {{- end -}}
 {{- end -}}

@@ -10,6 +10,23 @@ nameOverride: {{ .Values.nameOverride }}: a name has only a-z, 0-9 and "-", the 
 {{- end }}
 {{- end -}}
 
+{{- define "choir.wrongImages" -}}
+{{- $v := .Values -}}
+{{- $label := "[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?" -}}
+{{- $host := printf "((localhost|%s([.]%s)+|[[][0-9A-Fa-f:]+[]])(:[0-9]{1,5})?|%s:[0-9]{1,5})" $label $label $label -}}
+{{- $step := "[a-z0-9]+(([.]|_|__|-+)[a-z0-9]+)*" -}}
+{{- $name := printf "(%s/)?%s(/%s)*" $host $step $step -}}
+{{- range $path, $given := dict "image.repository" $v.image.repository "worker.imageRepository" $v.worker.imageRepository }}
+{{- if not (regexMatch (printf "^(%s)?$" $name) $given) }}
+{{ $path }}: {{ $given }} is no name of an image: after the registry's host there are a-z, 0-9 and single ._- between slashes, as registry.example.org/choir; tag and digest are values of their own
+{{- end }}
+{{- end }}
+{{- $reference := $v.model.imageReference }}
+{{- if not (regexMatch (printf "^(%s(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64}))?$" $name) $reference) }}
+model.imageReference: {{ $reference }} is no image with its digest or tag, as registry.example.org/models/demo@sha256: and 64 digits of 0-9a-f
+{{- end }}
+{{- end -}}
+
 {{- define "choir.wrongAmounts" -}}
 {{- $v := .Values -}}
 {{- range $part := list "router" "gateway" "worker" }}
@@ -31,6 +48,17 @@ worker.resources.limits.{{ $device.resourceName }}: worker.gpu and worker.rdma a
 {{- if and (eq $v.worker.gpu.mode "devicePlugin") (eq $v.worker.rdma.mode "devicePlugin") (eq $v.worker.gpu.resourceName $v.worker.rdma.resourceName) }}
 worker.rdma.resourceName: {{ $v.worker.rdma.resourceName }} is worker.gpu.resourceName already: a pod would get only one of both
 {{- end }}
+{{- if not (include "choir.bytes" $v.worker.shmSize | float64) }}
+worker.shmSize: {{ $v.worker.shmSize }}: Kubernetes takes that for no limit; give more, as 64Mi
+{{- end }}
+{{- $segment := default "64MiB" (dig "audit" "segment_bytes" "" $v.router.config) }}
+{{- $bytes := kindIs "string" $segment | ternary (include "choir.fileAmount" (toString $segment)) $segment | float64 }}
+{{- if lt (include "choir.bytes" $v.router.audit.size | float64) (mulf 2.0 $bytes) }}
+router.audit.size: {{ $v.router.audit.size }} is less than two segments (router.config.audit.segment_bytes, {{ kindIs "string" $segment | ternary $segment (int64 $segment) }}): the log would be full at once, and nothing is served unrecorded; give more
+{{- end }}
+{{- if not (regexMatch "[1-9]" $v.podMonitor.interval) }}
+podMonitor.interval: {{ $v.podMonitor.interval }}: between two scrapes is more than nothing; give for example 15s
+{{- end }}
 {{- $kv := include "choir.bytes" $v.worker.kvBytes | float64 }}
 {{- if or (lt $kv 65536.0) (gt $kv 17592186044416.0) }}
 worker.kvBytes: {{ $v.worker.kvBytes }} is not from 64Ki to 16Ti
@@ -51,72 +79,19 @@ tls.certManager.renewBefore: {{ $c.renewBefore }} is less than cert-manager's le
 {{- end }}
 {{- end -}}
 
-{{- define "choir.wrongNetwork" -}}
-{{- $v := .Values -}}{{- $n := .Values.networkPolicy -}}
-{{- $peers := dict -}}
-{{- range $key := list "clients" "routerClients" "monitoring" "redis" -}}{{- $_ := set $peers $key (get $n $key) -}}{{- end -}}
-{{- range $key := list "routerEgress" "gatewayEgress" "workerEgress" -}}
-{{- $to := list -}}{{- range get $n $key -}}{{- $to = concat $to (default list .to) -}}{{- end -}}
-{{- $_ := set $peers $key $to -}}
-{{- end -}}
-{{- range $key, $listed := $peers }}
-{{- range $peer := $listed }}
-{{- with $peer.ipBlock }}
-{{- range $block := prepend (default list .except) .cidr }}
-{{- if not (regexMatch "^(([0-9]{1,3}[.]){3}[0-9]{1,3}/([0-9]|[12][0-9]|3[0-2])|[0-9a-fA-F:]*:[0-9a-fA-F:.]*/([0-9]{1,2}|1[01][0-9]|12[0-8]))$" $block) }}
-networkPolicy.{{ $key }}: {{ $block }}: a block of addresses is written with its mask, as 10.0.0.0/8
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if and $n.gatewayEgress (ne $v.gateway.mode "deployment") }}
-networkPolicy.gatewayEgress: has no effect, as gateway.mode is {{ $v.gateway.mode }}: gateways leave by routerEgress
-{{- end }}
-{{- $gateways := eq $v.gateway.mode "deployment" | ternary "gatewayEgress" "routerEgress" }}
-{{- if $n.enabled }}
-{{- range $part, $key := dict "router" "routerEgress" "gateway" $gateways "worker" "workerEgress" }}
-{{- $collector := dig "trace" "endpoint" "" (get $v $part).config }}
-{{- if and $collector (not (regexMatch "^(127[.]|localhost:|[[]::1|unix:)" $collector)) (not (get $n $key)) }}
-networkPolicy.{{ $key }}: needed, as {{ $part }}.config.trace.endpoint is {{ $collector }}: spans would not leave the pod
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end -}}
-
-{{/* What the chart sets by flags, which win over the file. */}}
-{{- define "choir.reserved" -}}
-router: [listen, admin, model, model_name, keys, workers, workers_file, tls, insecure, audit.class, audit.dir, audit.keys_dir, redis.url,
-  redis.url_file, drain_timeout, drain_notice, retry_start, tenants, limits, jwt.jwks]
-gateway: [listen, admin, routers, spread_routers, tls, insecure, router_tls, router_insecure, drain_timeout, drain_notice, retry_start]
-worker: [model, model_name, weights_digest, group, rank, ranks, leader, listen, admin, advertise, group_listen, pod, kv_bytes, threads, tls,
-  insecure, drain_timeout, retry_start, cache_dir]
-{{- end -}}
-
-{{- define "choir.wrongConfig" -}}
+{{/* What ranks compute on and what their pods have. */}}
+{{- define "choir.wrongDevices" -}}
 {{- $v := .Values -}}
-{{- range $part, $paths := include "choir.reserved" . | fromYaml }}
-{{- range $path := $paths }}
-{{- $at := (get $v $part).config }}
-{{- range splitList "." $path }}
-{{- $at = and (kindIs "map" $at) (hasKey $at .) | ternary (get (kindIs "map" $at | ternary $at dict) .) nil }}
+{{- $device := default "cpu" $v.worker.config.device }}
+{{- if and (eq $device "cuda") (eq $v.worker.gpu.mode "none") }}
+worker.config.device: cuda needs a GPU, and worker.gpu.mode is none; give worker.gpu.mode devicePlugin or dra
+{{- else if and (eq $device "cpu") (ne $v.worker.gpu.mode "none") }}
+worker.config.device: cpu, with worker.gpu.mode {{ $v.worker.gpu.mode }}: ranks would hold GPUs and compute on CPUs; give cuda or auto
 {{- end }}
-{{- if not (kindIs "invalid" $at) }}
-{{ $part }}.config.{{ $path }}: the chart sets this itself; use its own value for it
+{{- if and (ne $v.worker.gpu.mode "none") (gt (int $v.worker.gpu.count) 1) }}
+worker.gpu.count: {{ $v.worker.gpu.count }}: a rank computes on one GPU, the others would be idle; give 1, and more worker.ranks
 {{- end }}
-{{- end }}
-{{- end }}
-{{- if and $v.router.config.redis (not $v.redis.existingSecret) }}
-router.config.redis: has no effect, as redis.existingSecret is empty
-{{- end }}
-{{- if and (eq (dig "result_cache" "store" "" $v.router.config) "redis") (not $v.redis.existingSecret) }}
-router.config.result_cache.store: redis needs redis.existingSecret
-{{- end }}
-{{- $budget := dig "global" "budget" nil $v.router.limits | default (dig "default" "budget" nil $v.router.limits) }}
-{{- range $rules := concat (values $v.router.tenants) (values (dig "models" dict $v.router.limits)) }}
-{{- $budget = default (get $rules "budget") $budget }}
-{{- end }}
-{{- if and $budget (not $v.router.limits.prices) }}
-router.limits.prices: needed, as there is a budget
+{{- if and $v.model.weightBytes (ne $device "cuda") (not (dig "limits" "memory" "" $v.worker.resources)) }}
+worker.resources.limits.memory: needed, as model.weightBytes is there to be checked against it
 {{- end }}
 {{- end -}}

@@ -1,0 +1,165 @@
+"""Sections of the configuration file in the values: the chart refuses what the programs would refuse at their start, and nothing
+that they take."""
+import subprocess
+
+import pytest
+import yaml
+
+from conftest import BIN, MODEL, merged, needed, refusal
+
+IMPOSSIBLE = [  # values, what the error says
+    ({"router": {"config": {"listen": "0.0.0.0:1"}}}, "router.config.listen: the chart sets this itself"),
+    ({"worker": {"config": {"kv_bytes": "1GiB"}}}, "worker.config.kv_bytes: the chart sets this itself"),
+    ({"router": {"config": {"audit": {"class": "bounded"}}}}, "router.config.audit.class: the chart sets this itself"),
+    ({"router": {"config": {"redis": {"url": "redis://r"}}}}, "router.config.redis.url: the chart sets this itself"),
+    ({"router": {"config": {"jwt": {"jwks": "/keys.json"}}}}, "router.config.jwt.jwks: the chart sets this itself"),
+    ({"router": {"config": {"redis": {"timeout": "20ms"}}}}, "router.config.redis: has no effect, as redis.existingSecret is empty"),
+    ({"router": {"config": {"redis": {"ca": "/ca.crt"}}}, "redis": {"existingSecret": "r"}}, "router.config.redis.ca: /ca.crt is not in the pod"),
+    ({"router": {"config": {"redis": {"cert": "/etc/choir/redis/tls.crt"}}}, "redis": {"existingSecret": "r"}}, "one is no use without the other"),
+    ({"router": {"config": {"result_cache": {"store": "redis"}}}}, "result_cache.store: redis needs redis.existingSecret"),
+    ({"router": {"replicas": 1, "tenants": {"acme": {"budget": 5}}}}, "router.limits.prices: needed, as there is a budget"),
+    ({"router": {"tenants": {"acme": {"budget": 5}}, "limits": {"prices": {"output": 1}}}},
+     "router.tenants.acme.budget: 2 routers would count it each on its own"),
+    ({"router": {"limits": {"global": {"budget": 5}, "prices": {"output": 1}}, "replicas": 3}}, "router.limits.global.budget: 3 routers would count it"),
+    ({"router": {"limits": {"models": {"m": {"budget": 5}}, "prices": {"output": 1}}}}, "router.limits.models.m.budget: 2 routers would count it"),
+    ({"worker": {"config": {"device": "cuda", "cpu_path": "reference"}, "gpu": {"mode": "devicePlugin"}}}, "worker.config.cpu_path: reference"),
+    ({"router": {"jwks": {"existingSecret": "a", "existingConfigMap": "b"}}}, "router.jwks: existingSecret and existingConfigMap"),
+    ({"router": {"jwks": {"existingSecret": "a"}}}, "router.config.jwt.issuer: needed, as there is router.jwks"),
+    ({"router": {"jwks": {"existingConfigMap": "a"}, "config": {"jwt": {"issuer": "i", "audience": [""]}}}}, "router.config.jwt.audience: needed"),
+    ({"router": {"config": {"jwt": {"issuer": "i", "audience": ["a"]}}}}, "have no effect, as neither router.jwks.existingSecret nor"),
+    ({"router": {"config": {"certificates": [{"dns": "a.example", "tenant": "acme"}]}}, "tls": {"mode": "off"}},
+     "router.config.certificates: clients show them over TLS only, and tls.mode is off"),
+]
+
+
+@pytest.mark.parametrize("values, reason", IMPOSSIBLE, ids=lambda v: str(v)[:60])
+def test_the_chart_refuses_with_the_reason(values, reason):
+    assert reason in refusal(needed(**values))
+
+
+def classes(**rules):
+    return {"admission": rules}
+
+
+def certificate(**more):
+    return {"certificates": [{"dns": "a.example", "tenant": "acme", **more}]}
+
+
+BAD = {  # of a part: its section, what the chart's error says
+    "router": [
+        (classes(bulk={"floor": "91%"}), "router.config.admission: the floors of all classes together are 101%"),
+        (classes(bulk={"floor": "50%"}, system={"floor": "50.5%"}, default={"floor": 0}, interactive={"floor": "0%"}), "together are 100.5%"),
+        (classes(bulk={"floor": "20%", "ceiling": "10%"}), "router.config.admission.bulk.floor: 20% is above the ceiling, 10%"),
+        (classes(interactive={"ceiling": "3%"}), "router.config.admission.interactive.floor: 5% is above the ceiling, 3%"),
+        (classes(default={"floor": 9, "ceiling": 8}), "router.config.admission.default.floor: 9 is above the ceiling, 8"),
+        (classes(system={"ceiling": "0%"}), "router.config.admission.system.ceiling: 0%: must be above 0"),
+        (classes(system={"ceiling": 0}), "router.config.admission.system.ceiling: 0: must be above 0"),
+        (classes(bulk={"floor": "101%"}), "router.config.admission.bulk.floor: 101% is neither"),
+        (classes(bulk={"ageing": "0s"}), "router.config.admission.bulk.ageing: \"0s\" is not from 1ms to 24h"),
+        (classes(bulk={"queue_timeout": "25h"}), "router.config.admission.bulk.queue_timeout: \"25h\" is not from 1ms to 24h"),
+        (classes(bulk={"queue_timeout": 0}), "/router/config/admission/bulk/queue_timeout"),
+        ({"retry": {"window": "0s"}}, "router.config.retry.window: \"0s\" is not from 100ms to 1h"),
+        ({"request_timeout": "999ms"}, "router.config.request_timeout: \"999ms\" is not from 1s to 24h"),
+        ({"dns_interval": "1 h 1"}, "/router/config/dns_interval"),
+        ({"stream_bytes_max": "1MB"}, "router.config.stream_bytes_max: \"1MB\" is not from 1MiB to 4GiB"),
+        ({"audit": {"segment_bytes": "17 GiB"}}, "router.config.audit.segment_bytes: \"17 GiB\" is not from 64KiB to 16GiB"),
+        ({"trace": {"endpoint": "otel"}}, "router.config.trace.endpoint: otel is not host:port"),
+        (certificate(networks=["10.0.0.1/8"]), "router.config.certificates[0].networks[0]: 10.0.0.1/8: the address has bits beyond the prefix"),
+        (certificate(networks=["2001:db8::/129"]), "router.config.certificates[0].networks[0]: 2001:db8::/129: it is no network"),
+        (certificate(networks=[]), "/router/config/certificates/0/networks"),
+        (certificate(tenant="a b"), "/router/config/certificates/0/tenant"),
+        ({"certificates": [{"spiffe": "spiffe://corp", "tenant": "acme"}]}, "/router/config/certificates/0/spiffe"),
+        ({"certificates": [{"spiffe": "spiffe://corp/a*", "tenant": "acme"}]}, "/router/config/certificates/0/spiffe"),
+        ({"content_rules": [{"name": "a", "pattern": "x"}, {"name": "a", "pattern": "y"}]}, "router.config.content_rules[1].name: a is given twice"),
+        ({"content_rules": [{"name": "a", "pattern": "x", "tenants": ["t"]}, {"name": "a", "pattern": "y", "on": "input"}]}, "a is given twice"),
+        ({"jwt": {"issuer": "i"}}, "router.config.jwt.audience: needed"),
+        ({"jwt": {"issuer": "i", "audience": ["a"], "tenant_claim": ""}}, "router.config.jwt.tenant_claim: a name is needed"),
+        ({"jwt": {"issuer": "i", "audience": ["a"], "models_claim": "/a~2"}}, "router.config.jwt.models_claim: /a~2 is no JSON pointer"),
+        ({"tenants": {"acme": {"budget": 5}}, "limits": {"prices": {"output": 0}}}, "router.limits.prices: needed, as there is a budget"),
+    ],
+    "gateway": [
+        ({"trusted_proxies": ["10.0.0.0/8", "10.0.0.0/33"]}, "gateway.config.trusted_proxies[1]: 10.0.0.0/33: it is no network"),
+        ({"trusted_proxies": ["proxy.example.org"]}, "gateway.config.trusted_proxies[0]: proxy.example.org: it is no network"),
+        ({"trusted_proxies": ["10.1.0.0/8"]}, "gateway.config.trusted_proxies[0]: 10.1.0.0/8: the address has bits beyond the prefix"),
+        ({"trusted_proxies": ["2001:db8::1/32"]}, "trusted_proxies[0]: 2001:db8::1/32: the address has bits beyond"),
+        ({"trusted_proxies": ["1::2::3"]}, "trusted_proxies[0]: 1::2::3: it is no network"),
+        ({"trusted_proxies": ["300.0.0.0/8"]}, "trusted_proxies[0]: 300.0.0.0/8: it is no network"),
+        ({"trusted_proxies": ["10.0.0.0/8/8"]}, "trusted_proxies[0]: 10.0.0.0/8/8: it is no network"),
+        ({"cors_origins": ["app.example.org"]}, "gateway.config.cors_origins[0]: app.example.org is no origin"),
+        ({"cors_origins": ["https://app.example.org/"]}, "gateway.config.cors_origins[0]"),
+        ({"header_timeout": "0s"}, "gateway.config.header_timeout: \"0s\" is not from 1s to 59s"),
+        ({"header_timeout": "60s"}, "gateway.config.header_timeout: \"60s\" is not from 1s to 59s"),
+        ({"body_bytes_max": "1KB"}, "gateway.config.body_bytes_max: \"1KB\" is not from 1KiB to 4GiB"),
+        ({"trace": {"endpoint": "otel:4317/v1"}}, "gateway.config.trace.endpoint"),
+    ],
+    "worker": [
+        ({"heartbeat_timeout": "0s"}, "worker.config.heartbeat_timeout: \"0s\" is not from 500ms to 10m"),
+        ({"ring_bytes": "2GiB"}, "worker.config.ring_bytes: \"2GiB\" is not from 4KiB to 1GiB"),
+        ({"step_timeout": "0.5s"}, "worker.config.step_timeout: \"0.5s\" is not from 1s to 24h"),
+        ({"trace": {"timeout": "0ms"}}, "worker.config.trace.timeout: \"0ms\" is not from 10ms to 1m"),
+    ],
+}
+GOOD = {
+    "router": [
+        classes(bulk={"floor": "90%"}), classes(bulk={"floor": 1000000}), classes(bulk={"floor": 8, "ceiling": "1%"}),
+        classes(interactive={"floor": 0, "ceiling": "3%"}), classes(bulk={"floor": "33.3%", "ceiling": "33.3%"}),
+        classes(bulk={"ageing": "1ms", "queue_timeout": "24h"}), {"retry": {"window": "0.1s"}, "request_timeout": "1 m", "dns_interval": 0.1},
+        {"stream_bytes_max": "1024 KiB", "audit": {"segment_bytes": "16GiB"}, "resume_grace": "0s"},
+        {"trace": {"endpoint": "127.0.0.1:65535"}}, {"trace": {"endpoint": "[::1]:1"}}, {"trace": {"endpoint": "localhost:04317"}}, {"trace": {"endpoint": ""}},
+        certificate(networks=["10.0.0.0/8", "10.0.0.1", "2001:db8::/32", "::/0", "::1", "1:2:3:4:5:6:7:8", "::ffff:10.0.0.0/104", "0.0.0.0/0",
+                              "128.0.0.0/1", "10.1.2.3/32", "2001:db8:8000::/33"]),
+        {"certificates": [{"spiffe": "spiffe://corp/*", "tenant": "acme"}, {"spiffe": "spiffe://corp/a/b", "tenant": "acme", "models": ["m"]}]},
+        {"content_rules": [{"name": "a", "pattern": "x", "on": "input"}, {"name": "a", "pattern": "y", "on": "output"},
+                           {"name": "b", "pattern": "x", "tenants": ["t"]}, {"name": "b", "pattern": "y", "tenants": ["u"]}]},
+        {"jwt": {"issuer": "i", "audience": ["a"], "tenant_claim": "/realm/a~1b", "cache_time": "0s"}},
+    ],
+    "gateway": [{"trusted_proxies": ["10.0.0.0/8", "fd00::/8", "192.0.2.7"]}, {"cors_origins": ["*", "http://localhost:8080", "https://[::1]:1"]},
+                {"header_timeout": "59s", "key_known_for": "0s", "body_bytes_max": "1 KiB"}],
+    "worker": [{"heartbeat_timeout": "500ms", "ring_bytes": "1GiB", "step_timeout": "24h"}],
+}
+FLAGS = {"router": ("--model", MODEL, "--keys", "none", "--worker", "127.0.0.1:1"), "gateway": ("--router", "127.0.0.1:1"), "worker": ("--model", MODEL)}
+
+
+def values_of(part, section):
+    """The chart's values that make a section of that part's."""
+    section = dict(section)
+    own = {key: section.pop(key) for key in ("tenants", "limits") if key in section}
+    if part == "router":
+        own |= {"replicas": 1, "audit": {"size": "64Gi"}, "jwks": {"existingSecret": "idp" if "jwt" in section else ""}}
+    return needed(**{part: {**own, "config": section}, "networkPolicy": {"workerEgress" if part == "worker" else "routerEgress": [{}]}})
+
+
+def refused_by(part, section, files, tmp_path):
+    """What the program says of a section; empty: it takes it."""
+    if "jwt" in section:
+        section = merged(section, {"jwt": {"jwks": "/etc/choir/jwks/jwks.json"}})
+    config = tmp_path / "choir.yaml"
+    config.write_text(yaml.safe_dump({part: section}))
+    flags = [f"--tls-{flag}={files / name}" for flag, name in (("cert", "router.pem"), ("key", "router-key.pem"), ("ca", "ca.pem"))] if part == "router" else []
+    done = subprocess.run([BIN / f"choir-{part}", "--config", config, "--check-config", *FLAGS[part], *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 2), done.stderr
+    return done.stderr if done.returncode else ""
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates") / "tls"
+    subprocess.run([BIN / "choir", "tls", "init", "--dir", folder, "--host", "choir"], check=True, capture_output=True, timeout=60)
+    return folder
+
+
+def rows(table):
+    return [pytest.param(part, row, id=f"{part} {str(row)[:60]}") for part, listed in table.items() for row in listed]
+
+
+@pytest.mark.parametrize("part, row", rows(BAD))
+def test_what_the_program_refuses_the_chart_refuses(part, row, certificates, tmp_path):
+    section, reason = row
+    assert reason in refusal(values_of(part, section))
+    assert refused_by(part, section, certificates, tmp_path)
+
+
+@pytest.mark.parametrize("part, section", rows(GOOD))
+def test_what_the_program_takes_the_chart_takes(part, section, certificates, tmp_path):
+    assert not refusal(values_of(part, section))
+    assert not refused_by(part, section, certificates, tmp_path)
