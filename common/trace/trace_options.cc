@@ -23,11 +23,14 @@ void AddTraceOptions(OptionSet* set, TraceOptions* options) {
   set->AddCheck([options]() -> Status {
     const std::string& endpoint = options->endpoint;
     const size_t colon = endpoint.rfind(':');
-    const bool port = colon != std::string::npos && colon > 0 && colon + 1 < endpoint.size() &&
-                      endpoint.find_first_not_of("0123456789", colon + 1) == std::string::npos;
-    if (endpoint.empty() || port) return absl::OkStatus();
-    return InvalidArgument("--trace-endpoint: '{}' must be host:port, such as 127.0.0.1:4317",
-                           endpoint);
+    const bool place = colon != std::string::npos && colon > 0 &&
+                       endpoint.find_first_of("/ ") == std::string::npos &&
+                       ParseInteger(endpoint.substr(colon + 1), 1, 65535).ok();
+    if (endpoint.empty() || place) return absl::OkStatus();
+    return InvalidArgument(
+        "--trace-endpoint: '{}' must be host:port with a port from 1 to 65535, such as "
+        "127.0.0.1:4317",
+        endpoint);
   });
 }
 

@@ -26,7 +26,8 @@ TEST(TraceOptions, NothingIsRecordedUnlessACollectorIsNamed) {
 
 TEST(TraceOptions, RefusesWhatIsNoAddressAndNoShare) {
   TraceOptions options;
-  for (const char* endpoint : {"collector", "http://collector", ":4317", "collector:", "a:b"}) {
+  for (const char* endpoint : {"collector", "http://collector", "http://collector:4317", ":4317",
+                               "collector:", "a:b", "a:0", "a:65536", "a:4317 "}) {
     EXPECT_EQ(Read({"--trace-endpoint", endpoint}, &options), 2) << endpoint;
   }
   EXPECT_EQ(Read({"--trace-endpoint", "a:1", "--trace-ratio", "1.5"}, &options), 2);
