@@ -193,6 +193,7 @@ IMPOSSIBLE = [  # values, what the error says
     ({"networkPolicy": {"clients": [{"ipBlock": {"cidr": "2001:db8::/33", "except": ["2001:db8:8000::/48"]}}]}}, "2001:db8:8000::/48: is left out of 2001:db8::/33"),
     ({"networkPolicy": {"routerEgress": [{"ports": [{"port": 90, "endPort": 80}]}]}}, "routerEgress[0].ports[0].endPort: 80 is less than port, 90"),
     ({"networkPolicy": {"routerEgress": [{"ports": [{"port": "otel", "endPort": 80}]}]}}, "routerEgress[0].ports[0].endPort: 80 needs `port` as a number"),
+    ({"kubeVersion": "1.19.16", "gateway": {"mode": "container"}}, "kubeVersion: 1.19.16: the chart needs Kubernetes 1.20"),
     ({"kubeVersion": "v1.28.5-gke.100"}, "native sidecars need Kubernetes 1.29"),
     ({"router": {"resources": {"requests": {"cpu": 0.5}, "limits": {"cpu": "400m"}}}}, "router.resources.requests.cpu: 0.5 is more than its limit, 400m"),
     ({"router": {"audit": {"size": "0"}}}, "router.audit.size: 0 is less than two segments (router.config.audit.segment_bytes, 64MiB)"),

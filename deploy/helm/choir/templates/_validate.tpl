@@ -10,6 +10,10 @@
 {{- $errors = append $errors (printf "drain.terminationGracePeriodSeconds: %d is shorter than noticeSeconds + drainSeconds + flushSeconds = %d, so the kubelet would cut streams that are still draining; give at least that, or 0" $grace $sum) -}}
 {{- end -}}
 
+{{- if semverCompare "<1.20.0-0" $kube -}}
+{{- $errors = append $errors (printf "kubeVersion: %s: the chart needs Kubernetes 1.20 or later" $kube) -}}
+{{- end -}}
+
 {{- if not $v.keysSecret -}}
 {{- $errors = append $errors "keysSecret: routers serve nobody without API keys; make a secret of `choir keys add --file keys.yaml` and name it here" -}}
 {{- end -}}
