@@ -21,6 +21,11 @@ pkg_check_modules(CARES REQUIRED IMPORTED_TARGET libcares)
 pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
 pkg_check_modules(LIBZIP REQUIRED IMPORTED_TARGET libzip)
 pkg_check_modules(LIBEDIT REQUIRED IMPORTED_TARGET libedit)
+pkg_check_modules(JEMALLOC REQUIRED IMPORTED_TARGET jemalloc)
+add_library(choir_allocator INTERFACE)  # for programs that move messages (decision 0034)
+if(NOT CHOIR_SANITIZE)                  # a sanitizer brings its own
+  target_link_libraries(choir_allocator INTERFACE PkgConfig::JEMALLOC)
+endif()
 if(CHOIR_TESTS)
   find_package(GTest REQUIRED)
   find_package(boost_context 1.81 CONFIG REQUIRED)  # fibers of the GPU emulation
