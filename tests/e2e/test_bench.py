@@ -59,6 +59,15 @@ def test_a_loop_that_is_slower_than_its_workers_ends_by_the_time():
     assert result["errors"] == {} and 32 <= result["complete"] < 32 / 0.0002  # as many as workers alone would do
 
 
+def test_another_program_can_be_the_load():
+    command = 'curl -sS -H "Authorization: Bearer $CHOIR_KEY" "$CHOIR_URL/v1/models"'
+    run = bench("router", "--workers", 1, "--command", command)
+    assert run.returncode == 0, run.stderr
+    assert '"object":"model"' in run.stdout and "CPU of gateway and router: " in run.stdout
+    run = bench("router", "--workers", 1, "--command", "exit 3")
+    assert run.returncode == 1 and "--command" in run.stderr
+
+
 def test_the_machine_has_limits(tmp_path):
     run = bench("machine", "--dir", tmp_path, "--json")
     assert run.returncode == 0, run.stderr

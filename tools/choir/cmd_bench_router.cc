@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -59,6 +60,7 @@ struct RouterBenchOptions {
   int64_t workers = 2, step_us = 20000, streams = 64, prompt = 64, tokens = 100, seed = 1;
   double seconds = 20, rate = 0;
   std::string config_file;
+  std::string command;  // a load of another program
   bool json = false;
 };
 
@@ -155,6 +157,21 @@ struct Result {
   double gateway_cpu = 0, router_cpu = 0, client_cpu = 0;  // seconds
 };
 
+// What `command` prints goes to stdout.
+Status RunCommand(const std::string& command, const BenchCluster& cluster, const std::string& key,
+                  Result* result) {
+  setenv("CHOIR_URL", cluster.url().c_str(), 1);
+  setenv("CHOIR_KEY", key.c_str(), 1);
+  const double gateway = cluster.Cpu("gateway");
+  const double router = cluster.Cpu("router");
+  if (const int code = std::system(command.c_str()); code != 0) {
+    return FailedPrecondition("--command ended with {}: {}", code, command);
+  }
+  result->gateway_cpu = cluster.Cpu("gateway") - gateway;
+  result->router_cpu = cluster.Cpu("router") - router;
+  return absl::OkStatus();
+}
+
 StatusOr<Result> Measure(const RouterBenchOptions& o) {
   const TemporaryDir dir;
   if (dir.path().empty()) return FailedPrecondition("no temporary directory can be made");
@@ -175,6 +192,10 @@ StatusOr<Result> Measure(const RouterBenchOptions& o) {
 
   Result result;
   CHOIR_ASSIGN_OR_RETURN(result.floor, MeasureFloor(dir.path()));
+  if (!o.command.empty()) {
+    CHOIR_RETURN_IF_ERROR(RunCommand(o.command, cluster, key, &result));
+    return result;
+  }
   const double step = static_cast<double>(o.step_us) * 1e-6;
   LoadShape shape;
   shape.prompt = {o.prompt, o.prompt};
@@ -284,10 +305,18 @@ int RunBenchRouter(int argc, const char* const* argv) {
   set.Add(&o.seconds, {.flag = "--seconds", .help = "how long"}, 0.1, 86400);
   set.Add(&o.seed, {.flag = "--seed", .help = "of prompts and lengths"}, 0, INT64_MAX);
   set.Add(&o.config_file, {.flag = "--cluster-config", .help = "YAML for router and gateway"});
+  set.Add(&o.command, {.flag = "--command",
+                       .help = "a load of another program instead: run by sh with CHOIR_URL and "
+                               "CHOIR_KEY in its environment"});
   set.Add(&o.json, {.flag = "--json", .help = "print JSON"});
   if (const std::optional<int> exit_code = set.Parse(argc, argv)) return *exit_code;
   const StatusOr<Result> result = Measure(o);
   if (!result.ok()) return Complain(result.status());
+  if (!o.command.empty()) {
+    std::printf("CPU of gateway and router: %.2f and %.2f s\n", result->gateway_cpu,
+                result->router_cpu);
+    return 0;
+  }
   o.json ? PrintJson(o, *result) : PrintTable(o, *result);
   return result->report.errors.empty() ? 0 : 1;
 }
