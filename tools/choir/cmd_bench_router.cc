@@ -17,6 +17,7 @@
 #include "commit.h"
 #include "common/base/version.h"
 #include "common/config/options.h"
+#include "common/runtime/run_program.h"
 #include "router/identity/keys.h"
 #include "tools/bench/system_limits.h"
 #include "tools/choir/commands.h"
@@ -164,9 +165,9 @@ Status RunCommand(const std::string& command, const BenchCluster& cluster, const
   setenv("CHOIR_KEY", key.c_str(), 1);
   const double gateway = cluster.Cpu("gateway");
   const double router = cluster.Cpu("router");
-  if (const int code = std::system(command.c_str()); code != 0) {
-    return FailedPrecondition("--command ended with {}: {}", code, command);
-  }
+  std::fflush(stdout);
+  CHOIR_ASSIGN_OR_RETURN(const int code, RunProgram({"sh", "-c", command}, ProgramOutput::kStdout));
+  if (code != 0) return FailedPrecondition("--command ended with {}: {}", code, command);
   result->gateway_cpu = cluster.Cpu("gateway") - gateway;
   result->router_cpu = cluster.Cpu("router") - router;
   return absl::OkStatus();

