@@ -101,24 +101,41 @@ void CheckAudit(Cluster& cluster, const std::vector<SimRequest>& requests, Failu
 }
 
 void CheckBounds(Cluster& cluster, Failures* failures) {
-  constexpr uint64_t kChoicesMax = 4;  // of a request, which may run alone
   for (size_t i = 0; i < static_cast<size_t>(cluster.num_routers()); ++i) {
     if (!cluster.router(i).alive() || failures->size() > 10) continue;
     const AdmissionStatus status = cluster.router(i).admission();
     for (const AdmissionClass c : kAdmissionClasses) {
       const AdmissionStatus::Class& of = status.classes[static_cast<size_t>(c)];
-      // What another router had let run goes on whatever the bounds say; and so does what runs when
-      // ranks are lost and a share becomes less.
-      const bool over = cluster.options().tight && cluster.gateway().resumes() == 0 &&
-                        of.running_sequences > std::max(of.ceiling.value_or(0), kChoicesMax);
-      if (of.waiting <= of.queue && !over) continue;
-      failures->push_back(fmt::format("router {}: {}: {} wait of {}, {} sequences of {} run", i,
-                                      AdmissionClassName(c), of.waiting, of.queue,
-                                      of.running_sequences, of.ceiling.value_or(0)));
+      const uint64_t on_record = cluster.runs().sequences(i, c);
+      if (of.waiting <= of.queue && of.running_sequences == on_record) continue;
+      failures->push_back(fmt::format(
+          "router {}: {}: {} wait of {}, {} sequences run, {} on record", i, AdmissionClassName(c),
+          of.waiting, of.queue, of.running_sequences, on_record));
     }
     if (status.Difference() == 0 && status.WorkDifference() == 0) continue;
     failures->push_back(fmt::format("router {}: permits differ by {}, their tokens by {}", i,
                                     status.Difference(), status.WorkDifference()));
+  }
+}
+
+// What another router had let run goes on here at once, whatever the ceiling says; but it counts.
+// So a class has more than its ceiling by no more than what was taken up, for as long as that runs:
+// nothing else of the class begins meanwhile, unless there is room below the ceiling, or nothing.
+void CheckCeilings(const Cluster& cluster, Failures* failures) {
+  if (!cluster.options().tight) return;  // else they are shares of ranks that come and go
+  for (const SimRun& run : cluster.runs().all()) {
+    if (!run.seated || run.resumed) continue;
+    uint64_t there = 0;
+    for (const SimRun& other : cluster.runs().all()) {
+      const bool beside = other.seated && other.router == run.router &&
+                          other.admission_class == run.admission_class && other.OpenAt(run.began);
+      if (beside) there += other.sequences;
+    }
+    const uint64_t ceiling = cluster.options().admission.of(run.admission_class).ceiling.Of(0);
+    if (there <= ceiling || there == run.sequences) continue;
+    failures->push_back(fmt::format("router {}: {}: {} more began where {} of {} ran", run.router,
+                                    AdmissionClassName(run.admission_class), run.sequences,
+                                    there - run.sequences, ceiling));
   }
 }
 

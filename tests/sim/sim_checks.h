@@ -17,8 +17,10 @@ void CheckAnswers(Cluster& cluster, const std::vector<SimRequest>& requests,
                   const Answers& expected, Failures* failures);
 // The records of all disks and what the clients saw tell the same story.
 void CheckAudit(Cluster& cluster, const std::vector<SimRequest>& requests, Failures* failures);
-// At any time: queues and classes keep to their bounds.
+// At any time: queues keep to their bounds, and what runs is what is on record.
 void CheckBounds(Cluster& cluster, Failures* failures);
+// No class was let more than its ceiling.
+void CheckCeilings(const Cluster& cluster, Failures* failures);
 // Nothing is left anywhere, and every ledger is even.
 void CheckLedgers(Cluster& cluster, Failures* failures);
 

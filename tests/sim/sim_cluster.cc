@@ -8,8 +8,9 @@ namespace choir::sim {
 Cluster::Cluster(const ClusterOptions& options, uint64_t seed, const RouterStatics& statics)
     : options_(options),
       random_(seed * 2 + 1),
-      groups_(options.groups),
-      redis_(&time_, &random_, fmt::format("seed{}", seed)) {
+      runs_(options.routers),
+      redis_(&time_, &random_, fmt::format("seed{}", seed)),
+      groups_(options.groups) {
   const SimModel model = {.vocab = statics.model->vocab_size(),
                           .context_length = static_cast<int32_t>(statics.model->context_length())};
   std::vector<SimRank*> ranks;
@@ -37,7 +38,7 @@ Cluster::Cluster(const ClusterOptions& options, uint64_t seed, const RouterStati
   std::vector<SimRouter*> routers;
   for (size_t i = 0; i < options.routers; ++i) {
     const std::string name = fmt::format("r{}", i);
-    disks_.push_back(std::make_unique<SimDisk>(&time_, &random_, name, &running_));
+    disks_.push_back(std::make_unique<SimDisk>(&time_, &random_, name, i, &runs_));
     routers_.push_back(std::make_unique<SimRouter>(name, &time_, &random_, statics, ranks,
                                                    disks_.back().get(), router_options));
     routers_.back()->Boot();
@@ -118,10 +119,15 @@ void Cluster::PauseRank(size_t rank, Duration time) {
   });
 }
 
+void Cluster::LoseCount(Duration time) {
+  const MonoTime now = time_.Now();
+  apart_.push_back({now, now + time + kLimitLease + std::chrono::seconds(1)});
+}
+
 void Cluster::KillRouter(size_t router, Duration time) {
   if (!routers_[router]->alive()) return;
   Say(fmt::format("kill router {} for {:.3f} s", router, Seconds(time)));
-  ++count_losses_;
+  LoseCount(time);
   routers_[router]->Die();
   gateway_->OnRouterDied(routers_[router].get());
   time_.After(time, [this, router] { routers_[router]->Boot(); });
@@ -157,7 +163,7 @@ void Cluster::FullDisk(size_t router, Duration time) {
 void Cluster::LoseRedis(Duration time) {
   if (!options_.shared_limits) return;
   Say(fmt::format("redis is away for {:.3f} s", Seconds(time)));
-  ++count_losses_;
+  LoseCount(time);
   redis_.AwayUntil(time_.Now() + time);
 }
 

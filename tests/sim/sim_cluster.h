@@ -12,6 +12,7 @@
 #include "tests/sim/sim_rank.h"
 #include "tests/sim/sim_redis.h"
 #include "tests/sim/sim_router.h"
+#include "tests/sim/sim_runs.h"
 
 namespace choir::sim {
 
@@ -61,8 +62,14 @@ class Cluster {
 
   bool disturbed() const { return disturbed_; }
   // How often a router lost what it knew of the count of limits, or its way to it.
-  uint64_t count_losses() const { return count_losses_; }
-  const RunningTenants& running() const { return running_; }
+  uint64_t count_losses() const { return apart_.size(); }
+  // Since when routers may have counted apart what they count together, and until when: from a loss
+  // to its end and a lease and a second more, by when each has told Redis what it holds.
+  struct Apart {
+    MonoTime from, until;
+  };
+  const std::vector<Apart>& apart() const { return apart_; }
+  const SimRuns& runs() const { return runs_; }
   const ClusterOptions& options() const { return options_; }
 
   uint64_t events = 0;
@@ -74,6 +81,7 @@ class Cluster {
   };
 
   void Say(const std::string& what);
+  void LoseCount(Duration time);
   void EndEpoch(uint32_t group, const std::string& why);
   void TryForm(uint32_t group);
   template <typename F>
@@ -84,7 +92,7 @@ class Cluster {
   const ClusterOptions options_;
   SimTime time_;
   SimRandom random_;
-  RunningTenants running_;
+  SimRuns runs_;
   SimRedis redis_;
   std::vector<std::unique_ptr<SimDisk>> disks_;
   std::vector<std::unique_ptr<SimRank>> ranks_;
@@ -92,7 +100,7 @@ class Cluster {
   std::vector<std::unique_ptr<SimRouter>> routers_;
   std::unique_ptr<SimGateway> gateway_;
   bool disturbed_ = false;
-  uint64_t count_losses_ = 0;
+  std::vector<Apart> apart_;
 };
 
 }  // namespace choir::sim

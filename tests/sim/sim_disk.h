@@ -3,13 +3,18 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "router/admission/admission.h"
 #include "router/audit/audit.h"
 #include "tests/sim/sim_random.h"
+#include "tests/sim/sim_runs.h"
 #include "tests/sim/sim_time.h"
 
 namespace choir::sim {
@@ -26,21 +31,20 @@ struct DiskRecord {
   Usage usage;
 };
 
-// Requests of each tenant between intent and outcome, on all routers together.
-struct RunningTenants {
-  std::map<std::string, int64_t> now, most;
-};
-
 class SimDisk final : public Audit {
  public:
-  SimDisk(SimTime* time, SimRandom* random, std::string name, RunningTenants* running)
-      : time_(time), random_(random), name_(std::move(name)), running_(running) {}
+  // Of router number `router`.
+  SimDisk(SimTime* time, SimRandom* random, std::string name, size_t router, SimRuns* runs)
+      : time_(time), random_(random), name_(std::move(name)), router_(router), runs_(runs) {}
+
+  // What admission says of itself; of each life of the router anew.
+  void WatchAdmission(std::function<AdmissionStatus()> status) {
+    admission_ = std::move(status);
+    started_ = {};
+  }
 
   void Intent(AuditIntent intent, Done done) override {
-    const std::string& tenant = intent.request.tenant;
-    open_.emplace(intent.request.request_id, tenant);
-    int64_t& most = running_->most[tenant];
-    most = std::max(most, ++running_->now[tenant]);
+    Begin(intent);
     Write(std::move(done), [this, intent = std::move(intent)] {
       DiskRecord& record = RecordOf(intent.request);
       if (record.intent || record.refusals != 0) Complain(intent.request, "a second intent");
@@ -76,7 +80,7 @@ class SimDisk final : public Audit {
   // The router died: what it still waits for is not told to anybody; what lay on its way is lost.
   void Forget() {
     ++life_;
-    for (const auto& [name, tenant] : open_) --running_->now[tenant];
+    for (const auto& [name, run] : open_) runs_->End(run);
     open_.clear();
   }
 
@@ -85,10 +89,28 @@ class SimDisk final : public Audit {
   const std::vector<std::string>& complaints() const { return complaints_; }
 
  private:
+  void Begin(const AuditIntent& intent) {
+    const AuditRequest& request = intent.request;
+    SimRun run{.router = router_,
+               .tenant = request.tenant,
+               .admission_class = *ParseAdmissionClass(request.admission_class),
+               .sequences = intent.num_choices,
+               .resumed = !intent.continues.empty(),
+               .began_at = time_->Now()};
+    run.arrived = run.began_at - std::chrono::duration_cast<Duration>(
+                                     std::chrono::duration<double, std::milli>(intent.queue_ms));
+    const auto c = static_cast<size_t>(run.admission_class);
+    const uint64_t before = std::exchange(started_[c], admission_().classes[c].started);
+    run.seated = started_[c] != before;
+    if (started_[c] > before + 1) Complain(request, "a start without an intent before that");
+    if (!open_.emplace(request.request_id, runs_->Begin(std::move(run))).second) {
+      Complain(request, "two at once");
+    }
+  }
   void End(const std::string& name) {
     const auto it = open_.find(name);
     if (it == open_.end()) return;
-    --running_->now[it->second];
+    runs_->End(it->second);
     open_.erase(it);
   }
   template <typename F>
@@ -115,8 +137,11 @@ class SimDisk final : public Audit {
   SimTime* const time_;
   SimRandom* const random_;
   const std::string name_;
-  RunningTenants* const running_;
-  std::map<std::string, std::string> open_;  // the tenant of each
+  const size_t router_;
+  SimRuns* const runs_;
+  std::function<AdmissionStatus()> admission_;
+  std::array<uint64_t, kNumAdmissionClasses> started_{};  // by admission, of each class
+  std::map<std::string, size_t> open_;                    // the run of each
   uint64_t life_ = 0;
   uint64_t sequence_ = 0;
   MonoTime slow_until_{}, full_until_{}, free_{};

@@ -52,6 +52,7 @@ struct SimGateway::Open {
   // Where it ran when its gateway died, in which life, and how long at least; null: it had not
   // begun.
   SimRouter* holder = nullptr;
+  size_t resumed_behind = 0;  // so many of `taken`
   uint64_t holder_life = 0;
   MonoTime held_until{};
 
@@ -165,6 +166,7 @@ void SimGateway::Ask(Open& open) {
   open.request = std::make_unique<OpenRequest>(std::move(message));
   open.state = Open::State::kOpen;
   open.taken.clear();
+  open.resumed_behind = 0;
   open.BeginWriter();
   if (router_ != nullptr) OpenAtRouter(open);
 }
@@ -177,7 +179,10 @@ void SimGateway::OpenAtRouter(Open& open) {
   open.router = router_;
   const auto left =
       std::chrono::duration_cast<std::chrono::milliseconds>(open.deadline - time_->Now());
-  resumes_ += open.request->accepted();
+  if (open.request->accepted()) {
+    ++resumes_;
+    open.resumed_behind = open.taken.size();
+  }
   time_->After(random_->Micros(20, 500),
                [this, router = router_, name = open.asked.name, attempt = open.attempt,
                 message = open.request->Again(left)]() mutable {
@@ -293,7 +298,9 @@ void SimGateway::AttachNext(Open& open) {
   if (open.unasked.empty()) {
     const bool held = open.holder != nullptr && open.holder->alive() &&
                       open.holder->lives() == open.holder_life && time_->Now() < open.held_until;
-    if (held) answers_[name].complaint = "its stream is not found";
+    // The router that it went on at does not know the log probabilities of what came before.
+    const bool unknown = open.parsed.sampling.logprobs && open.taken.size() < open.resumed_behind;
+    if (held && !unknown) answers_[name].complaint = "its stream is not found";
     open.holder = nullptr;
     return Ask(open);
   }

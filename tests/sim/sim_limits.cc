@@ -65,6 +65,40 @@ std::map<std::string, OfTenant> Count(Cluster& cluster, const std::vector<SimReq
   return counted;
 }
 
+// Whether this router and that one counted together all the time while `run` came in.
+bool CountedTogether(const Cluster& cluster, const SimRun& run, const SimRun& other) {
+  if (run.router == other.router) return true;
+  if (!cluster.options().shared_limits) return false;
+  return std::none_of(cluster.apart().begin(), cluster.apart().end(),
+                      [&run](const Cluster::Apart& apart) {
+                        return apart.from <= run.began_at && run.arrived <= apart.until;
+                      });
+}
+
+// What was taken up from a lost router goes on whatever the limit says, and counts: so a tenant has
+// more than its limit by no more than that, for as long as it runs, and nothing else is admitted
+// meanwhile. While routers count apart each of them keeps to the limit on its own: its share is no
+// more than the whole.
+void CheckConcurrency(const Cluster& cluster, uint64_t limit, Failures* failures) {
+  const std::vector<SimRun>& all = cluster.runs().all();
+  for (const SimRun& run : all) {
+    if (run.resumed) continue;
+    uint64_t admitted = 1, before = 0;
+    for (const SimRun& other : all) {
+      if (&other == &run || other.tenant != run.tenant || !other.OpenAt(run.began)) continue;
+      if (!CountedTogether(cluster, run, other)) continue;
+      const bool never_apart = other.router == run.router || cluster.apart().empty() ||
+                               run.began_at < cluster.apart().front().from;
+      if (never_apart && !other.resumed) ++admitted;
+      if (other.began_at < run.arrived - std::chrono::microseconds(1)) ++before;
+    }
+    if (admitted <= limit && before < limit) continue;
+    failures->push_back(
+        fmt::format("router {}: tenant {}: {} admitted at once, and one more where {} ran, of {}",
+                    run.router, run.tenant, admitted, before, limit));
+  }
+}
+
 }  // namespace
 
 LimitConfig DrawLimits(SimRandom* random) {
@@ -110,13 +144,7 @@ void CheckLimits(Cluster& cluster, const std::vector<SimRequest>& requests, Fail
       check("tokens", of.tokens, tokens, tokens / 60);
     }
   }
-  // What was admitted elsewhere goes on whatever the limits say.
-  if (!rules.concurrency || cluster.gateway().resumes() > 0) return;
-  for (const auto& [tenant, most] : cluster.running().most) {
-    if (static_cast<double>(most) <= static_cast<double>(*rules.concurrency) * times) continue;
-    failures->push_back(
-        fmt::format("tenant {}: {} of {} requests at once", tenant, most, *rules.concurrency));
-  }
+  if (rules.concurrency) CheckConcurrency(cluster, *rules.concurrency, failures);
 }
 
 }  // namespace choir::sim

@@ -48,7 +48,8 @@ std::unique_ptr<Limits> SimRouter::MakeLimits() {
   return MakeTenantLimits(*options_.limits,
                           MakeRedisLimitBackend({.name = "redis",
                                                  .prefix = options_.redis->prefix(),
-                                                 .router = fmt::format("{}.{}", name_, lives_)},
+                                                 .router = fmt::format("{}.{}", name_, lives_),
+                                                 .lease = kLimitLease},
                                                 options_.redis->Connect(std::move(later)), time_));
 }
 
@@ -58,6 +59,7 @@ void SimRouter::Boot() {
   ++lives_;
   life_->limits = MakeLimits();
   life_->admission = std::make_unique<Admission>(options_.admission, options_.requests_max);
+  disk_->WatchAdmission([this] { return admission(); });
   if (options_.results_bytes > 0) {
     life_->results = MakeMemoryResultCache(options_.results_bytes, std::chrono::hours(1), time_);
   }

@@ -32,6 +32,8 @@ struct SimRouterOptions {
   bool content = false;       // with content rules
   size_t results_bytes = 0;   // of answers that are kept; 0: none
 };
+// After which Redis takes a silent router for dead.
+inline constexpr Duration kLimitLease = std::chrono::seconds(2);
 inline constexpr Duration kResumeGrace = std::chrono::seconds(4);
 inline constexpr char kSecret[] = "ck-sim";
 inline constexpr char kTenant[] = "t";

@@ -17,9 +17,16 @@ constexpr auto kLiveness = std::chrono::seconds(60);  // after them, for everyth
 constexpr auto kAftermath = std::chrono::seconds(8);  // for cancels to be answered
 
 // One disaster: what, when and how long, drawn one after the other so that a seed stays a seed.
-void DrawDisaster(Cluster* cluster) {
+// Every second one befalls a request that has just come.
+void DrawDisaster(Cluster* cluster, const std::vector<SimRequest>& requests) {
   SimRandom& random = cluster->random();
-  const MonoTime begin = cluster->time().Now() + random.Micros(0, 5'000'000);
+  MonoTime begin = cluster->time().Now();
+  if (random.Chance(0.5)) {
+    const auto which = random.Between(0, static_cast<int64_t>(requests.size()) - 1);
+    begin += requests[static_cast<size_t>(which)].arrives + random.Micros(0, 80'000);
+  } else {
+    begin += random.Micros(0, 5'000'000);
+  }
   const auto rank = static_cast<size_t>(random.Between(0, cluster->num_ranks() - 1));
   const auto router = static_cast<size_t>(random.Between(0, cluster->num_routers() - 1));
   const Duration shortly = random.Millis(1, 900);
@@ -133,7 +140,7 @@ WorldReport RunWorld(const WorldOptions& options) {
   Cluster cluster(shape, options.seed, Statics());
   cluster.RunFor(std::chrono::milliseconds(200));
   const int64_t disasters = options.calm ? 0 : draw.Between(0, 8);
-  for (int64_t i = 0; i < disasters; ++i) DrawDisaster(&cluster);
+  for (int64_t i = 0; i < disasters; ++i) DrawDisaster(&cluster, requests);
   const MonoTime start = cluster.time().Now();
   WorldReport report;
   Play(&cluster, requests, options.calm, &report.failures);
@@ -151,6 +158,7 @@ WorldReport RunWorld(const WorldOptions& options) {
   CheckAnswers(cluster, requests, expected, &report.failures);
   CheckAudit(cluster, requests, &report.failures);
   CheckLimits(cluster, requests, &report.failures);
+  CheckCeilings(cluster, &report.failures);
   CheckLedgers(cluster, &report.failures);
   return report;
 }
