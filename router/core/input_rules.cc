@@ -1,9 +1,9 @@
 #include "router/core/input_rules.h"
 
 #include <nlohmann/json.hpp>
-#include <set>
 #include <utility>
 
+#include "router/core/protocol_words.h"
 #include "router/core/text_rules.h"
 
 namespace choir {
@@ -16,27 +16,6 @@ ApiError RefusedBy(const char* param, const std::string& rule) {
       InvalidParam(param, fmt::format("{}: the content rule '{}' refuses it", param, rule));
   error.code = "content_rule";
   return error;
-}
-
-// Words of the protocol, which templates look at: the client cannot say anything by them.
-bool IsProtocolWord(const std::string& key, const ordered_json& value) {
-  static const std::set<std::string> kRoles = {"system",    "developer", "user",
-                                               "assistant", "tool",      "function"};
-  static const std::set<std::string> kTypes = {"text",   "function",  "object",      "array",
-                                               "string", "number",    "integer",     "boolean",
-                                               "null",   "image_url", "input_audio", "file"};
-  if (!value.is_string()) return false;
-  const auto& word = value.get_ref<const std::string&>();
-  return (key == "role" && kRoles.contains(word)) || (key == "type" && kTypes.contains(word));
-}
-
-bool IsProtocolKey(const std::string& key) {
-  static const std::set<std::string> kKeys = {
-      "role",       "content",     "name",       "type",         "text",
-      "tool_calls", "id",          "function",   "tool_call_id", "arguments",
-      "parameters", "description", "properties", "required",     "enum",
-      "items",      "strict",      "reasoning",  "thinking",     "reasoning_content"};
-  return kKeys.contains(key);
 }
 
 class InputRules {

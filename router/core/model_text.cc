@@ -8,6 +8,7 @@
 
 #include "common/files/json_file.h"
 #include "common/files/read_file.h"
+#include "router/core/joint_rules.h"
 
 namespace choir {
 namespace {
@@ -60,6 +61,17 @@ StatusOr<std::optional<double>> Number(const json& config, const std::string& pa
                            whole ? "whole number" : "number", it->dump().substr(0, kShownMax));
   }
   return std::optional<double>(value);
+}
+
+// Nothing can be replaced there: the words between may be the template's.
+ApiError AcrossTexts(const ContentRule& rule) {
+  ApiError error = InvalidParam(
+      "messages",
+      fmt::format("messages: the content rule '{}' {} where the chat template puts "
+                  "texts of the request together; change one of them",
+                  rule.name, rule.action == ContentAction::kRefuse ? "refuses it" : "matches"));
+  error.code = "content_rule";
+  return error;
 }
 
 // The last thing of a text apart from white space.
@@ -151,12 +163,13 @@ Status ModelText::ReadTemplate(const std::string& model_dir) {
 
 std::variant<PreparedRequest, ApiError> ModelText::Prepare(const RequestInput& input,
                                                            const PrepareLimits& limits,
-                                                           const Clock& clock) const {
+                                                           const Clock& clock,
+                                                           std::vector<RuleHits>* hits) const {
   PreparedRequest prepared;
   prepared.text.tokenizer = tokenizer_.get();
   prepared.text.tags = tags_;
   prepared.text.stops = input.sampling.stop;
-  auto tokens = Tokens(input, clock, &prepared.text);
+  auto tokens = Tokens(input, clock, &prepared.text, hits);
   if (auto* error = std::get_if<ApiError>(&tokens)) return std::move(*error);
   prepared.prompt = std::move(std::get<std::vector<int32_t>>(tokens));
   const char* field = std::holds_alternative<ChatInput>(input.content) ? "messages" : "prompt";
@@ -218,10 +231,18 @@ std::optional<ApiError> ModelText::MakeEcho(const RequestInput& input,
 
 std::variant<std::vector<int32_t>, ApiError> ModelText::Tokens(const RequestInput& input,
                                                                const Clock& clock,
-                                                               ChoiceTextOptions* text) const {
+                                                               ChoiceTextOptions* text,
+                                                               std::vector<RuleHits>* hits) const {
   if (const auto* ids = std::get_if<PromptIds>(&input.content)) return ids->ids;
   if (const auto* chat = std::get_if<ChatInput>(&input.content)) {
-    return ChatTokens(*chat, clock, text);
+    auto rendered = RenderChat(*chat, clock, input.input_rules.get(), hits);
+    if (auto* error = std::get_if<ApiError>(&rendered)) return std::move(*error);
+    const auto& prompt = std::get<std::string>(rendered);
+    text->split_reasoning = splits_reasoning_;
+    text->starts_inside_reasoning = splits_reasoning_ && EndsWith(prompt, tags_.open);
+    auto ids = tokenizer_->Encode(prompt, /*add_special=*/false);
+    if (!ids.ok()) return InvalidParam("messages", MessageOf(ids.status()));
+    return *std::move(ids);
   }
   const auto& prompt = std::get<PromptText>(input.content);
   auto ids = tokenizer_->Encode(prompt.text, prompt.add_special);
@@ -229,9 +250,9 @@ std::variant<std::vector<int32_t>, ApiError> ModelText::Tokens(const RequestInpu
   return *std::move(ids);
 }
 
-std::variant<std::vector<int32_t>, ApiError> ModelText::ChatTokens(const ChatInput& chat,
-                                                                   const Clock& clock,
-                                                                   ChoiceTextOptions* text) const {
+std::variant<std::string, ApiError> ModelText::RenderChat(const ChatInput& chat, const Clock& clock,
+                                                          const ContentRules* rules,
+                                                          std::vector<RuleHits>* hits) const {
   if (!template_) {
     return InvalidParam("messages",
                         "the model has no chat template: use completions with a prompt");
@@ -264,15 +285,20 @@ std::variant<std::vector<int32_t>, ApiError> ModelText::ChatTokens(const ChatInp
     request["kwargs"] = *std::move(kwargs);
   }
   template_->Adapt(&request);
-  auto rendered = template_->Render(request, clock, {});
+  const auto render = [this, &clock](const ordered_json& asked) {
+    return template_->Render(asked, clock, {});
+  };
+  auto rendered = render(request);
   if (!rendered.ok()) {
     return InvalidParam("messages", "the chat template: " + MessageOf(rendered.status()));
   }
-  text->split_reasoning = splits_reasoning_;
-  text->starts_inside_reasoning = splits_reasoning_ && EndsWith(*rendered, tags_.open);
-  auto ids = tokenizer_->Encode(*rendered, /*add_special=*/false);
-  if (!ids.ok()) return InvalidParam("messages", MessageOf(ids.status()));
-  return *std::move(ids);
+  if (rules == nullptr) return *std::move(rendered);
+  if (const ContentRule* rule =
+          FindAcrossTexts(*rules, tokenizer_->BetweenMarks(*rendered), request, render)) {
+    AddHits(rule->name, 1, hits);
+    return AcrossTexts(*rule);
+  }
+  return *std::move(rendered);
 }
 
 }  // namespace choir

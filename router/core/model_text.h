@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
@@ -41,9 +42,10 @@ class ModelText {
   static StatusOr<std::unique_ptr<ModelText>> Load(const std::string& model_dir,
                                                    uint32_t default_max_tokens);
 
+  // Input rules that refuse the rendered prompt are added to `hits`.
   std::variant<PreparedRequest, ApiError> Prepare(const RequestInput& input,
-                                                  const PrepareLimits& limits,
-                                                  const Clock& clock) const;
+                                                  const PrepareLimits& limits, const Clock& clock,
+                                                  std::vector<RuleHits>* hits) const;
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   int32_t vocab_size() const { return vocab_size_; }  // ids a client may name
@@ -57,10 +59,12 @@ class ModelText {
   Status ReadGenerationConfig(const std::string& model_dir);
   Status ReadTemplate(const std::string& model_dir);
   std::variant<std::vector<int32_t>, ApiError> Tokens(const RequestInput& input, const Clock& clock,
-                                                      ChoiceTextOptions* text) const;
+                                                      ChoiceTextOptions* text,
+                                                      std::vector<RuleHits>* hits) const;
   std::optional<ApiError> MakeEcho(const RequestInput& input, PreparedRequest* prepared) const;
-  std::variant<std::vector<int32_t>, ApiError> ChatTokens(const ChatInput& chat, const Clock& clock,
-                                                          ChoiceTextOptions* text) const;
+  std::variant<std::string, ApiError> RenderChat(const ChatInput& chat, const Clock& clock,
+                                                 const ContentRules* rules,
+                                                 std::vector<RuleHits>* hits) const;
 
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatTemplate> template_;  // null: the model has none

@@ -188,7 +188,7 @@ PromptRead RouterCore::ReadPrompt(RequestInput* input, const PrepareLimits& limi
     read.prepared = *std::move(error);
     return read;
   }
-  read.prepared = parts_.model->Prepare(*input, limits, *parts_.clock);
+  read.prepared = parts_.model->Prepare(*input, limits, *parts_.clock, &read.hits);
   if (auto* prepared = std::get_if<PreparedRequest>(&read.prepared)) {
     prepared->text.rules = input->output_rules;
   }

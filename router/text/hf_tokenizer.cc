@@ -113,6 +113,23 @@ StatusOr<std::string> HfTokenizer::Decode(const std::vector<int32_t>& ids,
   return text + stream.Finish();
 }
 
+std::vector<std::string_view> HfTokenizer::BetweenMarks(std::string_view text) const {
+  std::vector<std::string_view> stretches;
+  size_t begin = 0;
+  const auto end_at = [&](size_t end) {
+    if (end > begin) stretches.push_back(text.substr(begin, end - begin));
+  };
+  added_.Cut(text, false, [&](const AddedTokens::Part& part) {
+    if (part.id < 0 || !IsSpecial(part.id)) return true;
+    const auto at = static_cast<size_t>(part.text.data() - text.data());
+    end_at(at);
+    begin = at + part.text.size();
+    return true;
+  });
+  end_at(text.size());
+  return stretches;
+}
+
 std::string HfTokenizer::TokenBytes(int32_t id) const {
   if (const AddedToken* added = added_.Find(id)) return added->content;
   const auto token = bpe_.Token(id);

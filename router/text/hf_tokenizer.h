@@ -26,6 +26,7 @@ class HfTokenizer : public Tokenizer {
 
   StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special) const override;
   StatusOr<std::string> Decode(const std::vector<int32_t>& ids, bool skip_special) const override;
+  std::vector<std::string_view> BetweenMarks(std::string_view text) const override;
   std::string TokenBytes(int32_t id) const override;
   bool IsSpecial(int32_t id) const override;
   std::optional<int32_t> TokenId(std::string_view content) const override;

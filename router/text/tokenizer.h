@@ -32,6 +32,9 @@ class Tokenizer {
   virtual StatusOr<std::string> Decode(const std::vector<int32_t>& ids,
                                        bool skip_special) const = 0;
 
+  // The stretches of `text`, which outlives them, before, between and behind its special tokens.
+  virtual std::vector<std::string_view> BetweenMarks(std::string_view text) const = 0;
+
   // The bytes that a token adds to the text before any cleaning (logprobs' `bytes`); "" for ids
   // without text and out-of-range ids. Special tokens give their content.
   virtual std::string TokenBytes(int32_t id) const = 0;
