@@ -1,11 +1,12 @@
 """Content rules: what is said to the model and by it is redacted or refused, and the audit log says by which rule."""
+import shutil
 import subprocess
 
 import openai
 import pytest
 
 from commands import audit_records
-from conftest import BIN, Cluster
+from conftest import BIN, CHECKPOINTS, Cluster
 
 CONFIG = r"""
 router:
@@ -60,6 +61,25 @@ def test_rules_see_what_the_model_gets(ruled):
         with pytest.raises(openai.BadRequestError) as caught:
             chat(ruled, given["content"], extra_body={"chat_template_kwargs": given.get("kwargs", {})})
         assert caught.value.code == "content_rule" and caught.value.param == ("chat_template_kwargs" if "kwargs" in given else "messages")
+
+
+def test_a_template_that_joins_texts_makes_no_match_of_them(tmp_path):
+    model = tmp_path / "tiny"
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", model)
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+    cluster = Cluster(tmp_path, model=model, config=CONFIG)
+    try:
+        def talk(*texts):
+            return cluster.openai().chat.completions.create(model=cluster.model, messages=[{"role": "user", "content": t} for t in texts], max_tokens=2)
+
+        for texts, rule in ((("about proj", "ect x"), "secret"), (("to a.b", "@c.de"), "mail")):
+            with pytest.raises(openai.BadRequestError) as caught:
+                talk(*texts)
+            assert caught.value.code == "content_rule" and f"'{rule}'" in str(caught.value) and caught.value.param == "messages"
+            assert records(cluster, "refused")[-1]["content_rules"] == [{"rule": rule, "count": 1}]
+        assert talk("about proj", " ect x").usage.prompt_tokens > 0
+    finally:
+        assert cluster.stop() == 0
 
 
 def test_output_is_filtered_alike_streamed_or_whole(ruled):
