@@ -33,6 +33,22 @@ def eventually(check, timeout=120.0, what="condition"):
         pause.wait(0.02)
 
 
+def admin_page(admin, name="/readyz"):
+    """(status, text) of a page of a part's admin port, which is host:port or the URL of its metrics; None: nobody answers."""
+    url = admin.removesuffix("/metrics") if admin.startswith("http") else f"http://{admin}"
+    try:
+        with urllib.request.urlopen(url + name, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return None
+
+
+def is_ready(admin):
+    return (admin_page(admin) or (0,))[0] == 200
+
+
 @contextlib.contextmanager
 def held_workers(cluster):
     """While it lasts, or until what it yields is called, nothing is computed: what runs cannot end."""
@@ -102,10 +118,7 @@ class Cluster:
 
     def serves(self):
         """The router would take a request: a rank is ready."""
-        try:
-            return urllib.request.urlopen(self.ready["metrics"]["router"].replace("/metrics", "/readyz"), timeout=10).status == 200
-        except (urllib.error.URLError, ConnectionError):
-            return False
+        return is_ready(self.ready["metrics"]["router"])
 
     def workers_idle(self):
         """False also while one that was killed does not answer again."""

@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import threading
-import urllib.error
 import urllib.request
 
 from commands import add_key
-from conftest import BIN, eventually
+from conftest import BIN, eventually, is_ready
 from streams import Answer
 
 DRAIN = ("--drain-timeout", "120s")
@@ -36,10 +35,7 @@ class Part:
         (self.grpc_or_http,) = said.values()
 
     def ready(self):
-        try:
-            return urllib.request.urlopen(f"http://{self.admin}/readyz", timeout=10).status == 200
-        except (urllib.error.URLError, ConnectionError):
-            return False
+        return is_ready(self.admin)
 
     def metric(self, name, label=""):
         """The sum of the series of that name that have the label."""

@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.parse
 
-from conftest import BIN, CHECKPOINTS, OPEN_THINK, eventually
+from conftest import BIN, CHECKPOINTS, OPEN_THINK, eventually, is_ready
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 STORY = {"prompt": "Tell me a long story", "max_tokens": 150, "temperature": 1.2, "ignore_eos": True}
@@ -36,13 +36,7 @@ class Gateway:
         self.process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         listening = dict(word.split("=") for word in self.process.stdout.readline().split()[1:])
         self.url = "http://" + listening["http"]
-        eventually(lambda: self.ready(listening["admin"]), what="a ready gateway")
-
-    @staticmethod
-    def ready(admin):
-        connection = http.client.HTTPConnection(admin, timeout=5)
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
+        eventually(lambda: is_ready(listening["admin"]), what="a ready gateway")
 
     def kill(self):
         self.process.kill()

@@ -6,11 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-import urllib.request
 
 import conftest
 import pytest
-from conftest import BIN, CHECKPOINTS, Cluster, eventually
+from conftest import BIN, CHECKPOINTS, Cluster, eventually, is_ready
 
 MODEL = CHECKPOINTS / "tiny_llama"
 WHY = r"no CUDA module|no NVIDIA driver|too old|shows no GPU|cannot be opened"
@@ -23,13 +22,6 @@ def start(*arguments, bin=BIN, **environment):
     command = [bin / "choir-worker", "--model", MODEL, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *arguments]
     return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment})
-
-
-def is_ready(url):
-    try:
-        return urllib.request.urlopen(url, timeout=10).status == 200
-    except OSError:
-        return False
 
 
 def log_until(worker, words):
@@ -133,7 +125,7 @@ def test_an_answer_goes_on_elsewhere_when_its_card_fails(emulated, tmp_path, mon
     cluster = Cluster(tmp_path, model="tiny_llama", ranks=1, groups=2, config=CONFIG)
     try:
         for url in cluster.ready["metrics"]["workers"]:
-            eventually(lambda: is_ready(url.replace("/metrics", "/readyz")), what="two ready workers")
+            eventually(lambda: is_ready(url), what="two ready workers")
         text, golden = ask(cluster, "tiny_llama", 24)
         assert text == golden
         assert "the device failed, this process ends to be started again" in cluster.logs()

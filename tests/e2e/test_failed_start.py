@@ -6,29 +6,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import urllib.error
-import urllib.request
 
 import pytest
 from commands import add_key
-from conftest import BIN, CHECKPOINTS, eventually
+from conftest import BIN, CHECKPOINTS, admin_page, eventually
 
 
 def free_port(host):
     with socket.socket() as s:
         s.bind((host, 0))
         return s.getsockname()[1]
-
-
-def ask(address, path):
-    """(status, text); None: nobody answers yet."""
-    try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return None
 
 
 @pytest.fixture
@@ -52,14 +39,14 @@ def start(tmp_path):
 
 
 def says(admin, status, word):
-    answer = ask(admin, "/readyz")
+    answer = admin_page(admin)
     return answer is not None and answer[0] == status and word in answer[1]
 
 
 def test_a_worker_without_its_model_waits_for_it(tmp_path, start):
     worker, admin = start("choir-worker", "--retry-start", "1s")
     eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, str(tmp_path / "model")), what="the reason")
-    eventually(lambda: (ask(admin, "/livez") or (0,))[0] == 200, what="a live process")
+    eventually(lambda: (admin_page(admin, "/livez") or (0,))[0] == 200, what="a live process")
     shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "staged")
     (tmp_path / "staged").rename(tmp_path / "model")
     eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
@@ -90,7 +77,7 @@ def test_a_part_whose_key_cannot_be_read_says_so_and_starts_once_it_can(tmp_path
            "router": ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")}[part]
     process, admin = start(f"choir-{part}", *own, *files, "--retry-start", "1s")
     eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, f"{part}-key.pem"), what="the reason")
-    eventually(lambda: (ask(admin, "/livez") or (0,))[0] == 200, what="a live process")
+    eventually(lambda: (admin_page(admin, "/livez") or (0,))[0] == 200, what="a live process")
     assert f"{part}-key.pem" in (tmp_path / f"choir-{part}.log").read_text()
     (tls / f"{part}-key.good").rename(tls / f"{part}-key.pem")
     ready = (200, "") if part == "worker" else (503, "127.0.0.1:1")  # those only lack whom they dial
@@ -116,7 +103,7 @@ def test_a_worker_with_other_weights_than_it_should_have_says_both_digests(tmp_p
     assert worker.wait(60) == 0
     worker, admin = start("choir-worker", "--weights-digest", digest)
     eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
-    assert json.loads(ask(admin, "/statusz")[1])["weights_digest"] == digest
+    assert json.loads(admin_page(admin, "/statusz")[1])["weights_digest"] == digest
     assert start("choir-worker", "--weights-digest", digest[:-1])[0].wait(60) == 2
 
 

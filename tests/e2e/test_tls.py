@@ -11,7 +11,7 @@ import urllib.request
 import grpc
 import pytest
 from commands import add_key, audit_records
-from conftest import BIN, CHECKPOINTS, Cluster, eventually
+from conftest import BIN, CHECKPOINTS, Cluster, eventually, is_ready
 from test_grpc import pb  # noqa: F401  a fixture
 
 MODEL = CHECKPOINTS / "tiny_glm4_moe"
@@ -128,10 +128,7 @@ def parts(tmp_path, authority):
 
 
 def ready(part):
-    try:
-        return urllib.request.urlopen(f"http://{part.said['admin']}/readyz", timeout=10).status == 200
-    except urllib.error.HTTPError:
-        return False
+    return is_ready(part.said["admin"])
 
 
 def client(parts, gateway, authority):

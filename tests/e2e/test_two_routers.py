@@ -7,12 +7,10 @@ import resource
 import shutil
 import signal
 import threading
-import urllib.error
-import urllib.request
 
 import pytest
 from commands import audit, audit_records
-from conftest import Cluster, eventually
+from conftest import Cluster, admin_page, eventually, is_ready
 from kill_streams import of_routers, victim
 from streams import KINDS, Answer, Gateway, ask, body, long_model, outlive
 from test_audit import ask as ask_whole
@@ -171,13 +169,6 @@ def test_new_requests_leave_a_router_that_cannot_write_its_audit_log_and_come_ba
     routers = pair.ready["pids"]["routers"]
     metrics = pair.ready["metrics"]["routers"][routers.index(used)]
 
-    def ready():
-        try:
-            urllib.request.urlopen(metrics.replace("/metrics", "/readyz"), timeout=10)
-            return True, ""
-        except urllib.error.HTTPError as error:
-            return False, error.read().decode()
-
     def limit(bytes_max):
         resource.prlimit(used, resource.RLIMIT_FSIZE, (bytes_max, resource.RLIM_INFINITY))
 
@@ -185,13 +176,13 @@ def test_new_requests_leave_a_router_that_cannot_write_its_audit_log_and_come_ba
         limit(1)
         code, _, answer = ask_whole(pair)
         assert code == 503 and json.loads(answer)["error"]["code"] == "audit"
-        eventually(lambda: not ready()[0], what="a router that says so")
-        assert "audit log" in ready()[1]
+        eventually(lambda: not is_ready(metrics), what="a router that says so")
+        assert "audit log" in admin_page(metrics)[1]
         eventually(lambda: ask_whole(pair)[0] == 200, what="service at the other router")
         assert [ask_whole(pair)[0] for _ in range(20)] == [200] * 20
     finally:
         limit(resource.RLIM_INFINITY)
-    eventually(lambda: ready()[0], what="a router that can write again")
+    eventually(lambda: is_ready(metrics), what="a router that can write again")
     before = pair.metric(metrics, "choir_audit_records_total", phase="intent")
     eventually(lambda: ask_whole(pair)[0] == 200 and pair.metric(metrics, "choir_audit_records_total", phase="intent") > before,
                what="new requests at the first router again")

@@ -5,30 +5,13 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <optional>
 
+#include "tests/router/limits/redis_connection_fixture.h"
 #include "tests/support/redis_server.h"
-#include "tests/support/task_inbox.h"
 
 namespace choir {
 namespace {
 
-class RedisConnectionTest : public testing::Test {
- protected:
-  void Connect(RedisConnectionOptions options) {
-    connection_ = ConnectToRedis(std::move(options), inbox_.post());
-    connection_->SetEvents({.up = [this] { ++ups_; },
-                            .down =
-                                [this](const std::string& why) {
-                                  ++downs_;
-                                  why_ = why;
-                                },
-                            .tick = [] {}});
-  }
-
-  TaskInbox inbox_;
-  int ups_ = 0, downs_ = 0;
-  std::string why_;  // of the last loss
-  std::unique_ptr<ScriptRunner> connection_;
-};
+using RedisConnectionTest = RedisConnectionFixture;
 
 TEST_F(RedisConnectionTest, TriesAgainWhereConnectingFailsAtOnce) {
   RedisConnectionOptions options{.retry_max = std::chrono::milliseconds(50)};

@@ -5,12 +5,11 @@
 
 #include <optional>
 
-#include "router/limits/redis/redis_connection.h"
 #include "tests/router/limits/limit_world.h"
+#include "tests/router/limits/redis_connection_fixture.h"
 #include "tests/router/limits/redis_router.h"
 #include "tests/support/redis_server.h"
 #include "tests/support/sim_clock.h"
-#include "tests/support/task_inbox.h"
 #include "tests/support/test_authority.h"
 
 namespace choir {
@@ -18,7 +17,7 @@ namespace {
 
 using testing::HasSubstr;
 
-class RedisTlsTest : public testing::Test {
+class RedisTlsTest : public RedisConnectionFixture {
  protected:
   // A server with this certificate, which takes clients of the authority.
   bool StartServer(const KeyAndCertificate& pair, bool demand_client = false) {
@@ -33,19 +32,11 @@ class RedisTlsTest : public testing::Test {
     return {.prefix = "redis-", .file_prefix = "", .ca = authority_.Path("ca.pem")};
   }
   void Connect(const TlsOptions& tls, const std::string& url) {
-    RedisConnectionOptions options{.address = *ParseRedisUrl(url),
-                                   .tls = tls,
-                                   .script = "return {ARGV[1]}",
-                                   .timeout = std::chrono::seconds(30),
-                                   .retry_max = std::chrono::milliseconds(50)};
-    connection_ = ConnectToRedis(std::move(options), inbox_.post());
-    connection_->SetEvents({.up = [this] { ++ups_; },
-                            .down =
-                                [this](const std::string& why) {
-                                  ++downs_;
-                                  why_ = why;
-                                },
-                            .tick = [] {}});
+    RedisConnectionFixture::Connect({.address = *ParseRedisUrl(url),
+                                     .tls = tls,
+                                     .script = "return {ARGV[1]}",
+                                     .timeout = std::chrono::seconds(30),
+                                     .retry_max = std::chrono::milliseconds(50)});
   }
   bool Up() {
     return inbox_.RunUntil([this] { return ups_ > 0; });
@@ -68,10 +59,6 @@ class RedisTlsTest : public testing::Test {
 
   TestAuthority authority_, other_;
   std::unique_ptr<RedisServer> server_;
-  TaskInbox inbox_;
-  int ups_ = 0, downs_ = 0;
-  std::string why_;  // of the last loss
-  std::unique_ptr<ScriptRunner> connection_;
 };
 
 #define START_OR_SKIP(...) \
