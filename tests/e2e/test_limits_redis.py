@@ -107,6 +107,19 @@ def test_two_routers_share_places(shared_limits):
             eventually(lambda: shared_limits.call(router, "pair")[0] == 200, what="a place")
 
 
+def test_a_place_is_kept_for_longer_than_the_lease(shared_limits):
+    """Complaint 18: what takes long is not what was left behind."""
+    with held_workers(shared_limits):
+        streams = [open_stream(shared_limits, "pair") for _ in range(2)]
+        over = seconds_from_now(3.5)  # leases
+        while not over():
+            assert [shared_limits.call(router, "pair")[0] for router in (0, 1)] == [429, 429]
+        for stream in streams:
+            stream.close()
+    for router in (0, 1):
+        eventually(lambda: shared_limits.call(router, "pair")[0] == 200, what="a place")
+
+
 def test_two_routers_share_tokens(shared_limits):
     used = 0
     for i in range(100):

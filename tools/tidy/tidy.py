@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The house rules that a machine can check: who includes whom, sizes, banned calls, the folder map.
+"""The house rules that a machine can check: who includes whom, sizes, banned calls, the folder map, the table of complaints.
 
 usage: tools/tidy/tidy.py [ROOT]   prints one line a finding, exit 1 when there is any.
 Rules are data: rules.json. Exceptions, with a reason each: allow.txt ("RULE PATH reason").
@@ -116,6 +116,39 @@ def check_map():
             yield "map", "docs/architecture.md", 1, f"names {folder}/, which is gone"
 
 
+def test_is_there(path, name):
+    """`name` is Suite.Test of GoogleTest, or a function of Python."""
+    if not path.is_file():
+        return False
+    if path.suffix == ".py":
+        return re.search(rf"^def {re.escape(name)}\(", path.read_text(), re.M) is not None
+    suite, _, test = name.partition(".")
+    return re.search(rf"^TEST(_F|_P)?\({re.escape(suite)},\s*{re.escape(test)}\)", path.read_text(), re.M) is not None
+
+
+def check_complaints():
+    """docs/complaints.md has a row for each complaint, and every test that it names."""
+    name = "docs/complaints.md"
+    page = ROOT / name
+    if not page.exists():
+        yield "complaints", name, 1, "is missing"
+        return
+    rows = []
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        row = re.match(r"\| (\d+) \|", line)
+        if not row:
+            continue
+        rows.append(int(row.group(1)))
+        tests = re.findall(r"`(tests/[^`:]+)::([\w.]+)`", line)
+        if not tests:
+            yield "complaints", name, number, f"complaint {rows[-1]} names no test"
+        for path, test in tests:
+            if not test_is_there(ROOT / path, test):
+                yield "complaints", name, number, f"{path} has no test {test}"
+    if rows != list(range(1, RULES["complaints"] + 1)):
+        yield "complaints", name, 1, f"has rows {rows}, not one for each of {RULES['complaints']}"
+
+
 def main():
     exceptions, used, findings = allowed(), set(), []
     for path, name in sources():
@@ -124,7 +157,7 @@ def main():
                 used.add((rule, name))
             else:
                 findings.append(f"{name}:{number}: [{rule}] {what}")
-    findings += [f"{name}:{number}: [{rule}] {what}" for rule, name, number, what in check_map()]
+    findings += [f"{name}:{number}: [{rule}] {what}" for rule, name, number, what in [*check_map(), *check_complaints()]]
     findings += [f"tools/tidy/allow.txt:1: [allow] '{r} {p}' is not needed any more" for r, p in exceptions if (r, p) not in used]
     print("\n".join(findings) if findings else "tidy: nothing to say")
     return 1 if findings else 0

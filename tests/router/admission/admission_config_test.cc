@@ -25,6 +25,13 @@ TEST(AdmissionConfigTest, WhatIsNotSaidHasItsDefault) {
             AdmissionConfig().of(AdmissionClass::kBulk).ageing);
 }
 
+TEST(AdmissionConfigTest, EveryQueueIsBoundedUnlessToldMore) {
+  for (const AdmissionClass c : kAdmissionClasses) {
+    EXPECT_LE(AdmissionConfig().of(c).queue, 10'000u) << AdmissionClassName(c);
+    EXPECT_LE(AdmissionConfig().of(c).queue_timeout, std::chrono::hours(1));
+  }
+}
+
 TEST(AdmissionConfigTest, ReadsAllOfAClass) {
   AdmissionConfig config;
   const auto yaml = YAML::Load(

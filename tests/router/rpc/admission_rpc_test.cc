@@ -173,6 +173,32 @@ TEST_F(AdmissionRpcTest, AQueueThatIsFullRefusesWithAHint) {
   Join();
 }
 
+// The one of an empty queue is told so: this prompt does not fit the context.
+TEST_F(AdmissionRpcTest, WhatTheFullQueueRefusesIsNotReadBefore) {
+  options_.followed.limits.admission.of(AdmissionClass::kDefault).queue = 0;
+  FakeWorker worker({.running_max = 1});
+  worker.Allow(0);
+  StartRouter({&worker}, 1);
+  const v1::GenerateRequest too_long = Prompt(std::string(100'000, 'x'), 1);
+  EXPECT_EQ(Generate(too_long).status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  const auto read = [this] {
+    const std::string text = router_->MetricsText();
+    constexpr char kCount[] = "choir_overhead_seconds_count{stage=\"text\"} ";
+    const size_t at = text.find(kCount);
+    return at == std::string::npos ? "" : text.substr(at, text.find('\n', at) - at);
+  };
+  Ask();
+  ASSERT_TRUE(Reaches("default", 1, 0));
+  const std::string before = read();
+  ASSERT_FALSE(before.empty());
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(Generate(too_long).status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  }
+  EXPECT_EQ(read(), before);
+  worker.Allow(100);
+  Join();
+}
+
 TEST_F(AdmissionRpcTest, ATenantsClassAndWeightComeFromTheConfiguration) {
   options_.followed.limits.tenants["acme"] = {.admission_class = AdmissionClass::kBulk,
                                               .weight = 3};

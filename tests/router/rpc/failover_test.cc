@@ -1,4 +1,6 @@
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "tests/router/rpc/router_fixture.h"
@@ -323,6 +325,30 @@ TEST_F(FailoverTest, ManyStreamsSurviveARainOfKills) {
     EXPECT_EQ(answers[i].text.at(0), FakeText(i, 0, 150)) << i;
   }
   ExpectLedgersBalance();
+}
+
+// Of files and threads of this process, where router and worker both live.
+size_t Entries(const char* folder) {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder), {}));
+}
+
+TEST_F(FailoverTest, ConnectionsThatWereLostLeaveNothingOpen) {
+  FakeWorker worker;
+  StartRouter({&worker}, 1);
+  const auto lose = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      worker.Kill();
+      WaitReady(0);
+      worker.Start();
+      WaitReady(1);
+      EXPECT_TRUE(Generate(Prompt("x", 2)).status.ok());
+    }
+  };
+  lose(3);
+  const size_t files = Entries("/proc/self/fd"), threads = Entries("/proc/self/task");
+  lose(20);
+  EXPECT_LT(Entries("/proc/self/fd"), files + 10);
+  EXPECT_LT(Entries("/proc/self/task"), threads + 10);
 }
 
 }  // namespace
