@@ -33,6 +33,7 @@ Cluster::Cluster(const ClusterOptions& options, uint64_t seed, const RouterStati
                                            .requests_max = options.requests_max,
                                            .limits = options.limits,
                                            .redis = options.shared_limits ? &redis_ : nullptr,
+                                           .limit_lease = options.limit_lease,
                                            .content = options.content,
                                            .results_bytes = options.results_bytes};
   std::vector<SimRouter*> routers;
@@ -121,7 +122,7 @@ void Cluster::PauseRank(size_t rank, Duration time) {
 
 void Cluster::LoseCount(Duration time) {
   const MonoTime now = time_.Now();
-  apart_.push_back({now, now + time + kLimitLease + std::chrono::seconds(1)});
+  apart_.push_back({now, now + time + options_.limit_lease + std::chrono::seconds(1)});
 }
 
 void Cluster::KillRouter(size_t router, Duration time) {

@@ -27,9 +27,10 @@ struct ClusterOptions {
   AdmissionConfig admission = {};
   uint64_t requests_max = 10'000;
   std::optional<LimitConfig> limits;
-  bool shared_limits = false;  // in Redis
-  bool content = false;        // with content rules
-  size_t results_bytes = 0;    // of answers that are kept; 0: none
+  bool shared_limits = false;                      // in Redis
+  Duration limit_lease = std::chrono::seconds(2);  // of a router that is silent towards it
+  bool content = false;                            // with content rules
+  size_t results_bytes = 0;                        // of answers that are kept; 0: none
   bool verbose = false;
 };
 

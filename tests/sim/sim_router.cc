@@ -49,7 +49,7 @@ std::unique_ptr<Limits> SimRouter::MakeLimits() {
                           MakeRedisLimitBackend({.name = "redis",
                                                  .prefix = options_.redis->prefix(),
                                                  .router = fmt::format("{}.{}", name_, lives_),
-                                                 .lease = kLimitLease},
+                                                 .lease = options_.limit_lease},
                                                 options_.redis->Connect(std::move(later)), time_));
 }
 

@@ -86,6 +86,7 @@ ClusterOptions DrawCluster(SimRandom* random, const WorldOptions& options) {
   if (random->Chance(0.4)) {
     cluster.limits = DrawLimits(random);
     cluster.shared_limits = random->Chance(0.5);
+    cluster.limit_lease = random->Millis(300, 2000);  // a router says that it lives each 200 ms
   }
   cluster.content = random->Chance(0.3);
   if (random->Chance(0.4))
