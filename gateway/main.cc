@@ -83,11 +83,7 @@ void AddHttpLimits(OptionSet* set, HttpLimits* limits) {
 }
 
 void AddStartAndDrain(OptionSet* options, Config* c) {
-  options->AddDuration(&c->retry_start,
-                       {"retry_start", "--retry-start",
-                        "when it cannot start, it stays for so long, tells why in /readyz, and "
-                        "tries again; 0s: it ends"},
-                       Duration(0), std::chrono::hours(1));
+  options->AddRetryStart(&c->retry_start);
   options->AddDuration(
       &c->drain_notice,
       {"drain_notice", "--drain-notice",
@@ -168,7 +164,7 @@ std::optional<int> ReadConfig(int argc, char** argv, Config* c) {
     }
     return CheckTlsNeeds(*c);
   });
-  options.AddStartCheck(&c->retry_start, [c] { return CheckTlsFiles(*c); });
+  options.AddStartCheck([c] { return CheckTlsFiles(*c); });
   return options.Parse(argc, argv);
 }
 

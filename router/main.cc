@@ -138,12 +138,7 @@ void AddLimits(RouterConfig* c, OptionSet* set) {
        .help = "a worker with work that makes no progress for so long, silently or not, is "
                "cut off"},
       std::chrono::seconds(1), std::chrono::hours(1));
-  set->AddDuration(&c->retry_start,
-                   {.key = "retry_start",
-                    .flag = "--retry-start",
-                    .help = "when it cannot start, it stays for so long, tells why in /readyz, and "
-                            "tries again; 0s: it ends"},
-                   std::chrono::seconds(0), std::chrono::hours(1));
+  set->AddRetryStart(&c->retry_start);
   set->AddDuration(&c->drain_notice,
                    {.key = "drain_notice",
                     .flag = "--drain-notice",
@@ -293,8 +288,7 @@ void AddOptions(RouterConfig* c, OptionSet* set) {
     }
     return CheckTlsNeed(c->options.tls, "--listen", c->options.listen);
   });
-  set->AddStartCheck(&c->retry_start,
-                     [c] { return TlsIdentity::Open(c->options.tls, kRouterRole).status(); });
+  set->AddStartCheck([c] { return TlsIdentity::Open(c->options.tls, kRouterRole).status(); });
 }
 
 // Waits for SIGTERM or SIGINT, which all threads block.

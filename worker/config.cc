@@ -153,12 +153,7 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                         .flag = "--step-timeout",
                         .help = "/livez fails when no step ends for so long in spite of work"},
                        seconds(1), hours(24));
-  options->AddDuration(&c->retry_start,
-                       {.key = "retry_start",
-                        .flag = "--retry-start",
-                        .help = "when it cannot start, it stays for so long, tells why in "
-                                "/readyz, and tries again; 0s: it ends"},
-                       Duration(0), hours(1));
+  options->AddRetryStart(&c->retry_start);
   options->AddDuration(&c->drain_timeout,
                        {.key = "drain_timeout",
                         .flag = "--drain-timeout",
@@ -280,8 +275,7 @@ std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerCon
   AddLogOptions(&options, &config->log);
   AddTraceOptions(&options, &config->trace);
   options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
-  options.AddStartCheck(&config->retry_start,
-                        [config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
+  options.AddStartCheck([config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
   return options.Parse(argc, argv);
 }
 

@@ -36,10 +36,21 @@ void OptionSet::AddCheck(std::function<Status()> check) {
   impl_->checks.push_back(std::move(check));
 }
 
-void OptionSet::AddStartCheck(const Duration* retry_start, std::function<Status()> check) {
-  AddCheck([impl = impl_.get(), retry_start, check = std::move(check)]() -> Status {
-    if (*retry_start > Duration(0) && !impl->check_config) return absl::OkStatus();
-    return check();
+void OptionSet::AddRetryStart(Duration* value) {
+  impl_->retry_start = value;
+  AddDuration(
+      value,
+      {.key = "retry_start",
+       .flag = "--retry-start",
+       .help = "when it cannot start, it stays for so long, tells why in /readyz, and tries "
+               "again; 0s: it ends"},
+      Duration(0), std::chrono::hours(1));
+}
+
+void OptionSet::AddStartCheck(std::function<Status()> check) {
+  AddCheck([impl = impl_.get(), check = std::move(check)]() -> Status {
+    const bool tried_again = impl->retry_start != nullptr && *impl->retry_start > Duration(0);
+    return tried_again && !impl->check_config ? absl::OkStatus() : check();
   });
 }
 

@@ -56,9 +56,11 @@ class OptionSet {
   void AddSubtree(std::string key, std::string help, std::function<Status(const YAML::Node&)> read);
   // Checked after everything was read: cross-option rules.
   void AddCheck(std::function<Status()> check);
-  // Of the state of files: left to the start itself when that may be tried again (`retry_start`
-  // above 0, common/http/failed_start.h), but for --check-config.
-  void AddStartCheck(const Duration* retry_start, std::function<Status()> check);
+  // --retry-start, of a program that may stay when it cannot start (common/http/failed_start.h).
+  void AddRetryStart(Duration* value);
+  // Of the state of files: left to the start itself when that may be tried again (AddRetryStart,
+  // above 0), but for --check-config.
+  void AddStartCheck(std::function<Status()> check);
 
   // nullopt: go on. Otherwise the exit code: 0 after --help, --version, --config-schema and a good
   // --check-config, 2 after an error (already printed to stderr).

@@ -40,6 +40,7 @@ struct OptionSet::Impl {
   std::vector<std::string> errors;
   std::string config_file;
   bool check_config = false, config_schema = false;
+  const Duration* retry_start = nullptr;  // null: the program has no such option
 
   // `told` has default_text, range and schema.
   void AddOption(OptionInfo info, Option told, std::function<Status(const std::string&)> set) {

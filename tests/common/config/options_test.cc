@@ -24,6 +24,7 @@ struct Config {
   Duration timeout = std::chrono::seconds(30);
   std::string needed;
   int tenants = 0;
+  bool may_retry = true;
   Duration retry_start = Duration(0);
   bool files_good = true;
 };
@@ -53,7 +54,8 @@ class OptionsTest : public ::testing::Test {
       if (c.queue == 13) return InvalidArgument("--queue-max: 13 brings bad luck");
       return absl::OkStatus();
     });
-    options.AddStartCheck(&c.retry_start, [&]() -> Status {
+    if (c.may_retry) options.AddRetryStart(&c.retry_start);
+    options.AddStartCheck([&]() -> Status {
       return c.files_good ? absl::OkStatus() : InvalidArgument("a file is broken");
     });
     args.insert(args.begin(), "choir-test");
@@ -167,9 +169,12 @@ TEST_F(OptionsTest, BrokenFilesAreLeftToAStartThatMayBeTriedAgain) {
   c.files_good = false;
   EXPECT_EQ(Parse({}), 2);
   EXPECT_NE(err.find("a file is broken"), std::string::npos);
-  c.retry_start = std::chrono::seconds(1);
-  EXPECT_EQ(Parse({}), std::nullopt) << err;
-  EXPECT_EQ(Parse({"--check-config"}), 2);
+  EXPECT_EQ(Parse({"--retry-start", "1s"}), std::nullopt) << err;
+  EXPECT_EQ(Parse({"--retry-start", "1s", "--check-config"}), 2);
+  EXPECT_EQ(Parse({"--retry-start", "2h"}), 2);
+  EXPECT_NE(err.find("0s..3600s"), std::string::npos) << err;
+  c.may_retry = false;  // the option is not this program's
+  EXPECT_EQ(Parse({}), 2);
 }
 
 TEST_F(OptionsTest, TheSchemaHasEveryKeyOfTheFileAndNoOther) {
@@ -177,7 +182,7 @@ TEST_F(OptionsTest, TheSchemaHasEveryKeyOfTheFileAndNoOther) {
   const auto schema = nlohmann::json::parse(out);
   EXPECT_EQ(schema["additionalProperties"], false);
   const auto& keys = schema["properties"];
-  EXPECT_EQ(keys.size(), 9u) << out;
+  EXPECT_EQ(keys.size(), 10u) << out;
   EXPECT_FALSE(keys.contains("needed"));  // a flag only
   EXPECT_EQ(keys["queue_max"]["type"], "integer");
   EXPECT_EQ(keys["queue_max"]["maximum"], 100);
