@@ -331,7 +331,7 @@ int Main(int argc, char** argv) {
   const Status served = Gateway(config).Run();
   if (served.ok()) return 0;
   CHOIR_LOG(error, "{}", MessageOf(served));
-  return StayOrRetry(config.admin, served, config.retry_start, argv);
+  return StayOrRetry("gateway", config.admin, served, config.retry_start, argv);
 }
 
 }  // namespace

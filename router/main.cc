@@ -336,7 +336,7 @@ int Main(int argc, char** argv) {
   auto router = RouterProcess::Start(config.options);
   if (!router.ok()) {
     CHOIR_LOG(error, "{}", MessageOf(router.status()));
-    return StayOrRetry(config.options.admin, router.status(), config.retry_start, argv);
+    return StayOrRetry("router", config.options.admin, router.status(), config.retry_start, argv);
   }
   std::printf("listening grpc=%s admin=%s\n", (*router)->grpc_address().c_str(),
               (*router)->admin_address().c_str());

@@ -61,7 +61,7 @@ int Main(int argc, char** argv) {
   const auto not_started = [&](const Status& why) {
     CHOIR_LOG(error, "{}", MessageOf(why));
     worker.Stop();
-    return StayOrRetry(admin, why, retry_start, argv);
+    return StayOrRetry("worker", admin, why, retry_start, argv);
   };
   if (const Status listening = worker.Listen(); !listening.ok()) return not_started(listening);
   Status loaded;

@@ -8,6 +8,7 @@
 
 #include "common/base/log.h"
 #include "common/http/admin_server.h"
+#include "common/metrics/metrics.h"
 
 namespace choir {
 
@@ -35,23 +36,27 @@ bool EndIsWanted(Duration time) {
 
 }  // namespace
 
-int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv) {
+int StayOrRetry(const std::string& part, const std::string& admin, const Status& why,
+                Duration retry_after, char** argv) {
   if (retry_after == Duration(0)) return 1;
+  Metrics metrics(part);
+  metrics.SetStartFailed(true);
   const sigset_t signals = EndSignals();
   sigset_t before;
   pthread_sigmask(SIG_BLOCK, &signals, &before);  // ahead of the server's threads: they inherit it
   auto server = AdminServer::Start(
-      admin, {.metrics = [] { return std::string(); },
+      admin, {.metrics = [&metrics] { return metrics.Text(); },
               .live = [] { return absl::OkStatus(); },
               .ready = [why] { return Unavailable("cannot start: {}", MessageOf(why)); },
               .status = [] { return std::string(R"({"ready":false,"started":false})"); }});
   if (!server.ok()) {
-    CHOIR_LOG(error, "{}", MessageOf(server.status()));
-    return 1;
+    CHOIR_LOG(error, "the reason can be read here only, not in /readyz: {}",
+              MessageOf(server.status()));
+    if (absl::IsInvalidArgument(server.status())) return 1;  // no port is ever to be had there
   }
   CHOIR_LOG(warn, "tries again in {:.0f} s", Seconds(retry_after));
   if (EndIsWanted(retry_after)) return 0;
-  server->reset();  // its port is wanted again
+  if (server.ok()) server->reset();  // its port is wanted again
   std::fflush(nullptr);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   execv("/proc/self/exe", argv);

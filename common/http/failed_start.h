@@ -15,10 +15,13 @@ namespace choir {
 // SIGTERM and SIGINT.
 sigset_t EndSignals();
 
-// Serves `admin` (/readyz: 503 with `why`; /livez: 200) for `retry_after`, then starts the program
-// of this process again with `argv`; comes back only with an exit code: 0 after SIGTERM or SIGINT,
-// which it blocks meanwhile and other threads must block, 1 when nothing else can be done. A
-// `retry_after` of 0 is 1 at once.
-int StayOrRetry(const std::string& admin, const Status& why, Duration retry_after, char** argv);
+// Serves `admin` (/readyz: 503 with `why`; /livez: 200; /metrics: choir_start_failed 1 and what
+// else is every part's) for `retry_after`, then starts the program of this process again with
+// `argv`. Without a port to be had there (another process may have it for now) it waits all the
+// same, and only the log says why. `part` is as Metrics has it. Comes back only with an exit code:
+// 0 after SIGTERM or SIGINT, which it blocks meanwhile and other threads must block, 1 when nothing
+// else can be done. A `retry_after` of 0 is 1 at once.
+int StayOrRetry(const std::string& part, const std::string& admin, const Status& why,
+                Duration retry_after, char** argv);
 
 }  // namespace choir

@@ -32,9 +32,16 @@ Metrics::Metrics(const std::string& part) : registry_(std::make_shared<prometheu
   Gauge("choir_build_info", "Always 1; the labels say which build this is.",
         {{"version", kVersion}, {"part", part}})
       .Set(1);
+  SetStartFailed(false);
   const double now = WallSeconds();
   Gauge("choir_start_time_seconds", "Unix time at which this process started.").Set(now);
   Gauge("process_start_time_seconds", "Unix time at which this process started.").Set(now);
+}
+
+void Metrics::SetStartFailed(bool failed) {
+  Gauge("choir_start_failed",
+        "1: this process could not start; it stays to say why in /readyz, and tries again.")
+      .Set(failed ? 1 : 0);
 }
 
 prometheus::Counter& Metrics::Counter(const std::string& name, const std::string& help,

@@ -1,7 +1,7 @@
 // A process's metrics over prometheus-cpp. Each part has one <part>_metrics.{h,cc} that registers
 // its families here and keeps the references: never look a series up on a hot path. Thread-safe.
-// The registry adds choir_build_info, choir_start_time_seconds and process_* (cpu, memory, fds,
-// start).
+// The registry adds choir_build_info, choir_start_time_seconds, choir_start_failed and process_*
+// (cpu, memory, fds, start).
 #pragma once
 
 #include <prometheus/counter.h>
@@ -37,6 +37,9 @@ class Metrics {
   // Caps a label that clients can influence: the first `max` distinct values as they are, then
   // "other".
   std::string Capped(const std::string& family, const std::string& value, size_t max = 100);
+
+  // Of a process that stays although it could not start; false until it is said.
+  void SetStartFailed(bool failed);
 
   std::string Text();  // Prometheus text format
 

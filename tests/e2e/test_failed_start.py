@@ -23,8 +23,8 @@ def start(tmp_path):
     host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.9"  # nothing else takes a port there
     begun = []
 
-    def run(program, *arguments):
-        admin = f"{host}:{free_port(host)}"
+    def run(program, *arguments, admin=None):
+        admin = admin or f"{host}:{free_port(host)}"
         with open(tmp_path / f"{program}.log", "wb") as log:
             model = () if program == "choir-gateway" else ("--model", tmp_path / "model")
             command = [BIN / program, "--listen", f"{host}:0", "--admin", admin, *model, *arguments]
@@ -79,9 +79,12 @@ def test_a_part_whose_key_cannot_be_read_says_so_and_starts_once_it_can(tmp_path
     eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, f"{part}-key.pem"), what="the reason")
     eventually(lambda: (admin_page(admin, "/livez") or (0,))[0] == 200, what="a live process")
     assert f"{part}-key.pem" in (tmp_path / f"choir-{part}.log").read_text()
+    metrics = eventually(lambda: (ask(admin, "/metrics") or ("", ""))[1], what="metrics")
+    assert "\nchoir_start_failed 1\n" in metrics and f'choir_build_info{{part="{part}"' in metrics
     (tls / f"{part}-key.good").rename(tls / f"{part}-key.pem")
     ready = (200, "") if part == "worker" else (503, "127.0.0.1:1")  # those only lack whom they dial
     eventually(lambda: says(admin, *ready), 120, what="a start")
+    assert "\nchoir_start_failed 0\n" in ask(admin, "/metrics")[1]
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
 
@@ -91,6 +94,20 @@ def test_a_gateway_that_waits_ends_when_told(start, tls):
     eventually(lambda: says(admin, 503, "gateway-key.pem"), what="the reason")
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(60) == 0
+
+
+def test_a_taken_admin_port_is_waited_for(tmp_path, start):
+    host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.8"
+    log = tmp_path / "choir-gateway.log"
+    with socket.create_server((host, 0)) as other:
+        gateway, admin = start("choir-gateway", "--retry-start", "1s", admin=f"{host}:{other.getsockname()[1]}")
+        eventually(lambda: log.read_text().count("tries again in 1 s") > 1, what="two tries")
+        assert f"not in /readyz: {admin} cannot be used" in log.read_text()
+    eventually(lambda: says(admin, 503, "no router"), what="a start")
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(60) == 0
+    never, _ = start("choir-gateway", "--retry-start", "1h", admin="nonsense")
+    assert never.wait(60) == 1
 
 
 def test_a_worker_with_other_weights_than_it_should_have_says_both_digests(tmp_path, start):

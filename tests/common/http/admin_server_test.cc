@@ -50,6 +50,7 @@ TEST_F(AdminServerTest, ServesMetricsHealthAndStatus) {
   EXPECT_NE(Get(server->address(), "/metrics").find("choir_build_info{"), std::string::npos);
   EXPECT_NE(Get(server->address(), "/metrics").find("process_cpu_seconds_total"),
             std::string::npos);
+  EXPECT_NE(Get(server->address(), "/metrics").find("\nchoir_start_failed 0\n"), std::string::npos);
   EXPECT_TRUE(Get(server->address(), "/livez").starts_with("HTTP/1.1 200"));
   EXPECT_TRUE(Get(server->address(), "/readyz?verbose").starts_with("HTTP/1.1 200"));
   EXPECT_NE(Get(server->address(), "/statusz").find("{\"a\":1}"), std::string::npos);

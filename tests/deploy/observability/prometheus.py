@@ -38,6 +38,9 @@ class Prometheus:
         config = {"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [f"{RULES}/*.yml"],
                   "scrape_configs": [{"job_name": job, "static_configs": [{"targets": [url.split("/")[2] for url in urls]}]}
                                      for job, urls in jobs.items()]}
+        self.others = tmp / "others.json"  # targets of a test of its own
+        config["scrape_configs"].append({"job_name": "others", "file_sd_configs": [{"files": [str(self.others)], "refresh_interval": "1s"}]})
+        self.watch_others()
         (tmp / "prometheus.yml").write_text(json.dumps(config))  # YAML, too
         self.log_file = tmp / "prometheus.log"
         with open(self.log_file, "wb") as log:
@@ -46,6 +49,11 @@ class Prometheus:
         self.port = eventually(lambda: self.process.poll() is not None or port_of(self.process.pid), what="Prometheus's port")
         assert self.process.poll() is None, self.log_file.read_text()
         eventually(self.is_ready, what="a ready Prometheus")
+
+    def watch_others(self, *addresses):
+        new = self.others.with_suffix(".new")
+        new.write_text(json.dumps([{"targets": addresses}]))
+        new.rename(self.others)
 
     def is_ready(self):
         try:

@@ -2,14 +2,16 @@
 import json
 import os
 import signal
+import socket
 import ssl
+import subprocess
 import threading
 import time
 import urllib.error
 import urllib.request
 
 import pytest
-from clusters import ROOT, Cluster, add_key, eventually
+from clusters import BIN, ROOT, Cluster, add_key, eventually
 from prometheus import Prometheus, metrics_of
 
 # Two requests a second for one tenant: it hits its limit.
@@ -163,6 +165,24 @@ def test_a_broken_keys_file_is_seen(watched):
     eventually(lambda: "ChoirReloadFailed" in prometheus.alerts(), 60, "the alert")
     replace(good)
     eventually(lambda: "ChoirReloadFailed" not in prometheus.alerts(), 60, "the end of the alert")
+
+
+def test_a_gateway_that_cannot_start_is_seen(watched, tmp_path):
+    _, prometheus, _ = watched
+    (tmp_path / "key.pem").write_text("no key")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        admin = f"127.0.0.1:{free.getsockname()[1]}"
+    gateway = subprocess.Popen([BIN / "choir-gateway", "--listen", "127.0.0.1:0", "--admin", admin, "--retry-start", "1h",
+                                "--tls-cert", tmp_path / "key.pem", "--tls-key", tmp_path / "key.pem"])
+    try:
+        prometheus.watch_others(admin)
+        eventually(lambda: "ChoirStartFailed" in prometheus.alerts(), 60, "the alert")
+    finally:
+        gateway.terminate()
+        prometheus.watch_others()
+        assert gateway.wait(60) == 0
+    eventually(lambda: "ChoirStartFailed" not in prometheus.alerts(), 120, "the end of the alert")
 
 
 def test_groups_whose_ranks_stand_still_are_seen(watched):
