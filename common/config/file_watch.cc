@@ -52,12 +52,8 @@ Status FileWatch::Poll() {
   const FileStamp now = StampOf(path_);
   if (now.size >= 0 && now == last_) return result_;
   auto text = ReadSmallFile(path_);
-  const Status before = result_;
   result_ = text.ok() ? read_(*text) : text.status();
   last_ = now;
-  if (!result_.ok() && result_ != before) {
-    CHOIR_LOG(error, "{}; what was read before stays in force", MessageOf(result_));
-  }
   if (on_result_) on_result_(result_);
   return result_;
 }
@@ -71,7 +67,11 @@ void FileWatch::Loop(Duration interval) {
   std::unique_lock lock(mu_);
   while (!wake_.wait_for(lock, interval, [this] { return stop_; })) {
     lock.unlock();
-    Poll().IgnoreError();
+    const Status before = result_;
+    const Status now = Poll();
+    if (!now.ok() && now != before) {
+      CHOIR_LOG(error, "{}; what was read before stays in force", MessageOf(now));
+    }
     lock.lock();
   }
 }

@@ -31,17 +31,18 @@ FileStamp StampOf(const std::string& path);
 
 class FileWatch {
  public:
-  // `read` says whether the text is good; after an error the file is tried again at each change,
-  // and the error is logged once.
+  // `read` says whether the text is good; after an error the file is tried again at each change.
   FileWatch(std::string path, std::function<Status(const std::string& text)> read);
   ~FileWatch();  // stops and joins
 
   // Hears of each later attempt, also of the file's being gone; set before Start.
   void OnResult(std::function<void(const Status&)> hook) { on_result_ = std::move(hook); }
 
-  // Reads when the stamp differs from the last one. OK when unchanged or read.
+  // Reads when the stamp differs from the last one. OK when unchanged or read. Of an error the
+  // caller tells.
   Status Poll();
-  // Polls on an own thread from now on.
+  // Polls on an own thread from now on. What was read by then is in force: an error is logged,
+  // once, and changes nothing.
   void Start(Duration interval);
 
  private:

@@ -129,6 +129,7 @@ def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, s
     arguments = ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")
     router, admin = start("choir-router", *arguments, "--retry-start", "1s")
     eventually(lambda: says(admin, 503, "keys.yaml"), what="the reason")
+    assert "stays in force" not in (tmp_path / "choir-router.log").read_text()  # nothing was read before
     add_key(tmp_path, "acme")
     eventually(lambda: says(admin, 503, "127.0.0.1:1"), 120, what="a router that only lacks its worker")
     router.send_signal(signal.SIGTERM)
