@@ -54,6 +54,12 @@ void OptionSet::AddStartCheck(std::function<Status()> check) {
   });
 }
 
+void OptionSet::AddFileCheck(std::function<Status()> check) {
+  AddCheck([impl = impl_.get(), check = std::move(check)]() -> Status {
+    return impl->check_config ? check() : absl::OkStatus();
+  });
+}
+
 std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const* argv) {
   CLI::App app(summary, program);
   app.allow_extras();

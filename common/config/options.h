@@ -61,6 +61,8 @@ class OptionSet {
   // Of the state of files: left to the start itself when that may be tried again (AddRetryStart,
   // above 0), but for --check-config.
   void AddStartCheck(std::function<Status()> check);
+  // Of files that need not be there yet: left to the start itself, but for --check-config.
+  void AddFileCheck(std::function<Status()> check);
 
   // nullopt: go on. Otherwise the exit code: 0 after --help, --version, --config-schema and a good
   // --check-config, 2 after an error (already printed to stderr).

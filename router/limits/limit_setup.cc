@@ -28,6 +28,28 @@ void AddTlsFiles(TlsOptions* tls, OptionSet* set) {
                             .help = "plain text to Redis also beyond this machine"});
 }
 
+Status GivenTwice() { return InvalidArgument("redis.url, redis.url_file: give one of them"); }
+
+// What needs no file.
+Status CheckAddress(const RedisOptions& redis, const TlsOptions& own) {
+  const TlsOptions& tls = redis.tls;
+  if (redis.url.empty() && !tls.configured()) return absl::OkStatus();
+  if (redis.url.empty()) {
+    return InvalidArgument("redis.url: missing, and files for TLS to Redis are given");
+  }
+  CHOIR_ASSIGN_OR_RETURN(const RedisAddress address, ParseRedisUrl(redis.url));
+  if (address.tls) return absl::OkStatus();
+  if (tls.configured()) {
+    return InvalidArgument("{}, {}, {}: are for TLS, a redis.url with rediss://",
+                           tls.FileFlag("ca"), tls.FileFlag("cert"), tls.FileFlag("key"));
+  }
+  if (own.insecure || tls.insecure || IsLoopback(address.HostPort())) return absl::OkStatus();
+  return InvalidArgument(
+      "redis.url: {} is beyond this machine, and redis:// is plain text: give rediss:// for TLS, "
+      "or {} to send plain text",
+      address.HostPort(), tls.Flag("insecure"));
+}
+
 }  // namespace
 
 void AddRedisOptions(RedisOptions* redis, const TlsOptions* own, OptionSet* set) {
@@ -48,18 +70,31 @@ void AddRedisOptions(RedisOptions* redis, const TlsOptions* own, OptionSet* set)
       &redis->lease,
       {.key = "redis.lease", .help = "a router that is silent there for so long is dead"},
       std::chrono::seconds(1), std::chrono::minutes(10));
-  set->AddCheck([redis, own] {
-    CHOIR_RETURN_IF_ERROR(ReadRedisUrlFile(redis));
-    return CheckRedis(*redis, *own);
+  set->AddCheck([redis, own]() -> Status {
+    if (redis->url_file.empty()) return CheckAddress(*redis, *own);
+    return redis->url.empty() ? absl::OkStatus() : GivenTwice();
+  });
+  set->AddStartCheck([redis, own]() -> Status {
+    const bool good = redis->url_file.empty() && CheckAddress(*redis, *own).ok();
+    return good ? CheckRedis(*redis, *own) : absl::OkStatus();
+  });
+  set->AddFileCheck([redis, own]() -> Status {
+    if (redis->url_file.empty() || !redis->url.empty()) return absl::OkStatus();
+    RedisOptions read = *redis;
+    return OpenRedis(&read, *own);
   });
 }
 
 Status ReadRedisUrlFile(RedisOptions* redis) {
   if (redis->url_file.empty()) return absl::OkStatus();
-  if (!redis->url.empty()) {
-    return InvalidArgument("redis.url, redis.url_file: give one of them");
+  if (!redis->url.empty()) return GivenTwice();
+  auto read = ReadTextFile(redis->url_file, kUrlBytesMax);
+  if (absl::IsNotFound(read.status())) {
+    return NotFound("redis.url_file: there is no {}; write redis.url into it, or mount the secret",
+                    redis->url_file);
   }
-  CHOIR_ASSIGN_OR_RETURN(std::string text, ReadTextFile(redis->url_file, kUrlBytesMax));
+  CHOIR_RETURN_IF_ERROR(Annotate(read.status(), "redis.url_file"));
+  std::string text = *std::move(read);
   text.erase(text.find_last_not_of(" \t\r\n") + 1);
   if (text.empty()) return InvalidArgument("redis.url_file: {} is empty", redis->url_file);
   redis->url = std::move(text);
@@ -67,22 +102,13 @@ Status ReadRedisUrlFile(RedisOptions* redis) {
 }
 
 Status CheckRedis(const RedisOptions& redis, const TlsOptions& own) {
-  const TlsOptions& tls = redis.tls;
-  if (redis.url.empty() && !tls.configured()) return absl::OkStatus();
-  if (redis.url.empty()) {
-    return InvalidArgument("redis.url: missing, and files for TLS to Redis are given");
-  }
-  CHOIR_ASSIGN_OR_RETURN(const RedisAddress address, ParseRedisUrl(redis.url));
-  if (address.tls) return LoadClientMaterial(tls).status();
-  if (tls.configured()) {
-    return InvalidArgument("{}, {}, {}: are for TLS, a redis.url with rediss://",
-                           tls.FileFlag("ca"), tls.FileFlag("cert"), tls.FileFlag("key"));
-  }
-  if (own.insecure || tls.insecure || IsLoopback(address.HostPort())) return absl::OkStatus();
-  return InvalidArgument(
-      "redis.url: {} is beyond this machine, and redis:// is plain text: give rediss:// for TLS, "
-      "or {} to send plain text",
-      address.HostPort(), tls.Flag("insecure"));
+  CHOIR_RETURN_IF_ERROR(CheckAddress(redis, own));
+  return redis.tls.configured() ? LoadClientMaterial(redis.tls).status() : absl::OkStatus();
+}
+
+Status OpenRedis(RedisOptions* redis, const TlsOptions& own) {
+  CHOIR_RETURN_IF_ERROR(ReadRedisUrlFile(redis));
+  return CheckRedis(*redis, own);
 }
 
 StatusOr<RedisConnectionOptions> RedisConnectionOf(const RedisOptions& redis, std::string script) {

@@ -24,7 +24,8 @@ struct RedisOptions {
   Duration lease = std::chrono::seconds(10);
 };
 
-// Of the section `redis`, checked with CheckRedis; all outlive the options.
+// Of the section `redis`; all outlive the options. What the files hold, `url_file` among them, is
+// left to OpenRedis where a start may be tried again.
 void AddRedisOptions(RedisOptions* redis, const TlsOptions* own, OptionSet* set);
 
 // Fills in `url` from `url_file` where that is given. Errors name the file, never what is in it.
@@ -33,6 +34,9 @@ Status ReadRedisUrlFile(RedisOptions* redis);
 // That the URL is good and, where it goes beyond this machine, TLS, unless plain text is allowed
 // for Redis or, in `own`, for all that this part does; and the files of TLS. OK without a URL.
 Status CheckRedis(const RedisOptions& redis, const TlsOptions& own);
+
+// Both: what a start does.
+Status OpenRedis(RedisOptions* redis, const TlsOptions& own);
 
 // How to connect. REQUIRES: checked.
 StatusOr<RedisConnectionOptions> RedisConnectionOf(const RedisOptions& redis, std::string script);

@@ -23,7 +23,8 @@ void AddResultCacheOptions(ResultCacheOptions* options, RedisOptions* redis, Opt
                    {.key = "result_cache.time", .help = "how long an answer is kept"},
                    std::chrono::seconds(1), std::chrono::hours(24 * 30));
   set->AddCheck([options, redis]() -> Status {
-    if (options->store != "redis" || !redis->url.empty()) return absl::OkStatus();
+    const bool named = !redis->url.empty() || !redis->url_file.empty();
+    if (options->store != "redis" || named) return absl::OkStatus();
     return InvalidArgument("result_cache.store: redis needs router.redis.url");
   });
 }

@@ -170,6 +170,7 @@ Status Process::LoadParts() {
 }
 
 Status Process::OpenLimits() {
+  CHOIR_RETURN_IF_ERROR(OpenRedis(&options_.redis, options_.tls));
   CHOIR_ASSIGN_OR_RETURN(auto backend, MakeLimitBackend(options_.redis, options_.settings.router_id,
                                                         OnLoop(), &Clock::Real()));
   limits_ = MakeTenantLimits(options_.followed.limits, std::move(backend));

@@ -141,6 +141,26 @@ def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, s
     assert router.wait(60) == 0
 
 
+def test_a_router_without_the_files_of_its_redis_waits_for_them(tmp_path, start):
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
+    add_key(tmp_path, "acme")
+    arguments = ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit",
+                 "--redis-url-file", tmp_path / "url", "--redis-ca", tmp_path / "ca.pem")
+    router, admin = start("choir-router", *arguments, "--retry-start", "1s")
+    eventually(lambda: says(admin, 503, f"redis.url_file: there is no {tmp_path / 'url'}; write redis.url into it"), what="the reason")
+    (tmp_path / "new").write_text("rediss://127.0.0.1:1\n")
+    (tmp_path / "new").rename(tmp_path / "url")
+    eventually(lambda: says(admin, 503, "ca.pem"), what="the next reason")
+    subprocess.run([BIN / "choir", "tls", "init", "--dir", tmp_path / "tls", "--host", "localhost"], check=True, capture_output=True)
+    shutil.copy(tmp_path / "tls" / "ca.pem", tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "ca.pem")
+    eventually(lambda: says(admin, 503, "127.0.0.1:1"), 120, what="a router that only lacks its worker")
+    router.send_signal(signal.SIGTERM)
+    assert router.wait(60) == 0
+    (tmp_path / "url").unlink()
+    assert start("choir-router", *arguments)[0].wait(60) == 1
+
+
 def test_without_the_option_it_ends(tmp_path, start):
     worker, _ = start("choir-worker")
     assert worker.wait(60) == 1

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "tests/support/temp_dir.h"
@@ -39,11 +40,59 @@ TEST_F(RedisUrlFileTest, WhatCannotBeIsRefusedAndTheSecretIsNotTold) {
   RedisOptions empty = With(" \n");
   EXPECT_THAT(MessageOf(ReadRedisUrlFile(&empty)), testing::HasSubstr("is empty"));
   RedisOptions missing{.url_file = dir_.path() + "/none"};
-  EXPECT_THAT(MessageOf(ReadRedisUrlFile(&missing)), testing::HasSubstr("none"));
+  EXPECT_THAT(MessageOf(ReadRedisUrlFile(&missing)),
+              testing::HasSubstr("redis.url_file: there is no " + missing.url_file + "; write"));
   RedisOptions large = With("redis://:secret@" + std::string(5000, 'x'));
   const std::string error = MessageOf(ReadRedisUrlFile(&large));
   EXPECT_NE(error, "");
   EXPECT_THAT(error, testing::Not(testing::HasSubstr("secret")));
+}
+
+class RedisOptionsTest : public testing::Test {
+ protected:
+  // The exit code; nullopt: the start goes on.
+  std::optional<int> Parse(std::vector<const char*> args) {
+    OptionSet set("choir-test", "A test.", "router");
+    RedisOptions redis;
+    const TlsOptions own;
+    Duration retry_start{};
+    set.AddRetryStart(&retry_start);
+    AddRedisOptions(&redis, &own, &set);
+    args.insert(args.begin(), {"choir-test", "--config", config_.c_str()});
+    testing::internal::CaptureStderr();
+    const auto code = set.Parse(static_cast<int>(args.size()), args.data());
+    errors_ = testing::internal::GetCapturedStderr();
+    return code;
+  }
+  void Write(const std::string& redis) {
+    std::ofstream(config_) << "router: {redis: " << redis << "}";
+  }
+
+  const TempDir dir_;
+  const std::string config_ = dir_.path() + "/config.yaml";
+  std::string errors_;
+};
+
+TEST_F(RedisOptionsTest, FilesThatMayComeLaterAreLeftToTheStart) {
+  Write("{url: 'rediss://db', ca: /none/ca.pem}");
+  EXPECT_EQ(Parse({"--retry-start", "1s"}), std::nullopt) << errors_;
+  EXPECT_EQ(Parse({}), 2);
+  EXPECT_EQ(Parse({"--retry-start", "1s", "--check-config"}), 2);
+  EXPECT_EQ(errors_.find("/none/ca.pem"), errors_.rfind("/none/ca.pem"));  // told once
+  Write("{url_file: /none/url}");
+  EXPECT_EQ(Parse({"--retry-start", "1s"}), std::nullopt) << errors_;
+  EXPECT_EQ(Parse({}), std::nullopt) << errors_;
+  EXPECT_EQ(Parse({"--check-config"}), 2);
+  EXPECT_THAT(errors_, testing::HasSubstr("redis.url_file: there is no /none/url"));
+}
+
+TEST_F(RedisOptionsTest, WhatNoFileCanMendIsRefusedAtOnce) {
+  for (const char* const redis :
+       {"{url: 'redis://far'}", "{ca: ca.pem}", "{url: 'redis://[::1]', url_file: u}"}) {
+    Write(redis);
+    EXPECT_EQ(Parse({"--retry-start", "1s"}), 2) << redis;
+    EXPECT_EQ(std::count(errors_.begin(), errors_.end(), '\n'), 1) << errors_;
+  }
 }
 
 std::string Refusal(const RedisOptions& redis, const TlsOptions& own = {}) {
