@@ -149,6 +149,8 @@ class RouterCore : private Placer {
   void SetPolicy(const PolicySettings& settings);
   // For requests from now on.
   void SetContent(std::shared_ptr<const ContentRuleBook> content);
+  // Keys of the configuration file that were changed, and that only a start takes up: to be shown.
+  void SetNextStart(std::vector<std::string> keys) { next_start_ = std::move(keys); }
 
   // End of service: gateways and probes are told, and nothing else changes yet.
   void AnnounceDrain();
@@ -287,6 +289,7 @@ class RouterCore : private Placer {
   RequestLedger ledger_;
   SequenceLedger sequence_ledger_;
   bool announced_ = false, draining_ = false;
+  std::vector<std::string> next_start_;
 };
 
 }  // namespace choir

@@ -165,6 +165,7 @@ std::string RouterCore::StatusJson(const std::string& tenant) const {
       {"ready", ready.ok()},
       {"reason", MessageOf(ready)},
       {"draining", announced_},
+      {"config", {{"next_start", next_start_}}},
       {"workers", std::move(workers)},
       {"policy", PolicyJson(*policy_, membership_.ranks())},
       {"requests",

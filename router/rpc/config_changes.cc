@@ -63,13 +63,14 @@ Values Read(const std::string& text) {
 ConfigChanges::ConfigChanges(std::string file)
     : file_(std::move(file)), at_start_(ReadSmallFile(file_).value_or("")) {}
 
-void ConfigChanges::OnRead(const std::string& text) {
+const std::vector<std::string>& ConfigChanges::OnRead(const std::string& text) {
   std::vector<std::string> changed = KeysForTheNextStart(at_start_, text);
   if (!changed.empty() && changed != told_) {
     CHOIR_LOG(warn, "{}: changed, but taken up at the next start only: {}", file_,
               fmt::join(changed, ", "));
   }
   told_ = std::move(changed);
+  return told_;
 }
 
 std::vector<std::string> KeysForTheNextStart(const std::string& at_start, const std::string& now) {

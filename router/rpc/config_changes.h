@@ -10,8 +10,9 @@ namespace choir {
 class ConfigChanges {
  public:
   explicit ConfigChanges(std::string file);  // as it is now
-  // What the file says now, which is good: a line in the log, once for the same changes.
-  void OnRead(const std::string& text);
+  // What the file says now, which is good: a line in the log, once for the same changes. Returns
+  // the keys.
+  const std::vector<std::string>& OnRead(const std::string& text);
 
  private:
   std::string file_, at_start_;

@@ -183,7 +183,7 @@ void Process::FollowConfig() {
                         const std::string& text) mutable -> Status {
     if (text.empty()) return InvalidArgument("{}: is empty", options_.config_file);
     CHOIR_ASSIGN_OR_RETURN(FollowedOptions now, options_.read_again());
-    changes.OnRead(text);
+    now.next_start = changes.OnRead(text);
     return loop_.Post([this, now = std::move(now)] { TakeUp(now); }), absl::OkStatus();
   };
   config_watch_ = std::make_unique<FileWatch>(options_.config_file, read);
@@ -203,6 +203,7 @@ void Process::TakeUp(FollowedOptions now) {
   }
   core_->SetPolicy(now.policy);
   core_->SetContent(now.content);
+  core_->SetNextStart(now.next_start);
   before = std::move(now);
 }
 

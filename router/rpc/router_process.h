@@ -29,6 +29,7 @@ struct FollowedOptions {
   LimitConfig limits;
   PolicySettings policy;
   std::shared_ptr<const ContentRuleBook> content = std::make_shared<ContentRuleBook>();
+  std::vector<std::string> next_start;  // changed keys that are taken up by the next start only
 };
 
 struct RouterOptions {

@@ -55,6 +55,17 @@ def test_policy_and_content_rules_are_taken_up_under_an_open_stream(cluster, tmp
     assert text(cluster) == plain
 
 
+def test_a_key_that_only_a_start_takes_up_is_named(cluster, tmp_path):
+    file = tmp_path / "config.yaml"
+    assert status(cluster)["config"] == {"next_start": []}
+    file.write_text("router: {policy: {name: power_of_two}, retry: {min: 7}, max_requests: 999}\n")
+    eventually(lambda: status(cluster)["policy"]["name"] == "power_of_two", what="the new policy")
+    assert status(cluster)["config"] == {"next_start": ["router.max_requests", "router.retry.min"]}
+    assert "taken up at the next start only: router.max_requests, router.retry.min" in cluster.logs()
+    file.write_text(START)
+    eventually(lambda: status(cluster)["config"] == {"next_start": []}, what="the old file")
+
+
 @pytest.mark.parametrize("broken", ["router: {policy: {name: best}}", "router: {content_rules: [{name: a, pattern: 'a+'}]}",
                                     "router: {tenants: {a: {request: 1}}}", "router: {nonsense: 1}", "router: [", "other: 1", ""])
 def test_a_broken_file_changes_nothing(cluster, tmp_path, broken):

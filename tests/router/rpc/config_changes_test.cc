@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+
+#include "tests/support/temp_dir.h"
+
 namespace choir {
 namespace {
 
@@ -32,6 +36,16 @@ TEST(KeysForTheNextStart, DoNotChangeByTheWayTheyAreWritten) {
   EXPECT_THAT(KeysForTheNextStart("", "router: {max_requests: 10}"),
               ElementsAre("router.max_requests"));
   EXPECT_THAT(KeysForTheNextStart("router: {", ""), IsEmpty());
+}
+
+TEST(ConfigChanges, TellTheKeysUntilTheyAreAsAtTheStart) {
+  const TempDir dir;
+  const std::string file = dir.path() + "/config.yaml";
+  std::ofstream(file) << kStart;
+  ConfigChanges changes(file);
+  EXPECT_THAT(changes.OnRead("router: {max_requests: 10, audit: {class: bounded, dir: /a}}"),
+              ElementsAre("router.workers"));
+  EXPECT_THAT(changes.OnRead(kStart), IsEmpty());
 }
 
 }  // namespace
