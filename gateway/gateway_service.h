@@ -35,7 +35,7 @@ class GatewayService {
 
   boost::asio::awaitable<void> Handle(HttpExchange& exchange);
   // A request whose header was refused, which Handle never sees.
-  void CountRefused(int status);
+  void CountRefused(int status, const std::string& request_id);
   void SetDraining() { draining_ = true; }
 
  private:

@@ -239,11 +239,13 @@ class Gateway {
                                    .key_known_for = config_.key_known_for});
     service_ = std::make_unique<GatewayService>(io_, edge_.get(), &gateway_metrics_,
                                                 tracing_.tracer(), config_.service);
-    CHOIR_ASSIGN_OR_RETURN(server_,
-                           HttpServer::Make(
-                               io_, config_.listen, config_.http,
-                               [this](HttpExchange& e) { return service_->Handle(e); },
-                               [this](int status) { service_->CountRefused(status); }, https));
+    CHOIR_ASSIGN_OR_RETURN(server_, HttpServer::Make(
+                                        io_, config_.listen, config_.http,
+                                        [this](HttpExchange& e) { return service_->Handle(e); },
+                                        [this](int status, const std::string& id) {
+                                          service_->CountRefused(status, id);
+                                        },
+                                        https));
     CHOIR_ASSIGN_OR_RETURN(
         auto admin,
         AdminServer::Start(config_.admin, {.metrics = [this] { return MetricsText(); },

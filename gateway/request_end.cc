@@ -33,11 +33,14 @@ void GatewayService::TellEnd(const HttpHead& head, const Route& route, const Ans
   tracer_->End(answer.span, std::move(span));
 }
 
-void GatewayService::CountRefused(int status) {
+void GatewayService::CountRefused(int status, const std::string& request_id) {
   const GatewayMetrics::RunningRequest running(metrics_);
   metrics_->RequestFinished(kOtherRoute, status, 0);
   LogFields(spdlog::level::info, "request",
-            {{"route", kOtherRoute}, {"status", int64_t{status}}, {"error", "refused header"}});
+            {{"request_id", request_id},
+             {"route", kOtherRoute},
+             {"status", int64_t{status}},
+             {"error", "refused header"}});
 }
 
 }  // namespace choir

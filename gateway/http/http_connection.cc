@@ -91,7 +91,7 @@ awaitable<void> HttpConnection::Refuse(const HttpError& error) {
                      R"(","type":"invalid_request_error","param":null,"code":")" + code + "\"}}";
   HttpFields fields = {{"content-type", "application/json"}};
   (void)co_await Respond(error.status, std::move(fields), std::move(body));
-  if (host_->on_refused) host_->on_refused(error.status);
+  if (host_->on_refused) host_->on_refused(error.status, request_id_);
 }
 
 awaitable<void> HttpConnection::ServeOne(std::string text, HttpError error) {

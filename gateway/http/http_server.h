@@ -52,8 +52,9 @@ class HttpExchange {
 };
 
 using HttpHandler = std::function<boost::asio::awaitable<void>(HttpExchange&)>;
-// Hears of each request that was refused for its header (400, 431, 501, 505) and so had no handler.
-using HttpRefusedHook = std::function<void(int status)>;
+// Hears of each request that was refused for its header (400, 431, 501, 505) and so had no handler;
+// by the name that its answer had.
+using HttpRefusedHook = std::function<void(int status, const std::string& request_id)>;
 
 class HttpServer {
  public:

@@ -256,7 +256,9 @@ def test_every_line_of_the_gateway_has_the_answers_name(shared):
     log = shared.state / "log" / "gateway.log"
     for status, send in [(401, lambda: call(shared, "/v1/models", method="GET", key="")), (200, lambda: call(shared, "/v1/models", method="GET")),
                          (404, lambda: call(shared, "/nothing", method="GET")), (405, lambda: call(shared, "/v1/completions", method="GET")),
-                         (400, lambda: call(shared, "/v1/completions", {"prompt": 1.5}))]:
+                         (400, lambda: call(shared, "/v1/completions", {"prompt": 1.5})),
+                         (400, lambda: ask(shared, b"GET /v1/models HTTP/1.1\r\nContent-Length: x\r\n\r\n")),
+                         (431, lambda: ask(shared, b"GET /v1/models HTTP/1.1\r\n" + b"A: b\r\n" * 101 + b"\r\n"))]:
         got, headers, _ = send()
         assert got == status
         eventually(lambda: any(f"request_id={headers['x-request-id']} " in line and f"status={status}" in line for line in log.read_text().splitlines()), 30,
