@@ -68,9 +68,11 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
   if (!section.empty()) {
     app.add_option("--config", config_file, "YAML file; flags win over it")->type_name("FILE");
     app.add_flag("--check-config", check_config, "check the configuration and exit");
+    app.add_flag("--check-section", check_section,
+                 "check only what its section of --config says, key by key, and exit");
     app.add_flag("--config-schema", config_schema,
                  "print the JSON Schema of its section of the file, and exit");
-    flags.insert(flags.end(), {"--config", "--check-config", "--config-schema"});
+    flags.insert(flags.end(), {"--config", "--check-config", "--check-section", "--config-schema"});
   }
   for (auto& option : options) {
     if (option->info.flag.empty()) continue;
@@ -227,6 +229,10 @@ void OptionSet::Impl::Fill() {
       Set(*option, option->info.flag, option->from_flags.back());
     }
   }
+  if (check_section) {
+    if (config_file.empty()) Error("--check-section needs --config FILE");
+    return;
+  }
   for (const auto& option : options) {
     if (option->info.required && !option->given) {
       const bool both = !option->info.flag.empty() && !option->info.key.empty();
@@ -258,7 +264,7 @@ std::optional<int> OptionSet::Parse(int argc, const char* const* argv) {
   for (const std::string& e : impl.errors)
     std::fprintf(stderr, "%s: %s\n", impl.program.c_str(), e.c_str());
   if (!impl.errors.empty()) return 2;
-  if (impl.check_config) {
+  if (impl.check_config || impl.check_section) {
     std::fprintf(stderr, "%s: the configuration is good\n", impl.program.c_str());
     return 0;
   }

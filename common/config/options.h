@@ -1,7 +1,7 @@
 // Options of a program: one list, filled from defaults, then a YAML file (--config), then flags
-// (which win). Knows --help, --version, --config FILE, --check-config, --config-schema. All errors
-// are reported at once, each naming the key or flag, the bad value, the range and the nearest known
-// name.
+// (which win). Knows --help, --version, --config FILE, --check-config, --check-section,
+// --config-schema. All errors are reported at once, each naming the key or flag, the bad value, the
+// range and the nearest known name.
 //
 //   RouterConfig c;
 //   OptionSet options("choir-router", "Admits, limits, audits and dispatches requests.", "router");
@@ -65,7 +65,8 @@ class OptionSet {
   void AddFileCheck(std::function<Status()> check);
 
   // nullopt: go on. Otherwise the exit code: 0 after --help, --version, --config-schema and a good
-  // --check-config, 2 after an error (already printed to stderr).
+  // --check-config or --check-section (which misses nothing that flags may add, and looks at each
+  // key by itself), 2 after an error (already printed to stderr).
   std::optional<int> Parse(int argc, const char* const* argv);
   // For a program that runs already and reads its file again: all errors, and nothing is printed.
   Status ParseQuietly(int argc, const char* const* argv);

@@ -39,7 +39,7 @@ struct OptionSet::Impl {
   std::vector<std::function<Status()>> checks;
   std::vector<std::string> errors;
   std::string config_file;
-  bool check_config = false, config_schema = false;
+  bool check_config = false, check_section = false, config_schema = false;
   const Duration* retry_start = nullptr;  // null: the program has no such option
 
   // `told` has default_text, range and schema.

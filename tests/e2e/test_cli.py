@@ -104,6 +104,23 @@ def test_doctor_and_model_info_describe(tmp_path):
     assert info["family"] == "glm4_moe"
 
 
+def test_doctor_checks_the_sections_of_all_parts(tmp_path):
+    config = tmp_path / "choir.yaml"
+
+    def told():
+        out = subprocess.run([BIN / "choir", "doctor", "--json", "--config", config], capture_output=True, text=True)
+        return {c["check"].removeprefix("section "): (c["level"], c["text"]) for c in json.loads(out.stdout) if c["check"].startswith("section ")}
+
+    config.write_text("up: {ranks: 2}\nrouter: {retry: {min: 1}, tenants: {acme: {}}}\nworker: {step_tokens: 512}\n")  # flags add the rest
+    assert {level for level, _ in told().values()} == {"good"} and len(told()) == 4
+    config.write_text("up: {rank: 2}\nrouter: {retry: {mni: 1}}\nworker: {step_tokens: 0}\ngateway: {listen: [1]}\nrooter: {}\n")
+    bad = told()
+    assert {level for level, _ in bad.values()} == {"bad"}
+    for section, says in (("up", "up.ranks"), ("router", "router.retry.min"), ("worker", "1..65536"), ("gateway", "gateway.listen: must be a single value")):
+        assert says in bad[section][1], bad
+    assert sum("unknown section 'rooter', did you mean 'router'?" in text for _, text in bad.values()) == 1
+
+
 def test_a_random_model_is_the_same_for_the_same_seed_and_runs(tmp_path):
     for name in ("a", "b"):
         choir("model", "random", "--family", "deepseek_v3", "--out", tmp_path / name, "--seed", 3, "--hidden", 72, "--layers", 3)

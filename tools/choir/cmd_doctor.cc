@@ -2,19 +2,24 @@
 // to do.
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "common/config/options.h"
 #include "kernels/cuda/module_loader.h"
 #include "kernels/kernels.h"
 #include "tools/choir/commands.h"
 #include "tools/choir/run_file.h"
+#include "tools/up/child.h"
 #include "tools/up/cluster.h"
 
 namespace choir {
@@ -124,15 +129,68 @@ Finding CheckState() {
           writable ? "" : "choose another with --state or XDG_STATE_HOME"};
 }
 
+// The lines that a program prints on stderr, without its name in front; none when it is content.
+std::vector<std::string> Complaints(const std::vector<std::string>& argv) {
+  std::string log = (std::filesystem::temp_directory_path() / "choir-doctor-XXXXXX").string();
+  const int fd = mkstemp(log.data());
+  if (fd < 0) return {"no temporary file can be made"};
+  close(fd);
+  auto child = Child::Spawn(argv, log);
+  const int ended = child.ok() ? child->Wait() : 0;
+  std::vector<std::string> lines;
+  std::ifstream in(log);
+  for (std::string line; std::getline(in, line);) {
+    const size_t colon = line.find(": ");
+    lines.push_back(colon == std::string::npos ? line : line.substr(colon + 2));
+  }
+  unlink(log.c_str());
+  if (!child.ok()) return {MessageOf(child.status())};
+  if (WIFEXITED(ended) && WEXITSTATUS(ended) == 0) return {};
+  if (lines.empty()) lines.push_back(argv[0] + ": " + DescribeWaitStatus(ended));
+  return lines;
+}
+
+// Each part checks its own section of the file: a part that runs reads no other.
+std::vector<Finding> CheckConfig(const std::string& file) {
+  const auto self = std::filesystem::read_symlink("/proc/self/exe");
+  const std::string bin = self.parent_path().string() + "/choir-";
+  const std::pair<const char*, std::vector<std::string>> parts[] = {{"up", {self.string(), "up"}},
+                                                                    {"router", {bin + "router"}},
+                                                                    {"worker", {bin + "worker"}},
+                                                                    {"gateway", {bin + "gateway"}}};
+  std::set<std::string> told;  // what all of them find is said once
+  std::vector<Finding> findings;
+  for (const auto& [section, program] : parts) {
+    std::vector<std::string> argv = program;
+    argv.insert(argv.end(), {"--config", file, "--check-section"});
+    std::string text;
+    for (std::string& line : Complaints(argv)) {
+      if (!told.insert(line).second) continue;
+      text += (text.empty() ? "" : "; ") + line;
+    }
+    const bool good = text.empty();
+    findings.push_back({good ? Level::kGood : Level::kBad, std::string("section ") + section,
+                        good ? "nothing is wrong with it by itself" : text,
+                        good ? "" : "correct the file; --help of its program lists the keys"});
+  }
+  return findings;
+}
+
 }  // namespace
 
 int RunDoctor(int argc, const char* const* argv) {
   bool json = false;
+  std::string config;
   OptionSet options("choir doctor", "Checks this machine and says what to do.", "");
   options.Add(&json, {.flag = "--json", .help = "print JSON"});
+  options.Add(&config, {.flag = "--config",
+                        .help = "also check this configuration file, the sections of all parts"});
   if (const auto code = options.Parse(argc, argv)) return *code;
-  const Finding findings[] = {CheckCpu(),          CheckGpu(),   CheckMemory(), CheckFiles(),
-                              CheckSharedMemory(), CheckPorts(), CheckState()};
+  std::vector<Finding> findings = {CheckCpu(),          CheckGpu(),   CheckMemory(), CheckFiles(),
+                                   CheckSharedMemory(), CheckPorts(), CheckState()};
+  if (!config.empty()) {
+    for (Finding& finding : CheckConfig(config)) findings.push_back(std::move(finding));
+  }
   static constexpr const char* kNames[] = {"good", "warning", "bad"};
   bool bad = false;
   auto list = nlohmann::ordered_json::array();

@@ -165,6 +165,16 @@ TEST_F(OptionsTest, CheckConfigEndsWithZeroWhenGood) {
   EXPECT_EQ(Parse({"--config", bad.c_str(), "--check-config"}), 2);
 }
 
+TEST_F(OptionsTest, ASectionIsCheckedWithoutWhatFlagsAdd) {
+  const std::string file = File("router: {queue_max: 13}\n");  // whatever all together say of it
+  EXPECT_EQ(Parse({"--config", file.c_str(), "--check-section"}, /*with_needed=*/false), 0) << err;
+  const std::string bad = File("router: {queue_max: 500, verbos: true}\n");
+  EXPECT_EQ(Parse({"--config", bad.c_str(), "--check-section"}, false), 2);
+  EXPECT_NE(err.find("1..100"), std::string::npos) << err;
+  EXPECT_NE(err.find("router.verbose"), std::string::npos) << err;
+  EXPECT_EQ(Parse({"--check-section"}, false), 2);
+}
+
 TEST_F(OptionsTest, BrokenFilesAreLeftToAStartThatMayBeTriedAgain) {
   c.files_good = false;
   EXPECT_EQ(Parse({}), 2);
