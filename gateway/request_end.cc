@@ -1,5 +1,6 @@
 // What is told of a request to those who watch: its span and its line in the log.
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "gateway/gateway_routes.h"
 
 namespace choir {
@@ -14,8 +15,11 @@ void GatewayService::TellEnd(const HttpHead& head, const Route& route, const Ans
                              double seconds) const {
   // A method that is none of ours may be any word.
   const std::string method = route.method == nullptr ? "HTTP" : head.method;
+  const std::string_view given = head.Field("x-request-id");
+  const bool renamed = IsRequestId(given) && given != answer.request_id;
   LogFields(answer.code >= 500 ? spdlog::level::warn : spdlog::level::info, "request",
             {{"request_id", answer.request_id},
+             {"client_request_id", renamed ? std::string(given) : ""},
              {"trace_id", answer.span.parent.trace_id},
              {"method", method},
              {"route", route.name},

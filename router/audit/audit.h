@@ -19,8 +19,9 @@ namespace choir {
 
 struct AuditRequest {
   std::string request_id;
-  std::string trace_parent;  // W3C; empty: none
-  std::string tenant;        // empty: nobody was recognised
+  std::string client_request_id;  // given by the client, where another request has that name
+  std::string trace_parent;       // W3C; empty: none
+  std::string tenant;             // empty: nobody was recognised
   std::string principal;
   std::string auth;    // "api_key", "mtls", "jwt"; empty: nobody was recognised
   std::string key_fp;  // names the key, is no secret

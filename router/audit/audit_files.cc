@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include "common/base/request_id.h"
 #include "common/config/file_watch.h"
 #include "router/audit/canonical_json.h"
 
@@ -16,6 +17,8 @@ namespace {
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
+// Ends request_id and client_request_id; within a text the quotes would be escaped.
+constexpr std::string_view kField = "request_id\":\"";
 constexpr size_t kLineBytesMax = size_t{256} << 20;
 
 bool IsHex(const std::string& text, size_t size) {
@@ -158,6 +161,26 @@ StatusOr<AuditTail> ReadAuditLines(const std::string& path,
     tail.whole_bytes += text.size() + 1;
   }
   return tail;
+}
+
+StatusOr<std::vector<std::string>> ReadClientNames(const std::vector<std::string>& segments,
+                                                   uint64_t bytes_max) {
+  std::vector<std::string> names;
+  uint64_t bytes = 0;
+  for (auto segment = segments.rbegin(); segment != segments.rend() && bytes < bytes_max;
+       ++segment) {
+    const auto tail = ReadAuditLines(*segment, [&names](std::string_view line) {
+      for (size_t at = line.find(kField); at != line.npos; at = line.find(kField, at)) {
+        at += kField.size();
+        std::string name(line.substr(at, line.find('"', at) - at));
+        if (!IsMadeRequestId(name)) names.push_back(std::move(name));
+      }
+      return absl::OkStatus();
+    });
+    CHOIR_RETURN_IF_ERROR(tail.status());
+    bytes += tail->whole_bytes;
+  }
+  return names;
 }
 
 }  // namespace choir

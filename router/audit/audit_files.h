@@ -55,4 +55,9 @@ struct AuditTail {
 StatusOr<AuditTail> ReadAuditLines(const std::string& path,
                                    const std::function<Status(std::string_view line)>& line);
 
+// The request ids in the last segments that clients gave, more than once where they stand in
+// several records; of so many bytes of them, or a segment more. Nothing is checked.
+StatusOr<std::vector<std::string>> ReadClientNames(const std::vector<std::string>& segments,
+                                                   uint64_t bytes_max);
+
 }  // namespace choir

@@ -70,6 +70,8 @@ class AuditLog final : public Audit {
   void Refused(AuditRefusal refusal, Done done) override;
   void Admin(std::string event, std::string detail) override;
   Status Writable() const override { return *writable_; }
+  // Names that clients gave to the last requests before this start.
+  const std::vector<std::string>& names() const { return names_; }
 
   // `done` runs on the owner thread after the answers to all that came before, but of outcomes that
   // cannot be written.
@@ -113,6 +115,7 @@ class AuditLog final : public Audit {
   const AuditObserver observer_;
   const Post post_;
   const Clock* const clock_;
+  const std::vector<std::string> names_;
   std::unique_ptr<AuditStore> store_;  // from here on of the writer thread, but queue_
   TenantKeys tenant_keys_;
   BoundedQueue<Item> queue_;

@@ -26,6 +26,7 @@ Json Common(const char* phase, const AuditRequest& r) {
       {"tenant", r.tenant}, {"principal", r.principal},    {"auth", r.auth},
       {"key_fp", r.key_fp}, {"source", r.source},          {"route", r.route},
       {"model", r.model},   {"numerics_id", r.numerics_id}};
+  if (!r.client_request_id.empty()) record["client_request_id"] = r.client_request_id;
   if (!r.admission_class.empty()) record["class"] = r.admission_class;
   return record;
 }

@@ -31,6 +31,7 @@ std::string NewLogId() {
   return fmt::format("log-{:016x}", id);
 }
 
+constexpr uint64_t kNamesBytesMax = uint64_t{64} << 20;  // read within a second
 constexpr char kReserve[] = "reserve";
 constexpr char kEvidence[] = "keep the directory as evidence and give the router an empty one";
 
@@ -80,6 +81,7 @@ Status AuditStore::Recover() {
     }
     CHOIR_RETURN_IF_ERROR(ReplaySegments(segments));
     CHOIR_RETURN_IF_ERROR(CompareHead(*head));
+    CHOIR_ASSIGN_OR_RETURN(recovery_.names, ReadClientNames(segments, kNamesBytesMax));
     recovery_.open.assign(chain_.open().begin(), chain_.open().end());
   }
   chain_.Commit();

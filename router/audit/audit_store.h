@@ -31,10 +31,11 @@ struct AuditStoreOptions {
 
 // What the start found.
 struct AuditRecovery {
-  bool fresh = false;             // there was no log
-  bool clean = false;             // it was closed on purpose
-  std::vector<std::string> open;  // intents without outcome
-  uint64_t torn_bytes = 0;        // of a last line that was not written whole; removed
+  bool fresh = false;              // there was no log
+  bool clean = false;              // it was closed on purpose
+  std::vector<std::string> open;   // intents without outcome
+  uint64_t torn_bytes = 0;         // of a last line that was not written whole; removed
+  std::vector<std::string> names;  // that clients gave to the last requests
 };
 
 class AuditStore {

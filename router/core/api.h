@@ -50,6 +50,7 @@ struct ChatInput {
 
 struct ResumeInput {
   std::string request_id;
+  std::string record_id;  // empty: the same
   int64_t seed = 0;
   std::vector<ResumedChoice> choices;
   std::string audit_receipt;  // of the intent that this one continues; empty: unknown
@@ -86,7 +87,8 @@ struct AttachInput {
 };
 
 struct AcceptedInfo {
-  std::string request_id;
+  std::string request_id;  // for the client
+  std::string record_id;   // in log and audit
   int64_t seed = 0;
   std::vector<int32_t> prompt;
   std::string audit_receipt;
@@ -97,7 +99,7 @@ struct AcceptedInfo {
 };
 
 struct FailedInfo {
-  std::string request_id;  // as the router's log and audit name it
+  std::string request_id;  // for the client
   std::string audit_receipt;
   std::vector<LimitReading> limits = {};
 };

@@ -52,7 +52,9 @@ struct Request {
   RequestStage stage = RequestStage::kLimits;
   std::shared_ptr<ClientStream> client;
   RequestInput input;
-  std::string request_id;
+  std::string request_id;              // in log and audit, and at workers: nobody else's, ever
+  std::string name;                    // for its client, and for who takes its stream up
+  std::string client_request_id;       // as the client named it, where request_id is another
   std::optional<Principal> principal;  // none: nobody was recognised
   std::unique_ptr<LimitLease> lease;
   std::vector<LimitReading> limits;               // as its client is told at its end

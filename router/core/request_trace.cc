@@ -127,6 +127,7 @@ void RouterCore::LogEnd(const Request& request, int status, double seconds) cons
   const auto tokens = [](uint64_t n) { return static_cast<int64_t>(n); };
   LogFields(level, "request",
             {{"request_id", request.request_id},
+             {"client_request_id", request.client_request_id},
              {"trace_id", TraceIdOf(request.input.trace_parent)},
              {"tenant", request.tenant()},
              {"route", request.input.route},

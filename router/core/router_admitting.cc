@@ -69,11 +69,13 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
   BeginTrace(request);
   ++ledger_.admitted;
   ++ledger_.running;
-  if (auto error = Check(request)) {
+  auto error = Check(request);
+  if (!IsMadeRequestId(request.request_id)) used_names_.Add(request.request_id);
+  if (error) {
     Close(request, std::move(error), {});
     return id;
   }
-  request_ids_.emplace(request.request_id, id);
+  request_ids_.emplace(request.name, id);
   SetTimer(request, request.deadline);
   parts_.limits->Admit({.tenant = request.tenant(),
                         .key_id = request.key_id(),
@@ -86,22 +88,38 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
   return id;
 }
 
+// Refusals are named too. The client's name is the request's unless that is in use; on record it
+// stands for the first request that had it, and for others ours does, with the client's beside it.
+void RouterCore::TakeName(Request& request) const {
+  const RequestInput& input = request.input;
+  const std::string& given = input.client_request_id;
+  const std::string& wanted = input.resume ? input.resume->request_id : given;
+  request.name = request.request_id = MakeRequestId(parts_.random);
+  if (IsRequestId(wanted) && !request_ids_.contains(wanted)) {
+    request.name = wanted;
+    if (input.resume) {
+      const std::string& record = input.resume->record_id;
+      request.request_id = IsRequestId(record) ? record : wanted;
+    } else if (!IsMadeRequestId(given) && !used_names_.Has(given)) {
+      request.request_id = given;
+    }
+  }
+  if (IsRequestId(given) && given != request.request_id) request.client_request_id = given;
+}
+
 // In the contract's order (§10); the first hit decides.
 std::optional<ApiError> RouterCore::Check(Request& request) {
   const RequestInput& input = request.input;
-  request.request_id = MakeRequestId(parts_.random);
   const double timeout =
       input.timeout_seconds > 0 ? input.timeout_seconds : Seconds(settings_.request_timeout);
   request.timeout_seconds = std::min(timeout, Seconds(settings_.request_timeout_max));
   request.deadline = request.arrived + std::chrono::duration_cast<Duration>(
                                            std::chrono::duration<double>(request.timeout_seconds));
-  // Refusals are named too. A name that is in use stays with its request; ours is unique.
   request.principal = parts_.identity->Authenticate(input.bearer, input.certificate);
   if (request.principal && input.resume) {
     EndPredecessor(input.resume->request_id, request.tenant());
   }
-  const std::string& wanted = input.resume ? input.resume->request_id : input.client_request_id;
-  if (IsRequestId(wanted) && !request_ids_.contains(wanted)) request.request_id = wanted;
+  TakeName(request);
   if (!request.principal) return InvalidKey();
   if (auto error = ValidateRequest(input, parts_.model->vocab_size())) return error;
   if (input.model != settings_.model_name) return ModelNotFound(input.model, settings_.model_name);

@@ -120,7 +120,7 @@ void RouterCore::OnClosed(uint64_t id, StatusOr<std::string> recorded) {
   const bool refused = !request->dispatched || (code == 503 && !request->first_token_seen);
   if (refused && code != 499) parts_.metrics->OnRejected(request->error->code);
   request->client->Fail(*request->error,
-                        {request->request_id, receipt.empty() ? request->audit_receipt : receipt,
+                        {request->name, receipt.empty() ? request->audit_receipt : receipt,
                          std::move(request->limits)});
   ParkOrForget(std::move(request));
 }
@@ -128,6 +128,7 @@ void RouterCore::OnClosed(uint64_t id, StatusOr<std::string> recorded) {
 AuditRequest RouterCore::AuditOf(const Request& request) const {
   AuditRequest audit;
   audit.request_id = request.request_id;
+  audit.client_request_id = request.client_request_id;
   audit.trace_parent = request.input.trace_parent;
   if (request.principal) Name(*request.principal, &audit);
   audit.numerics_id = model_info().numerics_id;

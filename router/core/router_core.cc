@@ -23,7 +23,10 @@ RouterCore::RouterCore(RouterSettings settings, RouterParts parts)
       parts_(std::move(parts)),
       membership_(parts_.model->tokenizer().vocab_size(), settings_.breaker),
       policy_(MakePolicy(settings_.policy)),
-      retry_budget_(settings_.retry) {}
+      used_names_(settings_.used_names_max),
+      retry_budget_(settings_.retry) {
+  for (const std::string& name : std::exchange(parts_.used_names, {})) used_names_.Add(name);
+}
 
 RouterCore::~RouterCore() = default;
 
@@ -34,7 +37,8 @@ void RouterCore::StartRelay(Request& request) {
   if (!request.recalled) request.permit->Placed();  // else it takes nobody's turn
   parts_.metrics->queue_seconds.Observe(Seconds(now - request.arrived));
   AcceptedInfo accepted;
-  accepted.request_id = request.request_id;
+  accepted.request_id = request.name;
+  accepted.record_id = request.request_id;
   accepted.seed = static_cast<int64_t>(prepared.sampling.seed);
   accepted.prompt = prepared.prompt;
   accepted.audit_receipt = request.audit_receipt;

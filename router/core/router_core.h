@@ -25,6 +25,7 @@
 #include "router/core/ledger.h"
 #include "router/core/model_text.h"
 #include "router/core/request.h"
+#include "router/core/used_names.h"
 #include "router/identity/identity.h"
 #include "router/limits/limits.h"
 #include "router/membership/membership.h"
@@ -51,6 +52,8 @@ struct RouterSettings {
   // So long a stream goes on, or its end is kept, without the gateway that it came by; 0: not.
   Duration resume_grace = std::chrono::seconds(30);
   size_t resume_streams_max = 10'000;  // ended streams that are kept
+  // Names given by clients that are remembered, so that no two requests on record have one.
+  size_t used_names_max = 1'000'000;
 };
 
 // The streams to the workers. What is given to a worker without a stream is lost with it:
@@ -89,6 +92,7 @@ struct RouterParts {
   std::function<bool(std::function<void()> work, std::function<void()> then)> run_text;
   // Uniform 64 bits, for seeds and ids.
   std::function<uint64_t()> random;
+  std::vector<std::string> used_names;  // given by clients, on record since before this start
 };
 
 class RouterCore : private Placer {
@@ -241,6 +245,7 @@ class RouterCore : private Placer {
   void GiveUpDetached(MonoTime now);
   void TakeUp(Request& request, const std::string& source, std::shared_ptr<ClientStream> client,
               std::vector<ChoiceDelta> missed);
+  void TakeName(Request& request) const;
   void EndPredecessor(const std::string& request_id, const std::string& tenant);
   void NoteProgress(WorkerIndex worker, const StepReport& step, MonoTime now);
   void Reconcile(MonoTime now);
@@ -270,6 +275,7 @@ class RouterCore : private Placer {
   uint64_t num_parked_ = 0;
   std::set<std::pair<MonoTime, uint64_t>> detached_;  // running or parked: when they are given up
   std::unordered_map<std::string, uint64_t> request_ids_;  // names in use
+  UsedNames used_names_;                                   // on record
   std::map<uint64_t, LiveSequence> sequences_;             // ordered: losses are handled in order
   std::set<std::pair<MonoTime, uint64_t>> timers_;
   std::set<uint64_t> waiting_;  // requests with a choice that has no rank

@@ -54,7 +54,7 @@ Request* RouterCore::FindKept(uint64_t id) {
 void RouterCore::ParkOrForget(std::unique_ptr<Request> request) {
   if (!Outlives(*request) || request->given_up) return ForgetDetached(*request);
   const uint64_t id = request->id;
-  request_ids_.emplace(request->request_id, id);
+  request_ids_.emplace(request->name, id);
   request->parked = ++num_parked_;
   parked_in_order_.emplace(request->parked, id);
   parked_.emplace(id, std::move(request));
@@ -78,7 +78,7 @@ void RouterCore::ForgetDetached(Request& request) {
 }
 
 void RouterCore::ForgetName(const Request& request) {
-  const auto named = request_ids_.find(request.request_id);
+  const auto named = request_ids_.find(request.name);
   if (named != request_ids_.end() && named->second == request.id) request_ids_.erase(named);
 }
 
@@ -128,13 +128,14 @@ void RouterCore::TakeUp(Request& request, const std::string& source,
   const uint64_t id = request.id;
   const auto before = std::exchange(request.client, std::move(client));
   if (request.given_up_at == MonoTime{}) {  // a gateway that nobody heard of being gone
-    before->Fail(ClientGone("the stream was taken up elsewhere"), {request.request_id, ""});
+    before->Fail(ClientGone("the stream was taken up elsewhere"), {request.name, ""});
   }
   ForgetDetached(request);
   parts_.metrics->resumed_streams.Increment();
   parts_.audit->Admin("resume", fmt::format("{} by {}", request.request_id, source));
   AcceptedInfo accepted;
-  accepted.request_id = request.request_id;
+  accepted.request_id = request.name;
+  accepted.record_id = request.request_id;
   accepted.audit_receipt = request.audit_receipt;
   accepted.resume_state = request.input.resume_state;
   bool fits = request.client->Accepted(accepted);
@@ -142,7 +143,7 @@ void RouterCore::TakeUp(Request& request, const std::string& source,
   if (!fits) return Cancel(id, "the client reads more slowly than its buffer allows");
   if (!parked_.contains(id)) return;
   if (request.error) {
-    request.client->Fail(*request.error, {request.request_id, request.audit_receipt});
+    request.client->Fail(*request.error, {request.name, request.audit_receipt});
   } else {
     request.client->Done(request.usage);
   }
@@ -157,7 +158,7 @@ void RouterCore::EndPredecessor(const std::string& request_id, const std::string
   Request* const request = FindKept(id);
   if (request == nullptr || request->tenant() != tenant || request->given_up_at == MonoTime{})
     return;
-  request_ids_.erase(named);
+  ForgetName(*request);
   ForgetDetached(*request);
   Cancel(id, "its gateway came back and began it anew");
 }

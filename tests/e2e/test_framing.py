@@ -4,6 +4,7 @@ import json
 import socket
 
 import pytest
+from commands import audit_records
 from conftest import Cluster, eventually, held_workers
 from wire import ask, call, connect, error_of, events, read_response, request
 
@@ -265,7 +266,7 @@ def test_every_line_of_the_gateway_has_the_answers_name(shared):
                    f"the gateway's line of a {status}")
 
 
-def test_a_name_in_use_stays_with_its_request(shared):
+def test_a_name_stays_with_its_request(shared):
     named = [("X-Request-Id", "twice")]
     refused = {"prompt": [999]}
     with connect(shared) as s, held_workers(shared):
@@ -274,7 +275,18 @@ def test_a_name_in_use_stays_with_its_request(shared):
         status, headers, _ = call(shared, "/v1/completions", refused, headers=named)
         assert status == 400 and headers["x-request-id"] != "twice" and headers["x-client-request-id"] == "twice"
     eventually(shared.workers_idle, what="idle workers")
-    assert "x-client-request-id" not in call(shared, "/v1/completions", refused, headers=named)[1]
+    # Free again when that has ended, but on record it stands for one request.
+    status, headers, _ = call(shared, "/v1/completions", {"prompt": "again", "max_tokens": 1}, headers=named)
+    assert status == 200 and headers["x-request-id"] == "twice" and "x-client-request-id" not in headers
+    records = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit")}
+    record = records[headers["x-choir-audit"]]
+    assert record["request_id"].startswith("req-") and record["client_request_id"] == "twice"
+    mine = [r for r in records.values() if "twice" in (r.get("request_id"), r.get("client_request_id"))]
+    assert [r["phase"] for r in mine if r["request_id"] == "twice"] == ["intent", "outcome"]
+    assert len({r["request_id"] for r in mine}) == 3  # and the refusal
+    assert len(audit_records(shared.state / "audit", "--request", "twice")) == len(mine) == 5
+    log = next((shared.state / "log").glob("router*.log"))
+    eventually(lambda: f"request_id={record['request_id']} client_request_id=twice " in log.read_text(), 30, "the router's line")
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,8 @@ struct ShowFilter {
       return wanted.empty() || r.value(key, "") == wanted;
     };
     if (!receipt.empty() && receipt != ReceiptOf(r)) return false;
-    return is("request_id", request) && is("tenant", tenant) && is("phase", phase);
+    return (is("request_id", request) || is("client_request_id", request)) &&
+           is("tenant", tenant) && is("phase", phase);
   }
 };
 

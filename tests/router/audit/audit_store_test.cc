@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -66,6 +67,25 @@ class AuditStoreTest : public testing::Test {
   }
   const TempDir dir_;
 };
+
+TEST_F(AuditStoreTest, NamesOfItsLastRequestsAreFoundAgain) {
+  {
+    const auto store = Open();
+    EXPECT_TRUE(store->recovery().names.empty());
+    nlohmann::json repeated = Record("intent", "req-0123456789abcdef01234567");  // made by a router
+    repeated["client_request_id"] = "b";
+    repeated["params"] = {{"stop", {"\"request_id\":\"none\""}}};
+    ASSERT_TRUE(Append(*store, {Record("intent", "a"), repeated}).ok());
+    ASSERT_TRUE(store->Close().ok());
+  }
+  {
+    const auto store = Open();  // another segment
+    ASSERT_TRUE(Append(*store, {Record("refused", "c")}).ok());
+  }
+  std::vector<std::string> names = Open()->recovery().names;
+  std::sort(names.begin(), names.end());
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b", "c"}));
+}
 
 TEST_F(AuditStoreTest, AClosedLogIsIntactAndGoesOnAfterARestart) {
   MakeLog(true);

@@ -4,10 +4,13 @@
 #include <cmath>
 #include <fstream>
 #include <future>
+#include <set>
 #include <thread>
 
 #include "choir/v1/rich_status.pb.h"
+#include "router/audit/audit_verify.h"
 #include "tests/router/rpc/router_fixture.h"
+#include "tests/support/temp_dir.h"
 
 namespace choir {
 namespace {
@@ -53,6 +56,33 @@ TEST_F(InferenceTest, StreamsTheAnswerWithUsageAtItsEnd) {
   EXPECT_EQ(answer.usage->prompt_tokens(), 5u);
   EXPECT_EQ(answer.usage->output_tokens(), 40u);
   ExpectLedgersBalance();
+}
+
+TEST_F(InferenceTest, ANameThatIsGivenAgainStandsBesideOneOfOursOnRecord) {
+  const FakeWorker worker;
+  const TempDir dir;
+  options_.audit.store = {.dir = dir.path() + "/audit", .keys_dir = dir.path() + "/keys"};
+  StartRouter({&worker}, 1);
+  v1::GenerateRequest request = Prompt("hello", 4, 3);
+  request.set_request_id("mine-1");
+  const auto ask = [&] { EXPECT_EQ(Generate(request).request_id, "mine-1"); };
+  ask();
+  ask();
+  router_.reset();
+  options_.workers.clear();
+  StartRouter({&worker}, 1);
+  ask();  // also when it was given before a restart
+  router_->Stop();
+  std::vector<std::string> ids;
+  const auto verdict = VerifyAudit(dir.path() + "/audit", "", [&](const nlohmann::json& record) {
+    if (record["phase"] != "intent") return;
+    ids.push_back(record["request_id"].get<std::string>());
+    EXPECT_EQ(record.value("client_request_id", ""), ids.size() == 1 ? "" : "mine-1");
+  });
+  ASSERT_TRUE(verdict.ok() && verdict->intact);
+  ASSERT_EQ(ids.size(), 3u);
+  EXPECT_EQ(ids[0], "mine-1");
+  EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), 3u);
 }
 
 TEST_F(InferenceTest, ChoicesAreIndependentAndAStopStringEndsEach) {

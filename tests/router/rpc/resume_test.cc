@@ -49,12 +49,13 @@ class Gateway {
     stream_->Write(up);
   }
   void Resume(const v1::GenerateRequest& request, const std::string& name,
-              const v1::EdgeResumeChoice& choice) {
+              const v1::EdgeResumeChoice& choice, const std::string& record) {
     v1::EdgeUp up;
     v1::EdgeOpen* open = up.add_opens();
     open->set_id(1);
     open->set_bearer(bearer_);
     open->mutable_resume()->set_request_id(name);
+    open->mutable_resume()->set_record_id(record);
     open->mutable_resume()->set_seed(5);
     *open->mutable_resume()->add_choices() = choice;
     *open->mutable_generate() = request;
@@ -233,6 +234,33 @@ TEST_F(ResumeTest, OnlySoManyEndsAreKept) {
   EXPECT_EQ(StatusOfAttach(key_.secret, "c"), 200u);
 }
 
+TEST_F(ResumeTest, AStreamIsFoundByANameThatWasGivenBefore) {
+  FakeWorker worker;
+  StartRouter({&worker}, 1);
+  auto before = Connect();
+  before->Open(Prompt("hello", 5, 5), "mine");
+  before->ReadToEnd();
+  EXPECT_EQ(before->accepted->record_id(), "mine");
+  before->Cancel();  // its client has the end
+  before.reset();
+  ASSERT_TRUE(
+      WaitStatus([](const nlohmann::json& page) { return page["requests"]["ends_kept"] == 0; }));
+  auto first = Connect();
+  first->Open(Prompt("hello", 20, 5), "mine");
+  first->ReadToEnd();
+  EXPECT_EQ(first->accepted->request_id(), "mine");
+  const std::string record = first->accepted->record_id();
+  EXPECT_TRUE(record.starts_with("req-")) << record;
+  auto second = Connect();
+  second->Attach("mine", 7);
+  second->ReadToEnd();
+  ASSERT_TRUE(second->done);
+  EXPECT_EQ(second->accepted->request_id(), "mine");
+  EXPECT_EQ(second->accepted->record_id(), record);
+  EXPECT_EQ(FakeText(5, 0, 7) + second->answer.text[0], FakeText(5, 0, 20));
+  EXPECT_EQ(StatusOfAttach(key_.secret, record), 404u);
+}
+
 TEST_F(ResumeTest, AGatewayThatComesBackBeginsAnewUnderTheSameName) {
   FakeWorker worker;
   worker.Allow(10);
@@ -248,11 +276,12 @@ TEST_F(ResumeTest, AGatewayThatComesBackBeginsAnewUnderTheSameName) {
   v1::EdgeResumeChoice choice;
   for (int i = 0; i < 10; ++i) choice.add_token_ids(static_cast<uint8_t>(whole[i]));
   choice.set_text_bytes(10);
-  second->Resume(Prompt("hello", 30), "mine", choice);
+  second->Resume(Prompt("hello", 30), "mine", choice, "req-1");
   worker.Allow(1000);
   second->ReadToEnd();
   ASSERT_TRUE(second->done);
   EXPECT_EQ(second->accepted->request_id(), "mine");
+  EXPECT_EQ(second->accepted->record_id(), "req-1");
   EXPECT_EQ(second->answer.text[0], whole.substr(10));
   ExpectLedgersBalance();
   EXPECT_EQ(StatusPage()["ledgers"]["requests"]["aborted"], 1);
