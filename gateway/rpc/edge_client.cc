@@ -295,6 +295,7 @@ class EdgeLinkImpl final : public EdgeLink {
   void OnEnded(const std::string& why) {
     if (!seeking_ && (welcomed_ || reason_ != why)) CHOIR_LOG(warn, "router {}", why);
     reason_ = why;
+    if (welcomed_) lost_at_ = Clock::Real().Now();
     welcomed_ = draining_ = unfit_ = false;
     if (!stays_) router_ = (router_ + 1) % options_.routers.size();
     stream_.reset();
@@ -311,12 +312,15 @@ class EdgeLinkImpl final : public EdgeLink {
     if (on_change_) on_change_();
   }
 
-  // Without a router nobody else watches the deadlines.
+  // Without a router nobody else watches the deadlines. A stream that was taken up is not waited
+  // for so long: its client may ask again, wherever it is then.
   void ExpireOpen() {
     const MonoTime now = Clock::Real().Now();
+    const bool gone = now - lost_at_ > 2 * options_.router_timeout;
     std::vector<std::shared_ptr<EdgeListener>> late;
     std::erase_if(open_, [&](const auto& item) {
-      if (item.second.deadline > now) return false;
+      const bool given_up = gone && item.second.request.message().has_attach();
+      if (item.second.deadline > now && !given_up) return false;
       late.push_back(item.second.listener);
       return true;
     });
@@ -334,6 +338,7 @@ class EdgeLinkImpl final : public EdgeLink {
   uint64_t generation_ = 0;
   bool welcomed_ = false, draining_ = false, unfit_ = false;
   std::string reason_ = "not connected yet";
+  MonoTime lost_at_;  // when its router was there last
   std::chrono::milliseconds backoff_ = kBackoffMin;
   std::vector<ApiModel> models_;
   struct Asked {

@@ -101,12 +101,13 @@ class EdgeSwitch final : public EdgeClient, public SearchLinks {
     return nullptr;
   }
 
+  // One that stays: a stream that is taken up would follow another one, when it breaks, to a router
+  // that does not have it.
   EdgeLink& LinkTo(size_t router) override {
-    const auto is_there = [router](const Numbered& item) {
-      return item.link->router() == router && (item.stays || item.link->reached());
-    };
-    if (is_there(current_)) return *current_.link;
-    const auto it = std::find_if(others_.begin(), others_.end(), is_there);
+    if (options_.routers.size() == 1 && current_.link->reached()) return *current_.link;
+    const auto it = std::find_if(others_.begin(), others_.end(), [router](const Numbered& item) {
+      return item.stays && item.link->router() == router;
+    });
     if (it != others_.end()) return *it->link;
     others_.push_back(NewLink(router, /*stays=*/true));
     StartSweep();

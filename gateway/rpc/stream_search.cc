@@ -104,9 +104,6 @@ void StreamSearch::OnError(RestError error) {
     return stream_.listener->OnError(std::move(error));
   }
   if (error.http == 503) return GoOn(error.message);
-  const EdgeLink* const link = links_->LinkOf(id_);
-  const bool asked = link != nullptr && link->router() == routers_[next_].first;
-  if (!asked) return StopAsking(), AskNext();  // its link had moved on: another router's word
   not_found_ = std::move(error);
   GoOn();
 }

@@ -18,7 +18,7 @@ namespace choir {
 class SearchLinks {
  public:
   virtual ~SearchLinks() = default;
-  // A link to this router; it may be on its way there: OnLink follows.
+  // A link to this router, which tries no other; it may be on its way there: OnLink follows.
   virtual EdgeLink& LinkTo(size_t router) = 0;
   // The link that gave a request this number; null: it is gone.
   virtual EdgeLink* LinkOf(uint64_t id) = 0;

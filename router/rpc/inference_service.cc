@@ -47,12 +47,10 @@ double TimeoutOf(const grpc::CallbackServerContext& context) {
 
 // Names of the request and of its record, where there are any: what REST has as headers.
 using Names = std::vector<std::pair<std::string, std::string>>;
-template <typename Info>  // AcceptedInfo, FailedInfo
-Names NamesOf(const Info& info) {
-  Names names = {{"x-request-id", info.request_id},
-                 {"x-client-request-id", info.client_request_id},
-                 {"x-choir-audit", info.audit_receipt}};
-  std::erase_if(names, [](const auto& name) { return name.second.empty(); });
+Names NamesOf(const std::string& request_id, const std::string& audit_receipt) {
+  Names names;
+  if (!request_id.empty()) names.emplace_back("x-request-id", request_id);
+  if (!audit_receipt.empty()) names.emplace_back("x-choir-audit", audit_receipt);
   return names;
 }
 void AddTrailing(const Names& names, grpc::CallbackServerContext* context) {
@@ -111,7 +109,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
 
   // Owner thread.
   bool Accepted(const AcceptedInfo& info) override {
-    for (const auto& [name, value] : NamesOf(info)) {
+    for (const auto& [name, value] : NamesOf(info.request_id, info.audit_receipt)) {
       context_->AddInitialMetadata(name, value);  // leaves with this event
     }
     v1::GenerateEvent event;
@@ -135,7 +133,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     End(grpc::Status::OK);
   }
   void Fail(const ApiError& error, const FailedInfo& info) override {
-    AddTrailing(NamesOf(info), context_);
+    AddTrailing(NamesOf(info.request_id, info.audit_receipt), context_);
     End(ToGrpcStatus(error, info.request_id));
   }
 
@@ -208,7 +206,7 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
       service_->core_->Authenticate(
           bearer, caller, [this](const std::variant<Principal, RouterCore::Denied>& answer) {
             if (const auto* denied = std::get_if<RouterCore::Denied>(&answer)) {
-              AddTrailing(NamesOf(FailedInfo{.audit_receipt = denied->receipt}), context_);
+              AddTrailing(NamesOf("", denied->receipt), context_);
               return Finish(ToGrpcStatus(denied->error));
             }
             const RouterCore::ModelInfo model = service_->core_->model_info();

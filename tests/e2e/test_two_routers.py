@@ -3,6 +3,7 @@ there; one cannot write its audit log, and new requests go to the other one; a g
 at whichever router has them."""
 import json
 import os
+import pathlib
 import resource
 import shutil
 import signal
@@ -128,6 +129,8 @@ def test_a_killed_gateways_streams_are_found_at_the_router_that_has_them(pair):
     # While a router cannot be asked, nobody knows that there is none.
     pid = pair.ready["pids"]["routers"][1]
     os.kill(pid, signal.SIGSTOP)
+    threads = list(pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+    eventually(lambda: all(t.read_text().rpartition(")")[2].split()[0] == "T" for t in threads), what="a stopped router")
     try:
         assert unknown.resume(pair.url, pair.key) == 503 and unknown.error["code"] == "not_ready"
         assert pair.ready["routers"][1] in unknown.error["message"]

@@ -33,7 +33,6 @@ class FakeLink final : public EdgeLink {
   bool idle() const override { return false; }
   size_t router() const override { return router_; }
   void SetSeeking(bool) override {}
-  void MoveTo(size_t router) { router_ = router; }
 
   bool there = true;
   std::shared_ptr<EdgeListener> asked;
@@ -41,7 +40,7 @@ class FakeLink final : public EdgeLink {
   size_t taken = 0;
 
  private:
-  size_t router_;
+  const size_t router_;
   std::vector<ApiModel> models_;
 };
 
@@ -139,14 +138,6 @@ TEST_F(StreamSearchTest, ARouterThatHangsIsPassedOver) {
   EXPECT_EQ(link(0).asks, 1);
   EXPECT_EQ(link(1).cancels, 1);
   EXPECT_EQ(client_->error.http, 503);
-}
-
-TEST_F(StreamSearchTest, AnotherRoutersWordDoesNotCount) {
-  Start();
-  const auto before = link(1).asked;
-  link(1).MoveTo(0);
-  before->OnError(NotFound());
-  EXPECT_EQ(link(1).asks, 2);
 }
 
 TEST_F(StreamSearchTest, OtherErrorsAreTheAnswer) {
