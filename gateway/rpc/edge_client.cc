@@ -30,6 +30,12 @@ RestError NotConnected(const std::string& reason) {
           .retry_after_seconds = 1};
 }
 
+// gRPC's words, of either side.
+bool IsTooManyPings(const std::string& why) {
+  return why.find("oo many pings") != std::string::npos ||
+         why.find("too_many_pings") != std::string::npos;
+}
+
 class EdgeLinkImpl final : public EdgeLink {
  public:
   EdgeLinkImpl(boost::asio::io_context& io, EdgeClientOptions options, EdgeLinkStart start)
@@ -186,7 +192,10 @@ class EdgeLinkImpl final : public EdgeLink {
     auto alive = alive_;
     auto& io = io_;
     stream_ = std::make_shared<EdgeStream>(
-        address, *credentials, options_.router_timeout,
+        address, *credentials,
+        EdgeStream::Times{options_.router_timeout, slow_.contains(router_)
+                                                       ? options_.slow_ping_interval
+                                                       : options_.ping_interval},
         [alive, &io, generation](std::shared_ptr<v1::EdgeDown> message) {
           boost::asio::post(io, [alive, generation, message] {
             if (*alive != nullptr && (*alive)->generation_ == generation)
@@ -297,7 +306,12 @@ class EdgeLinkImpl final : public EdgeLink {
     reason_ = why;
     if (welcomed_) lost_at_ = Clock::Real().Now();
     welcomed_ = draining_ = unfit_ = false;
-    if (!stays_) router_ = (router_ + 1) % options_.routers.size();
+    const bool calmed = IsTooManyPings(why) && slow_.insert(router_).second;
+    if (calmed) {
+      CHOIR_LOG(info, "router {}: is pinged each {:.0f} s only: a hang there is found later",
+                options_.routers[router_], Seconds(options_.slow_ping_interval));
+    }
+    if (!stays_ && !calmed) router_ = (router_ + 1) % options_.routers.size();
     stream_.reset();
     ended_.clear();
     out_.Clear();  // the next router is asked anew
@@ -350,6 +364,7 @@ class EdgeLinkImpl final : public EdgeLink {
   KnownKeys known_;
   const std::function<void()> on_change_;
   size_t router_;
+  std::set<size_t> slow_;  // routers that allow few pings
   const bool stays_;
   uint64_t last_id_;
   bool seeking_ = false;

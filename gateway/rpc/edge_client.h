@@ -63,6 +63,10 @@ struct EdgeClientOptions {
       size_t{64} << 20;  // written, not yet taken by gRPC: beyond it, requests are refused
   // A router that does not answer for so long is lost; so is one that cannot be connected to.
   Duration router_timeout = std::chrono::seconds(5);
+  // To hear soon when a router hangs: routers allow a ping every half second. An older one allows
+  // one in ten seconds, and ends the connection when more come: it gets fewer from then on.
+  Duration ping_interval = std::chrono::seconds(1);
+  Duration slow_ping_interval = std::chrono::seconds(20);
   // The body of a request with a key that the router recognised so recently is read at once: the
   // router judges the key when the request is opened. 0: it is always asked before.
   Duration key_known_for = std::chrono::seconds(1);

@@ -17,24 +17,27 @@
 
 namespace choir {
 
-// To hear soon when the router hangs; routers allow a ping every half second.
-constexpr auto kPingInterval = std::chrono::seconds(1);
-
 // One connection's stream. Owned by a shared_ptr that the reactor gives up in OnDone.
 class EdgeStream final : public grpc::ClientBidiReactor<v1::EdgeUp, v1::EdgeDown> {
  public:
   using Down = std::function<void(std::shared_ptr<v1::EdgeDown>)>;
   using Ended = std::function<void(std::string, std::shared_ptr<EdgeStream>)>;
 
+  struct Times {
+    Duration timeout;  // of connecting, and for the answer to a ping
+    Duration ping_interval;
+  };
+
   EdgeStream(const std::string& address,
-             const std::shared_ptr<grpc::ChannelCredentials>& credentials, Duration timeout,
-             Down down, Ended ended)
+             const std::shared_ptr<grpc::ChannelCredentials>& credentials, Times times, Down down,
+             Ended ended)
       : down_(std::move(down)), ended_(std::move(ended)) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a fresh connection each time
-    const auto timeout_ms = static_cast<int>(timeout / std::chrono::milliseconds(1));
-    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kPingInterval / std::chrono::milliseconds(1));
+    const auto timeout_ms = static_cast<int>(times.timeout / std::chrono::milliseconds(1));
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS,
+                     static_cast<int>(times.ping_interval / std::chrono::milliseconds(1)));
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, timeout_ms);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, timeout_ms);  // an attempt takes no longer

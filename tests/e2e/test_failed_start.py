@@ -100,7 +100,7 @@ def test_a_taken_admin_port_is_waited_for(tmp_path, start):
     host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.8"
     log = tmp_path / "choir-gateway.log"
     with socket.create_server((host, 0)) as other:
-        gateway, admin = start("choir-gateway", "--retry-start", "1s", admin=f"{host}:{other.getsockname()[1]}")
+        gateway, admin = start("choir-gateway", "--router", "127.0.0.1:1", "--retry-start", "1s", admin=f"{host}:{other.getsockname()[1]}")
         eventually(lambda: log.read_text().count("tries again in 1 s") > 1, what="two tries")
         assert f"not in /readyz: {admin} cannot be used" in log.read_text()
     eventually(lambda: says(admin, 503, "no router"), what="a start")

@@ -31,8 +31,7 @@ v1::EdgeError NotHere() {
 
 class EdgeSwitchTest : public testing::Test {
  protected:
-  void Connect(std::vector<const FakeEdge*> routers, Duration timeout = std::chrono::seconds(5)) {
-    EdgeClientOptions options{.router_timeout = timeout};
+  void Connect(std::vector<const FakeEdge*> routers, EdgeClientOptions options = {}) {
     for (const FakeEdge* router : routers) options.routers.push_back(router->address());
     edge_ = EdgeClient::Make(io_, options);
     RunUntil([&] { return edge_->connected(); });
@@ -86,13 +85,26 @@ TEST_F(EdgeSwitchTest, AStreamWhoseRouterIsGoneIsGivenUpInTime) {
     down->add_events()->mutable_accepted()->set_request_id("mine");
     return true;
   });
-  Connect({holder.get(), &other}, std::chrono::milliseconds(100));
+  Connect({holder.get(), &other}, {.router_timeout = std::chrono::milliseconds(100)});
   edge_->Attach("mine", {}, {.timeout_ms = 3'600'000}, client_);
   RunUntil([&] { return client_->accepted == 1; });
   holder.reset();
   RunUntil([&] { return client_->error.has_value(); });
   EXPECT_EQ(client_->error->http, 503);  // not 404: it may be there, and the client may ask again
   EXPECT_GT(client_->error->retry_after_seconds, 0);
+}
+
+TEST_F(EdgeSwitchTest, ARouterThatAllowsFewPingsGetsFewer) {
+  // gRPC's own limit: one in five minutes.
+  FakeEdge strict([](const v1::EdgeOpen&, v1::EdgeDown*) { return true; });
+  FakeEdge other([](const v1::EdgeOpen&, v1::EdgeDown*) { return true; });
+  Connect({&strict, &other}, {.ping_interval = std::chrono::milliseconds(10)});
+  RunUntil([&] { return strict.num_streams() == 2; });
+  RunUntil([&] { return edge_->connected(); });
+  io_.run_for(std::chrono::milliseconds(500));  // time for many of them
+  EXPECT_TRUE(edge_->connected()) << edge_->reason();
+  EXPECT_EQ(strict.num_streams(), 2);
+  EXPECT_EQ(other.num_streams(), 0);
 }
 
 }  // namespace
