@@ -9,6 +9,9 @@ const std::vector<double>& TokenBuckets() {
   return buckets;
 }
 
+constexpr char kPlacements[] = "choir_expert_placements_total";
+constexpr char kPlacementsHelp[] = "Attempts at a better placement of experts, by how they ended.";
+
 void CountUp(prometheus::Counter& counter, uint64_t before, uint64_t now) {
   if (now > before) counter.Increment(static_cast<double>(now - before));
 }
@@ -17,6 +20,22 @@ void CountUp(prometheus::Counter& counter, uint64_t before, uint64_t now) {
 
 WorkerMetrics::WorkerMetrics(int64_t group, int64_t rank, int64_t num_ranks)
     : num_ranks_(static_cast<double>(num_ranks)),
+      rank_imbalance_(metrics_.Gauge("choir_expert_rank_imbalance_ratio",
+                                     "Tokens of the rank with most over the ranks' mean, averaged "
+                                     "over the layers, of the last look; 0: not known yet.")),
+      placement_version_(metrics_.Gauge("choir_expert_placement_version",
+                                        "Placements of experts put in force in this epoch.")),
+      expert_copies_(metrics_.Gauge("choir_expert_copies",
+                                    "Copies of experts beyond the first, of the group, in all "
+                                    "layers.")),
+      sole_experts_(
+          metrics_.Gauge("choir_expert_sole_copies",
+                         "Experts of all layers that one rank of the group alone holds.")),
+      expert_moves_(metrics_.Counter("choir_expert_moves_total",
+                                     "Experts that this rank read to put a placement in force.")),
+      placements_applied_(metrics_.Counter(kPlacements, kPlacementsHelp, {{"result", "applied"}})),
+      placements_kept_(metrics_.Counter(kPlacements, kPlacementsHelp, {{"result", "kept"}})),
+      placements_failed_(metrics_.Counter(kPlacements, kPlacementsHelp, {{"result", "failed"}})),
       running_(metrics_.Gauge("choir_requests_running", "Sequences that the engine computes.")),
       waiting_(metrics_.Gauge("choir_requests_waiting", "Sequences that wait for their turn.")),
       vllm_running_(metrics_.Gauge("vllm:num_requests_running", "As choir_requests_running.")),
@@ -140,19 +159,32 @@ void WorkerMetrics::RefreshCounters(const EngineStats& stats) {
   CountUp(dispatch_bytes_, counted_.exchange.dispatch_bytes, stats.exchange.dispatch_bytes);
   CountUp(combine_bytes_, counted_.exchange.combine_bytes, stats.exchange.combine_bytes);
   RefreshExperts(stats);
+  RefreshPlacement(stats);
   counted_ = stats;
 }
 
-// Series of the buckets in which this rank has experts, of each layer.
+void WorkerMetrics::RefreshPlacement(const EngineStats& stats) {
+  const ExpertPlacementStats &now = stats.placement, &before = counted_.placement;
+  rank_imbalance_.Set(now.rank_imbalance);
+  placement_version_.Set(static_cast<double>(now.version));
+  expert_copies_.Set(static_cast<double>(now.copies));
+  sole_experts_.Set(static_cast<double>(now.sole));
+  CountUp(expert_moves_, before.moves, now.moves);
+  CountUp(placements_applied_, before.applied, now.applied);
+  CountUp(placements_kept_, before.kept, now.kept);
+  CountUp(placements_failed_, before.failed, now.failed);
+}
+
+// Series of the buckets in which this rank has experts, or had, of each layer.
 void WorkerMetrics::RefreshExperts(const EngineStats& stats) {
   if (stats.experts == nullptr || stats.experts->layers.empty()) return;
   const ExpertLoad& load = *stats.experts;
   const auto buckets = static_cast<size_t>(load.buckets);
   expert_tokens_.resize(load.tokens.size());
   for (size_t l = 0; l < load.layers.size(); ++l) {
-    for (auto b = static_cast<size_t>(load.first_bucket);
-         b <= static_cast<size_t>(load.last_bucket); ++b) {
+    for (size_t b = 0; b < buckets; ++b) {
       const size_t i = l * buckets + b;
+      if (!load.here[i]) continue;
       prometheus::Counter*& counter = expert_tokens_[i];
       if (counter == nullptr) {
         counter = &metrics_.Counter(

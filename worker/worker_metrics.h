@@ -31,6 +31,7 @@ class WorkerMetrics {
  private:
   void RefreshCounters(const EngineStats& stats);
   void RefreshExperts(const EngineStats& stats);
+  void RefreshPlacement(const EngineStats& stats);
 
   const double num_ranks_;
   Metrics metrics_{"worker"};
@@ -39,6 +40,10 @@ class WorkerMetrics {
   EngineStats counted_;   // by Text
   uint64_t ghosts_counted_ = 0;
   std::vector<prometheus::Counter*> expert_tokens_;  // as ExpertLoad::tokens; null: another rank's
+
+  // Where experts lie.
+  prometheus::Gauge &rank_imbalance_, &placement_version_, &expert_copies_, &sole_experts_;
+  prometheus::Counter &expert_moves_, &placements_applied_, &placements_kept_, &placements_failed_;
 
   prometheus::Gauge &running_, &waiting_, &vllm_running_, &vllm_waiting_, &vllm_kv_usage_;
   prometheus::Gauge &kv_free_, &kv_held_, &kv_cached_, &kv_usage_;

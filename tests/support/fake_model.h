@@ -22,7 +22,12 @@ struct FakeModelOptions {
   int64_t vocab = 50;
   int64_t context_length = 4096;
   int32_t num_experts = 0;
+  int32_t busy_experts = 0;  // rows choose among the first so many only; 0: among all
   bool kv_by_role = false;
+  // Called when experts are to move; an error ends the attempt.
+  std::function<Status(int32_t rank, const std::stop_token& stop)> on_place;
+
+  int32_t experts_used() const { return (busy_experts > 0 ? busy_experts : num_experts) - 1; }
 };
 
 inline uint64_t FakeHash(uint64_t h, uint64_t value) {
@@ -64,7 +69,7 @@ inline std::vector<int32_t> FakeAnswer(const SequenceRequest& request,
 
 class FakeLoadedModel final : public LoadedModel {
  public:
-  explicit FakeLoadedModel(const FakeModelOptions& options) {
+  explicit FakeLoadedModel(const FakeModelOptions& options) : options_(options) {
     info_.family = "fake";
     info_.vocab = options.vocab;
     info_.hidden = 3;
@@ -72,21 +77,29 @@ class FakeLoadedModel final : public LoadedModel {
     info_.context_length = options.context_length;
     info_.num_experts = options.num_experts;
     info_.top_k = options.num_experts > 0 ? 2 : 0;
-    by_role_ = options.kv_by_role;
+    info_.expert_layers = options.num_experts > 0 ? 1 : 0;
   }
   const ModelInfo& info() const override { return info_; }
   KvLayout kv_layout() const override {
     KvLayout layout;
     layout.layers = {{LayerKv::Kind::kKeysValues, 1, 1, 0}, {LayerKv::Kind::kLatent, 2, 0, 0}};
-    layout.by_role = by_role_;
+    layout.by_role = options_.kv_by_role;
     return layout;
   }
   Compute compute() const override { return Compute::kF32; }
   const std::string& numerics_id() const override { return numerics_id_; }
+  StatusOr<std::shared_ptr<const PlacedExperts>> PlaceExperts(
+      std::vector<ExpertPlacement> layers, int32_t rank, const PlacedExperts* before,
+      const std::stop_token& stop) const override {
+    const bool moves = layers != FirstPlacement(info_, layers.at(0).num_ranks());
+    if (moves && options_.on_place) CHOIR_RETURN_IF_ERROR(options_.on_place(rank, stop));
+    return LoadedModel::PlaceExperts(std::move(layers), rank, before, stop);
+  }
+  const FakeModelOptions& options() const { return options_; }
 
  private:
+  const FakeModelOptions options_;
   ModelInfo info_;
-  bool by_role_ = false;
   std::string numerics_id_ = "fake";
 };
 
@@ -96,7 +109,11 @@ class FakeModel final : public Model {
   using Hook = std::function<void(const ModelBatch&)>;
 
   explicit FakeModel(const FakeModelOptions& options, Hook hook = {})
-      : loaded_(options), hook_(std::move(hook)) {}
+      : loaded_(options), hook_(std::move(hook)) {
+    if (options.num_experts == 0) return;
+    expert_counts_ = {.layers = {1}, .num_experts = options.num_experts};
+    expert_counts_.rows.resize(static_cast<size_t>(options.num_experts));
+  }
 
   const LoadedModel& loaded() const override { return loaded_; }
 
@@ -150,18 +167,21 @@ class FakeModel final : public Model {
     for (int64_t r = 0; r < rows; ++r) {
       const int32_t token = batch.tokens[static_cast<size_t>(r)];
       x[static_cast<size_t>(r * hidden)] = static_cast<float>(token);
-      const int32_t first = token % (loaded_.info().num_experts - 1);
+      const int32_t first = token % loaded_.options().experts_used();
       ids.push_back(first);
       ids.push_back(first + 1);
     }
-    auto dispatched =
-        exchange->Dispatch(TensorView(x.data(), DType::kF32, {rows, hidden}),
-                           TensorView(ids.data(), DType::kI32, {rows, 2}), DType::kF32);
+    auto dispatched = exchange->Dispatch(
+        batch.experts->layers.at(0), TensorView(x.data(), DType::kF32, {rows, hidden}),
+        TensorView(ids.data(), DType::kI32, {rows, 2}), DType::kF32);
     CHOIR_RETURN_IF_ERROR(dispatched.status());
     const int64_t received = dispatched->offsets.back();
     std::vector<float> y(static_cast<size_t>(received * hidden));
     for (size_t e = 0; e + 1 < dispatched->offsets.size(); ++e) {
-      const float expert = static_cast<float>(dispatched->first_expert) + static_cast<float>(e);
+      const int32_t id = dispatched->experts[e];
+      const float expert = static_cast<float>(id);
+      expert_counts_.rows[static_cast<size_t>(id)] +=
+          static_cast<uint64_t>(dispatched->offsets[e + 1] - dispatched->offsets[e]);
       for (int64_t r = dispatched->offsets[e]; r < dispatched->offsets[e + 1]; ++r) {
         const float token = dispatched->x.f32()[r * hidden];
         y[static_cast<size_t>(r * hidden)] = token * 1000.0f + expert;

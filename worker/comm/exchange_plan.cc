@@ -12,19 +12,14 @@ static_assert(sizeof(ExchangePlan::Counts) == 8 && sizeof(ExchangePlan::Pair) ==
 
 }  // namespace
 
-ExchangePlan::ExchangePlan(Collectives* collectives, const ExpertPlacement& placement,
-                           const ExchangeLimits& limits)
+ExchangePlan::ExchangePlan(Collectives* collectives, const ExchangeLimits& limits)
     : collectives_(collectives),
-      placement_(placement),
       limits_(limits),
       self_(static_cast<size_t>(collectives->rank())),
       ranks_(static_cast<size_t>(collectives->size())),
-      first_expert_(placement.Begin(collectives->rank())),
-      local_experts_(placement.End(collectives->rank()) - first_expert_),
       outgoing_(ranks_),
       counts_(ranks_ * ranks_),
       incoming_(ranks_) {
-  CHOIR_CHECK(collectives->size() == placement.num_ranks());
   CHOIR_CHECK(collectives->size() <= kRanksMax);
   CHOIR_CHECK(limits.tokens_max >= 0 && limits.tokens_max < INT32_MAX);
   CHOIR_CHECK(limits.top_k >= 1 && limits.hidden >= 1);
@@ -32,11 +27,28 @@ ExchangePlan::ExchangePlan(Collectives* collectives, const ExpertPlacement& plac
   bytes_.recv.resize(ranks_);
 }
 
-Status ExchangePlan::Begin(int64_t tokens, const int32_t* expert_ids) {
+Status ExchangePlan::Begin(const ExpertPlacement& placement, int64_t tokens,
+                           const int32_t* expert_ids) {
   CHOIR_CHECK(tokens <= limits_.tokens_max);
+  CHOIR_CHECK(placement.num_ranks() == collectives_->size());
+  placement_ = &placement;
+  experts_ = &placement.ExpertsOf(collectives_->rank());
+  const auto num_experts = static_cast<size_t>(placement.num_experts());
+  slot_of_.assign(num_experts, -1);
+  for (size_t i = 0; i < experts_->size(); ++i) {
+    slot_of_[static_cast<size_t>((*experts_)[i])] = static_cast<int32_t>(i);
+  }
+  if (placement.HasCopies()) turns_.assign(num_experts, 0);
   tokens_ = tokens;
   PlanOutgoing(expert_ids);
   return ExchangeCounts();
+}
+
+size_t ExchangePlan::RankFor(int32_t expert) {
+  const std::span<const int32_t> ranks = placement_->RanksOf(expert);
+  if (ranks.size() == 1) return static_cast<size_t>(ranks[0]);
+  const size_t turn = self_ + turns_[static_cast<size_t>(expert)]++;
+  return static_cast<size_t>(ranks[turn % ranks.size()]);
 }
 
 void ExchangePlan::PlanOutgoing(const int32_t* expert_ids) {
@@ -49,8 +61,8 @@ void ExchangePlan::PlanOutgoing(const int32_t* expert_ids) {
     for (int64_t k = 0; k < limits_.top_k; ++k) {
       const int64_t slot = t * limits_.top_k + k;
       const int32_t expert = expert_ids[slot];
-      CHOIR_CHECK(expert >= 0 && expert < placement_.num_experts());
-      Outgoing& out = outgoing_[static_cast<size_t>(placement_.OwnerOf(expert))];
+      CHOIR_CHECK(expert >= 0 && expert < placement_->num_experts());
+      Outgoing& out = outgoing_[RankFor(expert)];
       if (out.tokens.empty() || out.tokens.back() != t)
         out.tokens.push_back(static_cast<int32_t>(t));
       out.pairs.push_back({static_cast<int32_t>(out.tokens.size() - 1), expert});
@@ -112,7 +124,7 @@ Status ExchangePlan::Order(std::span<const std::byte> received, size_t row_bytes
   for (Incoming& in : incoming_) {
     in.positions.clear();
     for (const Pair& pair : in.pairs) {
-      in.positions.push_back(next_[static_cast<size_t>(pair.expert - first_expert_)]++);
+      in.positions.push_back(next_[static_cast<size_t>(SlotOf(pair.expert))]++);
     }
   }
   return absl::OkStatus();
@@ -121,7 +133,7 @@ Status ExchangePlan::Order(std::span<const std::byte> received, size_t row_bytes
 // Unpacks the headers and counts the rows of each expert.
 Status ExchangePlan::ReadPairs(std::span<const std::byte> received, size_t row_bytes) {
   size_t at = 0;
-  offsets_.assign(static_cast<size_t>(local_experts_) + 1, 0);
+  offsets_.assign(experts_->size() + 1, 0);
   for (size_t r = 0; r < ranks_; ++r) {
     Incoming& in = incoming_[r];
     const Counts c = CountsOf(r, self_);
@@ -134,14 +146,12 @@ Status ExchangePlan::ReadPairs(std::span<const std::byte> received, size_t row_b
       at += MessageBytes(c, row_bytes);
     }
     for (const Pair& pair : in.pairs) {
-      const int32_t local = pair.expert - first_expert_;
-      if (local < 0 || local >= local_experts_ || pair.row < 0 ||
-          static_cast<uint32_t>(pair.row) >= c.rows) {
-        return Internal(
-            "dispatch: rank {} sent expert {} row {} of {} to rank {}, which owns [{}, {})", r,
-            pair.expert, pair.row, c.rows, self_, first_expert_, first_expert_ + local_experts_);
+      const int32_t slot = SlotOf(pair.expert);
+      if (slot < 0 || pair.row < 0 || static_cast<uint32_t>(pair.row) >= c.rows) {
+        return Internal("dispatch: rank {} sent expert {} row {} of {} to rank {}, which holds {}",
+                        r, pair.expert, pair.row, c.rows, self_, fmt::join(*experts_, " "));
       }
-      ++offsets_[static_cast<size_t>(local) + 1];
+      ++offsets_[static_cast<size_t>(slot) + 1];
     }
   }
   return absl::OkStatus();

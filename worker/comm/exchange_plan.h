@@ -6,6 +6,10 @@
 // message to another in a dispatch is `pairs` times Pair, then `rows` rows of the payload; a token
 // with several experts on one rank travels once. The way back has one output a pair, in the order
 // of the pairs.
+//
+// Of an expert with copies on several ranks, a rank's own rows go to them in turn, beginning with a
+// different one on each rank. Only the source decides: who receives a row computes any expert that
+// it holds, and an output's place at the source does not tell who computed it.
 #pragma once
 
 #include <cstddef>
@@ -51,12 +55,11 @@ class ExchangePlan {
   };
 
   // `collectives` outlives the plan.
-  ExchangePlan(Collectives* collectives, const ExpertPlacement& placement,
-               const ExchangeLimits& limits);
+  ExchangePlan(Collectives* collectives, const ExchangeLimits& limits);
 
-  // expert_ids: [tokens, top_k], ascending in a row. All ranks together; errors abort the
-  // communicator.
-  Status Begin(int64_t tokens, const int32_t* expert_ids);
+  // expert_ids: [tokens, top_k], ascending in a row. `placement` stays as it is until CombineBytes.
+  // All ranks together; errors abort the communicator.
+  Status Begin(const ExpertPlacement& placement, int64_t tokens, const int32_t* expert_ids);
   // Of the messages of a dispatch with rows of `row_bytes`.
   const Bytes& DispatchBytes(size_t row_bytes);
   // The header of the message to `rank`; returns what follows it.
@@ -72,13 +75,18 @@ class ExchangePlan {
   const Outgoing& to(size_t rank) const { return outgoing_[rank]; }
   const Incoming& from(size_t rank) const { return incoming_[rank]; }
   const Counts& counts_from(size_t rank) const { return counts_[rank * ranks_ + self_]; }
-  int64_t tokens() const { return tokens_; }      // own
-  int64_t received() const { return received_; }  // rows to compute here
-  int32_t first_expert() const { return first_expert_; }
-  const std::vector<int32_t>& offsets() const { return offsets_; }  // [local experts + 1]
+  int64_t tokens() const { return tokens_; }                         // own
+  int64_t received() const { return received_; }                     // rows to compute here
+  const std::vector<int32_t>& experts() const { return *experts_; }  // of this rank, ascending
+  const std::vector<int32_t>& offsets() const { return offsets_; }   // [experts + 1]
 
  private:
   void PlanOutgoing(const int32_t* expert_ids);
+  size_t RankFor(int32_t expert);
+  int32_t SlotOf(int32_t expert) const {  // among this rank's; -1: not here
+    const bool known = expert >= 0 && static_cast<size_t>(expert) < slot_of_.size();
+    return known ? slot_of_[static_cast<size_t>(expert)] : -1;
+  }
   Status ExchangeCounts();
   Status ReadPairs(std::span<const std::byte> received, size_t row_bytes);
   const Counts& CountsOf(size_t from, size_t to) const { return counts_[from * ranks_ + to]; }
@@ -87,13 +95,14 @@ class ExchangePlan {
   }
 
   Collectives* const collectives_;
-  const ExpertPlacement placement_;
   const ExchangeLimits limits_;
   const size_t self_;
   const size_t ranks_;
-  const int32_t first_expert_;
-  const int32_t local_experts_;
 
+  const ExpertPlacement* placement_ = nullptr;  // of the layer
+  const std::vector<int32_t>* experts_ = nullptr;
+  std::vector<int32_t> slot_of_;  // by expert
+  std::vector<uint32_t> turns_;   // by expert with copies: own rows so far
   int64_t tokens_ = 0;
   int64_t received_ = 0;
   std::vector<Outgoing> outgoing_;  // by rank

@@ -41,20 +41,21 @@ class Scratch {
 
 class ExpertExchangeImpl final : public ExpertExchange {
  public:
-  ExpertExchangeImpl(Collectives* collectives, const ExpertPlacement& placement,
-                     const ExchangeLimits& limits)
-      : collectives_(collectives), limits_(limits), plan_(collectives, placement, limits) {}
+  ExpertExchangeImpl(Collectives* collectives, const ExchangeLimits& limits)
+      : collectives_(collectives), limits_(limits), plan_(collectives, limits) {}
 
-  StatusOr<DispatchedRows> Dispatch(TensorView x, TensorView expert_ids, DType payload) override {
+  StatusOr<DispatchedRows> Dispatch(const ExpertPlacement& placement, TensorView x,
+                                    TensorView expert_ids, DType payload) override {
     const MonoTime start = Clock::Real().Now();
     const int64_t tokens = CheckDispatch(limits_, x, expert_ids, payload);
     payload_ = payload;
     row_bytes_ = static_cast<size_t>(limits_.hidden) * SizeOf(payload);
     const float* rows = tokens == 0 ? nullptr : x.f32();
-    CHOIR_RETURN_IF_ERROR(plan_.Begin(tokens, tokens == 0 ? nullptr : expert_ids.data<int32_t>()));
+    CHOIR_RETURN_IF_ERROR(
+        plan_.Begin(placement, tokens, tokens == 0 ? nullptr : expert_ids.data<int32_t>()));
     CHOIR_RETURN_IF_ERROR(ExchangeRows(rows));
     CHOIR_RETURN_IF_ERROR(plan_.Order(received_, row_bytes_));
-    DispatchedRows out{GroupRows(rows), plan_.offsets(), plan_.first_expert()};
+    DispatchedRows out{GroupRows(rows), plan_.offsets(), plan_.experts()};
     stats_.dispatch_seconds += Seconds(Clock::Real().Now() - start);
     return out;
   }
@@ -189,9 +190,8 @@ void CheckCombine(const ExchangeLimits& limits, const ExchangePlan& plan,
 }
 
 std::unique_ptr<ExpertExchange> MakeExpertExchange(Collectives* collectives,
-                                                   const ExpertPlacement& placement,
                                                    const ExchangeLimits& limits) {
-  return std::make_unique<ExpertExchangeImpl>(collectives, placement, limits);
+  return std::make_unique<ExpertExchangeImpl>(collectives, limits);
 }
 
 }  // namespace choir

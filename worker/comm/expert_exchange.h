@@ -1,11 +1,12 @@
-// ExpertExchange: brings token rows to the ranks that own their experts and the outputs back to the
-// token's owner, where they are summed in ascending expert id (kernels/ops/moe.h Combine), so that
-// the bits do not depend on the number of ranks. Built on Collectives; one per rank; owner thread
-// only.
+// ExpertExchange: brings token rows to the ranks that hold their experts and the outputs back to
+// the token's owner, where they are summed in ascending expert id (kernels/ops/moe.h Combine), so
+// that the bits depend neither on the number of ranks nor on the placement. Built on Collectives;
+// one per rank; owner thread only.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "common/base/status.h"
@@ -23,9 +24,9 @@ struct ExchangeStats {                             // since creation
 
 // What this rank has to compute. Valid until the next Dispatch.
 struct DispatchedRows {
-  TensorView x;                  // [R, hidden] in the payload dtype, grouped by local expert
-  std::vector<int32_t> offsets;  // [local experts + 1]
-  int32_t first_expert = 0;      // id of local expert 0: placement.Begin(rank)
+  TensorView x;                  // [R, hidden] in the payload dtype, grouped by this rank's experts
+  std::vector<int32_t> offsets;  // [this rank's experts + 1]
+  std::span<const int32_t> experts;  // their ids: placement.ExpertsOf(rank), in its memory
 };
 
 class ExpertExchange {
@@ -34,8 +35,9 @@ class ExpertExchange {
 
   // x: [T, hidden] f32; expert_ids: [T, top_k] i32, ascending in a row; T may be 0 (a helping
   // rank). payload: kF32, or kBF16 (rounded once, here: the same bits whether a row travels or
-  // not).
-  virtual StatusOr<DispatchedRows> Dispatch(TensorView x, TensorView expert_ids, DType payload) = 0;
+  // not). `placement`: of the layer, equal on all ranks; stays as it is until Combine returns.
+  virtual StatusOr<DispatchedRows> Dispatch(const ExpertPlacement& placement, TensorView x,
+                                            TensorView expert_ids, DType payload) = 0;
 
   // expert_out: [R, hidden] f32 in the order of the last Dispatch's rows.
   // y: [T * top_k, hidden] f32; row t * top_k + k is the output of expert_ids[t][k] for token t.
@@ -52,7 +54,6 @@ void CheckCombine(const ExchangeLimits& limits, const ExchangePlan& plan,
 
 // Rows in the host's memory. `collectives` outlives the exchange.
 std::unique_ptr<ExpertExchange> MakeExpertExchange(Collectives* collectives,
-                                                   const ExpertPlacement& placement,
                                                    const ExchangeLimits& limits);
 
 }  // namespace choir

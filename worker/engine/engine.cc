@@ -25,6 +25,16 @@ void AddTo(const ExchangeStats& from, ExchangeStats* to) {
   to->combine_seconds += from.combine_seconds;
 }
 
+std::unique_ptr<ExpertMover> MakeMover(const Model& model, const EngineParts& parts) {
+  const LoadedModel& loaded = model.loaded();
+  if (loaded.info().num_experts == 0) return nullptr;
+  return std::make_unique<ExpertMover>(
+      ExpertMoverOptions{.redundant = parts.options.redundant_experts,
+                         .cover = parts.options.expert_cover,
+                         .window_steps = parts.options.placement_steps},
+      &loaded, parts.num_ranks);
+}
+
 }  // namespace
 
 EngineImpl::EngineImpl(EngineParts parts)
@@ -33,6 +43,7 @@ EngineImpl::EngineImpl(EngineParts parts)
       num_ranks_(parts.num_ranks),
       info_(parts.model->loaded().info()),
       model_(std::move(parts.model)),
+      mover_(MakeMover(*model_, parts)),
       device_(model_->loaded().device()),
       kv_(std::move(parts.kv)),
       exchanges_(std::move(parts.exchanges)),
@@ -155,14 +166,18 @@ void EngineImpl::TakeEpoch() {
   }
   if (epoch_.collectives != nullptr) EndEpoch(Finish::kLost);
   if (next == nullptr) return;
-  if (next->size() != num_ranks_) {
-    const Status status =
-        FailedPrecondition("generation {} has {} ranks, the engine was made for {}",
-                           next->generation(), next->size(), num_ranks_);
+  if (const Status status = BeginEpoch(next); !status.ok()) {
     next->Abort(status);
     if (on_epoch_failed_) on_epoch_failed_(next->generation(), status);
-    return;
   }
+}
+
+Status EngineImpl::BeginEpoch(std::shared_ptr<Collectives> next) {
+  if (next->size() != num_ranks_) {
+    return FailedPrecondition("generation {} has {} ranks, the engine was made for {}",
+                              next->generation(), next->size(), num_ranks_);
+  }
+  if (mover_ != nullptr) CHOIR_RETURN_IF_ERROR(mover_->BeginEpoch(next->rank()));
   epoch_.collectives = next;
   epoch_.protocol = std::make_unique<StepProtocol>(next.get(), info_.num_experts > 0);
   epoch_.exchange = exchanges_.ForEpoch(next.get(), stream_);
@@ -171,6 +186,7 @@ void EngineImpl::TakeEpoch() {
   // Stop and SetEpoch abort what is current; those that came meanwhile have not seen this one.
   if (stop_.load() || has_next_)
     next->Abort(Cancelled("generation {} is over", next->generation()));
+  return absl::OkStatus();
 }
 
 // Cancels are taken before the inbox, so a cancel never comes without its submit.
@@ -199,13 +215,22 @@ void EngineImpl::StepOrSleep() {
       return;
     }
   }
-  const StatusOr<bool> entered = epoch_.protocol->Enter(plan.num_tokens);
+  const StatusOr<bool> entered = EnterStep(plan.num_tokens);
   if (!entered.ok()) return FailEpoch(entered.status());
   if (!*entered) return;
   const MonoTime start = Clock::Real().Now();
   if (const Status status = Compute(plan); !status.ok()) return FailEpoch(status);
   CountStep(plan, Seconds(Clock::Real().Now() - start));
   EmitUpdates(plan.num_tokens > 0);
+}
+
+StatusOr<bool> EngineImpl::EnterStep(int64_t own_tokens) {
+  StepProtocol& protocol = *epoch_.protocol;
+  const StatusOr<bool> entered = protocol.Enter(own_tokens, mover_ ? mover_->vote() : 0);
+  if (!entered.ok() || !*entered || mover_ == nullptr) return entered;
+  CHOIR_RETURN_IF_ERROR(mover_->BeforeStep(epoch_.collectives.get(), protocol.votes(),
+                                           protocol.group_tokens(), model_->expert_counts()));
+  return true;
 }
 
 Status EngineImpl::Compute(const StepPlan& plan) {
@@ -220,6 +245,7 @@ Status EngineImpl::Compute(const StepPlan& plan) {
   batch.logit_rows = rows_.logit_rows;
   batch.logits = sampler_->Logits(num_logits);
   batch.kv = kv_->views();
+  batch.experts = mover_ ? mover_->placed() : nullptr;
   CHOIR_RETURN_IF_ERROR(model_->Forward(batch, epoch_.exchange.get(), stream_));
   CHOIR_RETURN_IF_ERROR(sampler_->Sample(rows_.sampled, stream_, &sampled_));
   table_.Commit(plan, rows_, sampled_, &updates_);
@@ -276,8 +302,9 @@ void EngineImpl::CountIdle() {
 }
 
 void EngineImpl::CountExperts() {
-  if (info_.num_experts == 0) return;
-  counts_.experts = std::make_shared<const ExpertLoad>(expert_load_.Read(model_->expert_counts()));
+  if (mover_ == nullptr || mover_->placed() == nullptr) return;
+  counts_.experts = std::make_shared<const ExpertLoad>(
+      expert_load_.Read(model_->expert_counts(), *mover_->placed()));
 }
 
 void EngineImpl::Publish() {
@@ -290,6 +317,7 @@ void EngineImpl::Publish() {
   counts_.prefix_hit_tokens = table_.prefix_stats().hit_tokens;
   counts_.ledger_difference = table_.blocks().LedgerDifference();
   counts_.last_step_wall = WallSeconds();
+  if (mover_ != nullptr) counts_.placement = mover_->stats();
   counts_.exchange = ended_exchanges_;
   if (epoch_.exchange != nullptr) AddTo(epoch_.exchange->stats(), &counts_.exchange);
   std::lock_guard lock(mu_);

@@ -15,6 +15,7 @@
 #include "common/base/status.h"
 #include "worker/comm/collectives.h"
 #include "worker/engine/expert_load.h"
+#include "worker/engine/expert_mover.h"
 #include "worker/engine/types.h"
 #include "worker/model/model.h"
 
@@ -31,6 +32,10 @@ struct EngineOptions {
   bool prefix_cache = true;    // full blocks stay findable as long as their memory is not needed
   int num_threads = 1;
   int nice = 0;
+  // Where experts lie (expert_mover.h). The same on all ranks of a group.
+  int32_t redundant_experts = 0;  // that a rank may hold of a layer beyond an even share
+  bool expert_cover = false;      // second copies of all, so that any one rank may vanish
+  int64_t placement_steps = 256;  // between two looks at the load of experts, at least
 };
 
 // Everything the metrics of a worker need, taken at any time by any thread. All counts are since
@@ -46,7 +51,8 @@ struct EngineStats {
   double last_step_wall = 0;  // unix seconds of the last finished step, or idle check
   ExchangeStats exchange;
   std::shared_ptr<const ExpertLoad> experts;  // null: none, or nothing was counted yet
-  int64_t ledger_difference = 0;              // kv blocks: free + held + cached - total; must be 0
+  ExpertPlacementStats placement;
+  int64_t ledger_difference = 0;  // kv blocks: free + held + cached - total; must be 0
 };
 
 class Engine {

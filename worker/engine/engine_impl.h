@@ -60,8 +60,10 @@ class EngineImpl final : public Engine {
 
   // Owner thread.
   void TakeEpoch();
+  Status BeginEpoch(std::shared_ptr<Collectives> collectives);
   void TakeInbox(bool wait);
   void StepOrSleep();
+  StatusOr<bool> EnterStep(int64_t own_tokens);
   Status Compute(const StepPlan& plan);
   void EndEpoch(Finish finish);
   void FailEpoch(const Status& status);
@@ -80,6 +82,7 @@ class EngineImpl final : public Engine {
   const int num_ranks_;
   const ModelInfo info_;
   const std::unique_ptr<Model> model_;
+  const std::unique_ptr<ExpertMover> mover_;  // null for a model without experts
   Device& device_;
   const std::unique_ptr<KvPool> kv_;
   const ExchangeMaker exchanges_;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/base/check.h"
+
 namespace choir {
 namespace {
 
@@ -10,50 +12,52 @@ constexpr uint64_t kWindowTokens = 64;
 
 }  // namespace
 
-ExpertLoad ExpertLoadMeter::Read(const ExpertCounts& counts) {
+ExpertLoad ExpertLoadMeter::Read(const ExpertCounts& counts, const PlacedExperts& placed) {
   ExpertLoad load;
-  if (counts.num_here == 0) return load;
+  if (counts.layers.empty()) return load;
+  CHOIR_CHECK(placed.layers.size() == counts.layers.size());
   const auto experts = static_cast<size_t>(counts.num_experts);
   const auto buckets = std::min(experts, static_cast<size_t>(kExpertBucketsMax));
-  const auto bucket_of = [&](size_t expert) { return expert * buckets / experts; };
-  const auto first = static_cast<size_t>(counts.first_here);
-  const size_t end = first + static_cast<size_t>(counts.num_here);
   load.layers = counts.layers;
   load.buckets = static_cast<int32_t>(buckets);
-  load.first_bucket = static_cast<int32_t>(bucket_of(first));
-  load.last_bucket = static_cast<int32_t>(bucket_of(end - 1));
   load.tokens.resize(counts.layers.size() * buckets);
-  for (size_t l = 0; l < counts.layers.size(); ++l) {
-    for (size_t e = first; e < end; ++e) {
-      load.tokens[l * buckets + bucket_of(e)] += counts.rows[l * experts + e];
+  for (size_t i = 0; i < counts.rows.size(); ++i) {
+    load.tokens[i / experts * buckets + i % experts * buckets / experts] += counts.rows[i];
+  }
+  for (const uint64_t tokens : load.tokens) load.here.push_back(tokens > 0);
+  for (size_t l = 0; l < placed.layers.size(); ++l) {
+    for (const int32_t e : placed.layers[l].ExpertsOf(placed.rank)) {
+      load.here[l * buckets + static_cast<size_t>(e) * buckets / experts] = true;
     }
   }
-  Measure(counts);
+  Measure(counts, placed);
   load.imbalance = imbalance_;
   return load;
 }
 
-void ExpertLoadMeter::Measure(const ExpertCounts& counts) {
+void ExpertLoadMeter::Measure(const ExpertCounts& counts, const PlacedExperts& placed) {
   window_.resize(counts.rows.size());
   const auto experts = static_cast<size_t>(counts.num_experts);
-  const auto first = static_cast<size_t>(counts.first_here);
-  const size_t end = first + static_cast<size_t>(counts.num_here);
-  uint64_t all = 0;
+  uint64_t all = 0, wanted = 0;
   double ratios = 0;
   int64_t layers = 0;
   for (size_t l = 0; l < counts.layers.size(); ++l) {
+    const std::vector<int32_t>& own = placed.layers[l].ExpertsOf(placed.rank);
     uint64_t sum = 0, most = 0;
-    for (size_t i = l * experts + first; i < l * experts + end; ++i) {
+    for (const int32_t e : own) {
+      const size_t i = l * experts + static_cast<size_t>(e);
       const uint64_t rows = counts.rows[i] - window_[i];
       sum += rows;
       most = std::max(most, rows);
     }
     all += sum;
+    wanted += kWindowTokens * own.size();
     if (sum == 0) continue;
-    ratios += static_cast<double>(most) * counts.num_here / static_cast<double>(sum);
+    ratios +=
+        static_cast<double>(most) * static_cast<double>(own.size()) / static_cast<double>(sum);
     ++layers;
   }
-  const bool whole = all >= kWindowTokens * counts.layers.size() * (end - first);
+  const bool whole = all >= wanted;
   if (layers == 0 || (measured_ && !whole)) return;
   imbalance_ = ratios / static_cast<double>(layers);
   if (!whole) return;

@@ -14,8 +14,7 @@ StatusOr<std::unique_ptr<Model>> ModelFor(const EngineOptions& options,
                                           const KernelSet* kernels, int num_ranks) {
   const ModelInfo& info = loaded->info();
   CHOIR_ASSIGN_OR_RETURN(const ModelLimits limits, Engine::LimitsFor(options, info, num_ranks));
-  const ExpertPlacement placement(info.num_experts, num_ranks);
-  return MakeModel(std::move(loaded), kernels, placement, limits);
+  return MakeModel(std::move(loaded), kernels, limits);
 }
 
 }  // namespace

@@ -18,10 +18,30 @@ Status CheckRange(const char* name, int64_t value, int64_t min, int64_t max) {
 }
 
 // The most rows of any op: own rows, or what the experts here may receive from all ranks.
-int64_t RowsMax(const ModelLimits& limits, const ModelInfo& info, int num_ranks) {
-  const int64_t experts_here = (info.num_experts + num_ranks - 1) / num_ranks;
-  const int64_t received = limits.step_tokens_group * std::min<int64_t>(info.top_k, experts_here);
+int64_t RowsMax(const ModelLimits& limits, const ModelInfo& info) {
+  const int64_t received =
+      limits.step_tokens_group * std::min<int64_t>(info.top_k, limits.expert_slots);
   return std::max(limits.step_tokens, received);
+}
+
+Status CheckPlacement(const EngineOptions& options, const ModelInfo& info, int num_ranks) {
+  CHOIR_RETURN_IF_ERROR(CheckRange("placement_steps", options.placement_steps, 1, kQueueMax));
+  const int32_t share = ExpertSlots(info.num_experts, num_ranks, 0);
+  const int32_t others = info.num_experts - share;
+  if (options.redundant_experts < 0 || options.redundant_experts > others) {
+    return InvalidArgument(
+        "engine: redundant_experts {} is not in 0..{}: of the {} experts of a layer a rank holds "
+        "{} "
+        "already",
+        options.redundant_experts, others, info.num_experts, share);
+  }
+  if (options.expert_cover && options.redundant_experts == 0) {
+    return InvalidArgument(
+        "engine: expert_cover: second copies of experts need room; give redundant_experts, {} for "
+        "all of them",
+        (2 * info.num_experts + num_ranks - 1) / num_ranks - share);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -33,7 +53,9 @@ StatusOr<ModelLimits> Engine::LimitsFor(const EngineOptions& options, const Mode
   CHOIR_RETURN_IF_ERROR(CheckRange("sequences_max", options.sequences_max, 1, kStepTokensMax));
   CHOIR_RETURN_IF_ERROR(
       CheckRange("context_length", options.context_length, 0, info.context_length));
+  CHOIR_RETURN_IF_ERROR(CheckPlacement(options, info, num_ranks));
   ModelLimits limits;
+  limits.expert_slots = ExpertSlots(info.num_experts, num_ranks, options.redundant_experts);
   limits.step_tokens = options.step_tokens;
   limits.step_tokens_group = options.step_tokens * num_ranks;
   limits.positions_max = options.context_length > 0 ? options.context_length : info.context_length;
@@ -51,6 +73,11 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
   CHOIR_RETURN_IF_ERROR(CheckRange("waiting_max", options.waiting_max, 1, kQueueMax));
   CHOIR_RETURN_IF_ERROR(CheckRange("num_threads", options.num_threads, 1, kRanksMax));
   CHOIR_RETURN_IF_ERROR(CheckRange("nice", options.nice, 0, 19));
+  if (options.redundant_experts > 0 && !device->ReadsHostMemory()) {
+    return Unimplemented(
+        "engine: redundant_experts {}: experts on a GPU stay where they were loaded; leave it out",
+        options.redundant_experts);
+  }
   EngineParts parts;
   parts.options = options;
   parts.num_ranks = num_ranks;
@@ -60,10 +87,13 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
   CHOIR_ASSIGN_OR_RETURN(
       parts.exchanges,
       ExchangeMaker::Make(
-          device, kernels, ExpertPlacement(info.num_experts, num_ranks),
+          device, kernels,
+          {.num_experts = info.num_experts,
+           .num_ranks = num_ranks,
+           .expert_slots = parts.limits.expert_slots},
           {.tokens_max = parts.limits.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
   if (kernels != nullptr) {
-    const KernelLimits limits{.rows_max = RowsMax(parts.limits, info, num_ranks),
+    const KernelLimits limits{.rows_max = RowsMax(parts.limits, info),
                               .columns_max = info.columns_max,
                               .positions_max = parts.limits.positions_max,
                               .heads_max = info.heads_max};

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "common/base/check.h"
-#include "worker/engine/exact_math.h"
 #include "common/base/philox.h"
+#include "worker/engine/exact_math.h"
 
 namespace choir {
 namespace {

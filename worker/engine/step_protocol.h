@@ -5,14 +5,16 @@
 //   enters it; the
 //           bell brings the others.
 //   busy    while anybody had work in the last step, every rank enters the next one unasked.
-//   enter   one small all-gather: who has work. Nobody: all are idle again, without a forward.
+//   enter   one small all-gather: who has work. Nobody: all are idle again, without a forward. Each
+//           rank's vote on the placement of experts (expert_mover.h) goes along.
 //
 // A model without experts needs no peers: each rank then steps alone, and only watches that the
 // communicator lives.
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <span>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "common/base/status.h"
@@ -35,13 +37,18 @@ class StepProtocol {
 
   // Enters the next step with all ranks; own_tokens is what this rank computes in it. False: nobody
   // has work. An error means that the communicator is dead.
-  StatusOr<bool> Enter(int64_t own_tokens);
+  StatusOr<bool> Enter(int64_t own_tokens, uint64_t vote = 0);
+  // What Enter heard.
+  int64_t group_tokens() const { return group_tokens_; }
+  std::span<const uint64_t> votes() const { return votes_; }  // by rank
 
  private:
   Collectives* const collectives_;
   const bool together_;
   uint64_t step_ = 0;  // the next one
   bool busy_ = false;
+  int64_t group_tokens_ = 0;
+  std::vector<uint64_t> votes_;
 };
 
 }  // namespace choir

@@ -11,26 +11,28 @@ namespace {
 
 class DeviceExchange final : public ExpertExchange {
  public:
-  DeviceExchange(Collectives* collectives, const ExpertPlacement& placement,
-                 const ExchangeLimits& limits, const DeviceExchangeParts& parts)
+  DeviceExchange(Collectives* collectives, const ExchangeLimits& limits,
+                 const DeviceExchangeParts& parts)
       : collectives_(collectives),
         limits_(limits),
         parts_(parts),
         room_(*parts.room),
         output_bytes_(static_cast<size_t>(limits.hidden) * sizeof(float)),
-        plan_(collectives, placement, limits) {}
+        plan_(collectives, limits) {}
 
-  StatusOr<DispatchedRows> Dispatch(TensorView x, TensorView expert_ids, DType payload) override {
+  StatusOr<DispatchedRows> Dispatch(const ExpertPlacement& placement, TensorView x,
+                                    TensorView expert_ids, DType payload) override {
     const MonoTime start = Clock::Real().Now();
     const int64_t tokens = CheckDispatch(limits_, x, expert_ids, payload);
     payload_ = payload;
     row_bytes_ = static_cast<size_t>(limits_.hidden) * SizeOf(payload);
     if (tokens > 0) parts_.device->Copy(room_.ids.data(), expert_ids.raw(), expert_ids.num_bytes());
     CHOIR_RETURN_IF_ERROR(Wait());
-    CHOIR_RETURN_IF_ERROR(plan_.Begin(tokens, reinterpret_cast<const int32_t*>(room_.ids.data())));
+    const auto* ids = reinterpret_cast<const int32_t*>(room_.ids.data());
+    CHOIR_RETURN_IF_ERROR(plan_.Begin(placement, tokens, ids));
     CHOIR_RETURN_IF_ERROR(ExchangeRows(x));
     CHOIR_RETURN_IF_ERROR(plan_.Order({room_.recv.data(), received_bytes_}, row_bytes_));
-    DispatchedRows out{GroupRows(x), plan_.offsets(), plan_.first_expert()};
+    DispatchedRows out{GroupRows(x), plan_.offsets(), plan_.experts()};
     stats_.dispatch_seconds += Seconds(Clock::Real().Now() - start);
     return out;
   }
@@ -208,10 +210,9 @@ class DeviceExchange final : public ExpertExchange {
 }  // namespace
 
 std::unique_ptr<ExpertExchange> MakeDeviceExchange(Collectives* collectives,
-                                                   const ExpertPlacement& placement,
                                                    const ExchangeLimits& limits,
                                                    const DeviceExchangeParts& parts) {
-  return std::make_unique<DeviceExchange>(collectives, placement, limits, parts);
+  return std::make_unique<DeviceExchange>(collectives, limits, parts);
 }
 
 }  // namespace choir

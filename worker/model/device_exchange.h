@@ -18,7 +18,6 @@ struct DeviceExchangeParts {
 
 // All of the parts and `collectives` outlive the exchange.
 std::unique_ptr<ExpertExchange> MakeDeviceExchange(Collectives* collectives,
-                                                   const ExpertPlacement& placement,
                                                    const ExchangeLimits& limits,
                                                    const DeviceExchangeParts& parts);
 

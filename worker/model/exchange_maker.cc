@@ -8,21 +8,20 @@
 namespace choir {
 
 StatusOr<ExchangeMaker> ExchangeMaker::Make(Device* device, const KernelSet* kernels,
-                                            const ExpertPlacement& placement,
+                                            const ExchangeSizes& sizes,
                                             const ExchangeLimits& limits) {
   ExchangeMaker maker;
   maker.device_ = device;
   maker.kernels_ = kernels;
-  maker.placement_ = placement;
+  maker.has_experts_ = sizes.num_experts > 0;
   maker.limits_ = limits;
-  if (placement.num_experts() == 0 || device->ReadsHostMemory()) return maker;
-  const int64_t ranks = placement.num_ranks();
-  const int64_t local_max = (placement.num_experts() + ranks - 1) / ranks;
+  if (!maker.has_experts_ || device->ReadsHostMemory()) return maker;
+  const int64_t ranks = sizes.num_ranks;
   const auto tokens = static_cast<size_t>(limits.tokens_max);
   const auto top_k = static_cast<size_t>(limits.top_k);
   const size_t own_pairs = tokens * top_k;
   const size_t received_pairs =
-      tokens * static_cast<size_t>(ranks * std::min(limits.top_k, local_max));
+      tokens * static_cast<size_t>(ranks * std::min<int64_t>(limits.top_k, sizes.expert_slots));
   const size_t rows = std::max({own_pairs, received_pairs, tokens * static_cast<size_t>(ranks)});
   const size_t row_bytes = static_cast<size_t>(limits.hidden) * sizeof(float);
   const size_t message_bytes = ranks == 1 ? 0 : rows * (row_bytes + sizeof(ExchangePlan::Pair));
@@ -43,10 +42,10 @@ StatusOr<ExchangeMaker> ExchangeMaker::Make(Device* device, const KernelSet* ker
 
 std::unique_ptr<ExpertExchange> ExchangeMaker::ForEpoch(Collectives* collectives,
                                                         const Stream& stream) const {
-  if (placement_.num_experts() == 0) return nullptr;
-  if (room_ == nullptr) return MakeExpertExchange(collectives, placement_, limits_);
+  if (!has_experts_) return nullptr;
+  if (room_ == nullptr) return MakeExpertExchange(collectives, limits_);
   return MakeDeviceExchange(
-      collectives, placement_, limits_,
+      collectives, limits_,
       {.device = device_, .kernels = kernels_, .room = room_.get(), .stream = stream});
 }
 

@@ -26,13 +26,18 @@ struct ExchangeRoom {
   std::vector<int64_t> in_turn;  // 0, 1, 2, ...
 };
 
+struct ExchangeSizes {
+  int32_t num_experts = 0;
+  int32_t num_ranks = 1;
+  int32_t expert_slots = 0;  // experts of a layer that a rank may hold
+};
+
 class ExchangeMaker {
  public:
   ExchangeMaker() = default;  // of a model without experts
   // `kernels` and `device` outlive the maker; `device` is where the model's rows are.
   static StatusOr<ExchangeMaker> Make(Device* device, const KernelSet* kernels,
-                                      const ExpertPlacement& placement,
-                                      const ExchangeLimits& limits);
+                                      const ExchangeSizes& sizes, const ExchangeLimits& limits);
 
   // Null for a model without experts. `collectives` outlives the exchange.
   std::unique_ptr<ExpertExchange> ForEpoch(Collectives* collectives, const Stream& stream) const;
@@ -40,7 +45,7 @@ class ExchangeMaker {
  private:
   Device* device_ = nullptr;
   const KernelSet* kernels_ = nullptr;
-  ExpertPlacement placement_{0, 1};
+  bool has_experts_ = false;
   ExchangeLimits limits_;
   std::unique_ptr<ExchangeRoom> room_;  // null: in the host's memory
 };

@@ -87,6 +87,7 @@ ModelInfo InfoOf(const ModelConfig& c, const ModelWeights& w, int64_t kept_bytes
   info.context_length = c.positions_max;
   info.num_experts = c.NumMoeLayers() > 0 ? static_cast<int32_t>(c.moe->experts) : 0;
   info.top_k = info.num_experts > 0 ? static_cast<int32_t>(c.moe->top_k) : 0;
+  info.expert_layers = static_cast<int32_t>(c.NumMoeLayers());
   info.columns_max = WidestColumns(c);
   info.heads_max = static_cast<int32_t>(c.gqa ? c.gqa->heads : c.mla->heads);
   info.weight_bytes = kept_bytes;
@@ -159,7 +160,8 @@ Status ReserveFor(const LoadOptions& options, const LoadedParts& parts) {
                     .weights = parts.weights,
                     .weight_bytes = parts.weight_bytes,
                     .compute = parts.compute,
-                    .device = &measuring};
+                    .device = &measuring,
+                    .own = parts.own};
   CHOIR_ASSIGN_OR_RETURN(
       const size_t beside,
       options.beside_weights(std::make_shared<const LoadedTransformer>(std::move(sizes))));
@@ -189,6 +191,13 @@ StatusOr<NumericsParts> NumericsOf(const LoadOptions& options, const LoadedParts
   return numerics;
 }
 
+// The experts of this rank in every layer (FirstPlacement): a range.
+ExpertRange OwnRange(int32_t num_experts, const LoadOptions& options) {
+  const ExpertPlacement placement(num_experts, options.num_ranks);
+  const std::vector<int32_t>& own = placement.ExpertsOf(options.rank);
+  return own.empty() ? ExpertRange() : ExpertRange{own.front(), own.back() + 1};
+}
+
 }  // namespace
 
 StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& options,
@@ -203,13 +212,12 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   parts.compute = precision.compute;
   parts.store = std::make_unique<WeightStore>(std::move(files), precision.matrix_dtype);
   const auto& moe = parts.config.moe;
-  const ExpertPlacement placement(moe ? static_cast<int32_t>(moe->experts) : 0, options.num_ranks);
-  const ExpertRange own{placement.Begin(options.rank), placement.End(options.rank)};
-  parts.weights = BindWeights(parts.config, names, own, parts.store.get());
+  parts.own = OwnRange(moe ? static_cast<int32_t>(moe->experts) : 0, options);
+  parts.weights = BindWeights(parts.config, names, parts.own, parts.store.get());
   CHOIR_RETURN_IF_ERROR(parts.store->status());
   parts.weight_bytes = parts.store->kept_bytes();
   const bool moves = !options.device->ReadsHostMemory();
-  if (moves) ForgetOtherExperts(own, &parts.weights);
+  if (moves) ForgetOtherExperts(parts.own, &parts.weights);
   CHOIR_RETURN_IF_ERROR(ReserveFor(options, parts));
   CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
   if (moves) {

@@ -9,6 +9,7 @@
 #include "worker/model/model.h"
 #include "worker/model/weights/model_weights.h"
 #include "worker/model/weights/numerics_id.h"
+#include "worker/model/weights/quantized_weights.h"
 #include "worker/model/weights/weight_store.h"
 
 namespace choir {
@@ -22,6 +23,7 @@ struct LoadedParts {
   Compute compute = Compute::kF32;
   NumericsParts numerics;
   Device* device = &HostDevice();
+  ExpertRange own;  // whose weights were loaded
 };
 
 class LoadedTransformer final : public LoadedModel {
@@ -33,6 +35,9 @@ class LoadedTransformer final : public LoadedModel {
   Compute compute() const override { return parts_.compute; }
   const std::string& numerics_id() const override { return numerics_id_; }
   Device& device() const override { return *parts_.device; }
+  StatusOr<std::shared_ptr<const PlacedExperts>> PlaceExperts(
+      std::vector<ExpertPlacement> layers, int32_t rank, const PlacedExperts* before,
+      const std::stop_token& stop) const override;
 
   const ModelConfig& config() const { return parts_.config; }
   const ModelWeights& weights() const { return parts_.weights; }

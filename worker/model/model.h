@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "kernels/kernels.h"
 #include "worker/comm/expert_exchange.h"
 #include "worker/device/device.h"
+#include "worker/model/placed_experts.h"
 
 namespace choir {
 
@@ -53,14 +55,16 @@ struct ModelBatch {
   std::span<const int32_t> positions;  // [T]
   std::span<const int64_t> slots;      // [T] where each token's KV goes
   std::span<const AttentionSequence> sequences;
-  std::span<const int32_t> logit_rows;  // ascending rows whose logits are wanted
-  TensorView logits;                    // out: [logit_rows, vocab] f32, on the device
-  std::span<const LayerKvView> kv;      // by layer; on the device
+  std::span<const int32_t> logit_rows;     // ascending rows whose logits are wanted
+  TensorView logits;                       // out: [logit_rows, vocab] f32, on the device
+  std::span<const LayerKvView> kv;         // by layer; on the device
+  const PlacedExperts* experts = nullptr;  // this rank's; null for a model without any
 };
 
 struct ModelLimits {
   int64_t step_tokens = 512;      // own rows in a step
   int64_t step_tokens_group = 0;  // rows of all ranks in a step (sizes what experts may receive)
+  int32_t expert_slots = 0;       // experts of a layer that this rank may hold
   int64_t positions_max = 0;      // context length to serve
   int64_t logit_rows_max = 256;
 };
@@ -73,6 +77,7 @@ struct ModelInfo {
   int64_t context_length = 0;  // max_position_embeddings
   int32_t num_experts = 0;     // 0: dense
   int32_t top_k = 0;
+  int32_t expert_layers = 0;        // layers that have experts
   int64_t columns_max = 0;          // widest K of any Linear: KernelLimits::columns_max
   int32_t heads_max = 0;            // KernelLimits::heads_max
   int64_t weight_bytes = 0;         // held in memory
@@ -94,7 +99,17 @@ class LoadedModel {
   virtual const std::string& numerics_id() const = 0;
   // Where the weights are, and with them all that is computed with them.
   virtual Device& device() const { return HostDevice(); }
+  // The experts of `rank` where `layers` says so (by layer with experts). What `before` has serves
+  // on, and what was loaded at the start; others are read from the files and checked. Any thread.
+  // Cancelled: `stop` was asked for. Other errors are LoadModel's; Unimplemented on a device that
+  // does not read the host's memory.
+  virtual StatusOr<std::shared_ptr<const PlacedExperts>> PlaceExperts(
+      std::vector<ExpertPlacement> layers, int32_t rank, const PlacedExperts* before,
+      const std::stop_token& stop) const;
 };
+
+// One copy of every expert, in ranges: what ranks load at the start. By layer with experts.
+std::vector<ExpertPlacement> FirstPlacement(const ModelInfo& info, int32_t num_ranks);
 
 // The bytes of the device that are wanted besides the weights. `sizes` is the model before its
 // weights are read: what it is and how large; its device measures.
@@ -124,8 +139,7 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
 struct ExpertCounts {
   std::vector<int32_t> layers;  // with experts, by their index in the model
   int32_t num_experts = 0;
-  int32_t first_here = 0, num_here = 0;  // this rank's; known from the first step on
-  std::vector<uint64_t> rows;            // [layers, num_experts]
+  std::vector<uint64_t> rows;  // [layers, num_experts]
 };
 
 class Model {
@@ -142,8 +156,6 @@ class Model {
 
 // On the device of `loaded`.
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
-                                           const KernelSet* kernels,
-                                           const ExpertPlacement& placement,
-                                           const ModelLimits& limits);
+                                           const KernelSet* kernels, const ModelLimits& limits);
 
 }  // namespace choir

@@ -15,20 +15,39 @@ StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Make(std::shared_ptr<const L
   RunnerOptions o = options;
   if (o.positions_max <= 0) o.positions_max = info.context_length;
   std::unique_ptr<ModelRunner> runner(new ModelRunner(loaded, o));
-  const ExpertPlacement placement(info.num_experts, collectives->size());
   CHOIR_RETURN_IF_ERROR(loaded->device().Use());
+  CHOIR_RETURN_IF_ERROR(runner->PlaceExperts(*collectives));
   const ModelLimits limits{.step_tokens = o.step_tokens,
+                           .step_tokens_group = o.step_tokens * collectives->size(),
+                           .expert_slots = runner->expert_slots_,
                            .positions_max = o.positions_max,
                            .logit_rows_max = o.step_tokens};
-  CHOIR_ASSIGN_OR_RETURN(runner->model_, MakeModel(loaded, kernels, placement, limits));
+  CHOIR_ASSIGN_OR_RETURN(runner->model_, MakeModel(loaded, kernels, limits));
   CHOIR_RETURN_IF_ERROR(runner->Allocate(*kernels, collectives->size()));
   CHOIR_ASSIGN_OR_RETURN(
       runner->exchanges_,
       ExchangeMaker::Make(
-          &loaded->device(), kernels, placement,
+          &loaded->device(), kernels,
+          {.num_experts = info.num_experts,
+           .num_ranks = collectives->size(),
+           .expert_slots = runner->expert_slots_},
           {.tokens_max = o.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
   runner->exchange_ = runner->exchanges_.ForEpoch(collectives, runner->stream_);
   return runner;
+}
+
+Status ModelRunner::PlaceExperts(const Collectives& collectives) {
+  if (loaded_->info().num_experts == 0) return {};
+  std::vector<ExpertPlacement> layers = options_.placement;
+  if (layers.empty()) layers = FirstPlacement(loaded_->info(), collectives.size());
+  for (const ExpertPlacement& layer : layers) {
+    for (int32_t r = 0; r < layer.num_ranks(); ++r) {
+      expert_slots_ = std::max(expert_slots_, static_cast<int32_t>(layer.ExpertsOf(r).size()));
+    }
+  }
+  CHOIR_ASSIGN_OR_RETURN(experts_, loaded_->PlaceExperts(std::move(layers), collectives.rank(),
+                                                         nullptr, std::stop_token()));
+  return {};
 }
 
 Status ModelRunner::Allocate(const KernelSet& kernels, int num_ranks) {
@@ -100,7 +119,8 @@ StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
                                          .sequences = sequences,
                                          .logit_rows = logit_rows,
                                          .logits = logits,
-                                         .kv = kv_},
+                                         .kv = kv_,
+                                         .experts = experts_.get()},
                                         exchange_.get(), stream_));
   logits_.Download(0, logits.num_bytes());
   CHOIR_RETURN_IF_ERROR(loaded_->device().Wait());

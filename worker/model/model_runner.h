@@ -22,6 +22,8 @@ struct RunnerOptions {
   int64_t block_tokens = 32;
   int sequences = 1;  // numbered from 0
   int num_threads = 1;
+  // By layer with experts, the same on every rank; empty: FirstPlacement.
+  std::vector<ExpertPlacement> placement;
 };
 
 class ModelRunner {
@@ -47,6 +49,7 @@ class ModelRunner {
   ModelRunner(std::shared_ptr<const LoadedModel> loaded, const RunnerOptions& options)
       : loaded_(std::move(loaded)), options_(options), team_(options.num_threads) {}
   Status Allocate(const KernelSet& kernels, int num_ranks);
+  Status PlaceExperts(const Collectives& collectives);
 
   const std::shared_ptr<const LoadedModel> loaded_;
   const RunnerOptions options_;
@@ -54,6 +57,8 @@ class ModelRunner {
   ExchangeMaker exchanges_;
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Model> model_;
+  std::shared_ptr<const PlacedExperts> experts_;  // null for a model without any
+  int32_t expert_slots_ = 0;
   DeviceBuffer workspace_, pool_;
   StagedBuffer logits_;
   Stream stream_;

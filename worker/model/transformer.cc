@@ -9,30 +9,24 @@ namespace {
 
 constexpr int64_t kRopeStep = 1024;  // positions that the rope tables grow by at least
 
-// Rows that local experts get at most in one layer: every row of the group chooses top_k experts,
-// none twice.
-int64_t ReceivedRowsMax(const MoeConfig& moe, const ExpertPlacement& placement,
-                        const ModelLimits& limits) {
-  const int64_t group_rows = limits.step_tokens_group > 0
-                                 ? limits.step_tokens_group
-                                 : limits.step_tokens * placement.num_ranks();
-  const int64_t local_max = (moe.experts + placement.num_ranks() - 1) / placement.num_ranks();
-  return group_rows * std::min(moe.top_k, local_max);
+// Rows that this rank's experts get at most in one layer: every row of the group chooses top_k
+// experts, none twice.
+int64_t ReceivedRowsMax(const MoeConfig& moe, const ModelLimits& limits) {
+  return limits.step_tokens_group * std::min<int64_t>(moe.top_k, limits.expert_slots);
 }
 
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> Transformer::Make(std::shared_ptr<const LoadedTransformer> loaded,
                                                    const KernelSet* kernels,
-                                                   const ExpertPlacement& placement,
                                                    const ModelLimits& limits) {
   CHOIR_CHECK(limits.step_tokens >= 1 && limits.logit_rows_max >= 1);
   std::unique_ptr<Transformer> model(new Transformer(std::move(loaded), kernels));
-  CHOIR_RETURN_IF_ERROR(model->Allocate(placement, limits));
+  CHOIR_RETURN_IF_ERROR(model->Allocate(limits));
   return std::unique_ptr<Model>(std::move(model));
 }
 
-Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits& limits) {
+Status Transformer::Allocate(const ModelLimits& limits) {
   const ModelConfig& c = loaded_->config();
   const Compute compute = loaded_->compute();
   Device* const device = &loaded_->device();
@@ -57,9 +51,9 @@ Status Transformer::Allocate(const ExpertPlacement& placement, const ModelLimits
       std::max(dense_layers > 0 ? c.dense_width : 0, c.moe ? c.moe->shared_width : 0);
   CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(device, compute, limits.step_tokens, width));
   if (c.NumMoeLayers() > 0) {
-    CHOIR_CHECK(placement.num_experts() == c.moe->experts);
+    CHOIR_CHECK(limits.step_tokens_group >= limits.step_tokens && limits.expert_slots >= 1);
     CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits.step_tokens,
-                                              ReceivedRowsMax(*c.moe, placement, limits)));
+                                              ReceivedRowsMax(*c.moe, limits)));
   }
   return {};
 }
@@ -101,6 +95,8 @@ void Transformer::CheckBatch(const ModelBatch& b) const {
   CHOIR_CHECK(b.positions.size() == b.tokens.size() && b.slots.size() == b.tokens.size());
   CHOIR_CHECK(static_cast<int64_t>(b.logit_rows.size()) <= limits_.logit_rows_max);
   CHOIR_CHECK(b.tokens.empty() || b.kv.size() == static_cast<size_t>(loaded_->config().layers));
+  CHOIR_CHECK(!moe_ ||
+              (b.experts != nullptr && b.experts->weights.size() == moe_->counts().layers.size()));
 }
 
 void Transformer::Attention(size_t layer, const StepContext& step) {
@@ -176,13 +172,11 @@ const ExpertCounts& Transformer::expert_counts() const {
 }
 
 StatusOr<std::unique_ptr<Model>> MakeModel(std::shared_ptr<const LoadedModel> loaded,
-                                           const KernelSet* kernels,
-                                           const ExpertPlacement& placement,
-                                           const ModelLimits& limits) {
+                                           const KernelSet* kernels, const ModelLimits& limits) {
   // The only LoadedModel there is; a second architecture would choose here.
   auto transformer = std::dynamic_pointer_cast<const LoadedTransformer>(loaded);
   CHOIR_CHECK(transformer != nullptr);
-  return Transformer::Make(std::move(transformer), kernels, placement, limits);
+  return Transformer::Make(std::move(transformer), kernels, limits);
 }
 
 }  // namespace choir

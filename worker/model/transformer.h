@@ -16,9 +16,7 @@ namespace choir {
 class Transformer final : public Model {
  public:
   static StatusOr<std::unique_ptr<Model>> Make(std::shared_ptr<const LoadedTransformer> loaded,
-                                               const KernelSet* kernels,
-                                               const ExpertPlacement& placement,
-                                               const ModelLimits& limits);
+                                               const KernelSet* kernels, const ModelLimits& limits);
 
   const LoadedModel& loaded() const override { return *loaded_; }
   Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) override;
@@ -27,7 +25,7 @@ class Transformer final : public Model {
  private:
   Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
       : loaded_(std::move(loaded)), kernels_(*kernels) {}
-  Status Allocate(const ExpertPlacement& placement, const ModelLimits& limits);
+  Status Allocate(const ModelLimits& limits);
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;

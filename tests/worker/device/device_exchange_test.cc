@@ -20,6 +20,7 @@ struct Shape {
   int32_t experts = 8;
   int64_t top_k = 2;
   DType payload = DType::kF32;
+  int32_t copies = 0;  // of experts of the next rank, on each rank
 };
 constexpr int64_t kHidden = 9, kTokens = 6;
 
@@ -60,6 +61,20 @@ class Values {
   StagedBuffer staged_;
 };
 
+ExpertPlacement PlacementOf(const Shape& shape) {
+  const ExpertPlacement first(shape.experts, shape.ranks);
+  std::vector<std::vector<int32_t>> experts_of;
+  for (int r = 0; r < shape.ranks; ++r) {
+    std::vector<int32_t>& here = experts_of.emplace_back(first.ExpertsOf(r));
+    const std::vector<int32_t>& next = first.ExpertsOf((r + 1) % shape.ranks);
+    for (int32_t i = 0; shape.ranks > 1 && i < shape.copies; ++i) {
+      here.push_back(next.at(static_cast<size_t>(i)));
+    }
+    std::sort(here.begin(), here.end());
+  }
+  return ExpertPlacement(shape.experts, std::move(experts_of));
+}
+
 // Rank r has kTokens - r tokens, the last rank none.
 int64_t TokensOf(int rank, int ranks) {
   return rank + 1 == ranks && ranks > 1 ? 0 : kTokens - rank;
@@ -82,9 +97,10 @@ Status RunLayer(const Shape& shape, Device* device, ExpertExchange* exchange, in
   }
   constexpr size_t kBytes = 16384;
   Values rows(device, kBytes), choices(device, kBytes), outputs(device, kBytes), y(device, kBytes);
+  const ExpertPlacement placement = PlacementOf(shape);
   CHOIR_ASSIGN_OR_RETURN(
       const DispatchedRows got,
-      exchange->Dispatch(rows.Set(x, DType::kF32, tokens, kHidden),
+      exchange->Dispatch(placement, rows.Set(x, DType::kF32, tokens, kHidden),
                          choices.Set(ids, DType::kI32, tokens, shape.top_k), shape.payload));
   CHOIR_ASSIGN_OR_RETURN(const DeviceBuffer host, device->AllocateHost(got.x.num_bytes()));
   device->Copy(host.data(), got.x.raw(), got.x.num_bytes());
@@ -97,7 +113,7 @@ Status RunLayer(const Shape& shape, Device* device, ExpertExchange* exchange, in
       const float value = shape.payload == DType::kF32
                               ? reinterpret_cast<const float*>(host.data())[i]
                               : ToF32(reinterpret_cast<const bf16*>(host.data())[i]);
-      out[static_cast<size_t>(i)] = value + static_cast<float>(e);
+      out[static_cast<size_t>(i)] = value + static_cast<float>(got.experts[e]);
     }
   }
   CHOIR_RETURN_IF_ERROR(exchange->Combine(outputs.Set(out, DType::kF32, got.x.dim(0), kHidden),
@@ -116,7 +132,10 @@ std::vector<Result> RunRanksOf(const Shape& shape, bool on_card) {
     Device* device = on_card ? gpu.device.get() : &HostDevice();
     const auto kernels = on_card ? std::move(gpu.kernels) : MakeReferenceKernels();
     auto maker =
-        ExchangeMaker::Make(device, kernels.get(), ExpertPlacement(shape.experts, shape.ranks),
+        ExchangeMaker::Make(device, kernels.get(),
+                            {.num_experts = shape.experts,
+                             .num_ranks = shape.ranks,
+                             .expert_slots = ExpertSlots(shape.experts, shape.ranks, shape.copies)},
                             {.tokens_max = kTokens, .top_k = shape.top_k, .hidden = kHidden});
     ASSERT_TRUE(maker.ok()) << maker.status();
     const auto workspace = device->Allocate(size_t{1} << 16);
@@ -137,16 +156,18 @@ TEST(DeviceExchange, HasTheBitsOfTheOneOnTheHost) {
   for (const DType payload : {DType::kF32, DType::kBF16}) {
     for (const int ranks : {1, 2, 3, 4}) {
       for (const int64_t top_k : {1, 3}) {
-        const Shape shape{ranks, 7, top_k, payload};
-        EXPECT_EQ(RunRanksOf(shape, true), RunRanksOf(shape, false))
-            << ranks << " ranks, top " << top_k;
+        for (const int32_t copies : {0, 1}) {
+          const Shape shape{ranks, 7, top_k, payload, copies};
+          EXPECT_EQ(RunRanksOf(shape, true), RunRanksOf(shape, false))
+              << ranks << " ranks, top " << top_k << ", " << copies << " copies";
+        }
       }
     }
   }
 }
 
 TEST(DeviceExchange, IsNullForAModelWithoutExperts) {
-  const auto maker = ExchangeMaker::Make(&HostDevice(), nullptr, ExpertPlacement(0, 1), {});
+  const auto maker = ExchangeMaker::Make(&HostDevice(), nullptr, {}, {});
   ASSERT_TRUE(maker.ok());
   const auto single = MakeSingleCollectives(1);
   EXPECT_EQ(maker->ForEpoch(single.get(), {}), nullptr);

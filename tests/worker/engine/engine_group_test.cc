@@ -1,58 +1,19 @@
 // Engines as ranks of a group: stepping together, idling, losing an epoch.
+#include "tests/support/engine_group.h"
+
 #include <gtest/gtest.h>
 
-#include "tests/support/engine_harness.h"
-#include "tests/support/faulty_collectives.h"
 #include "worker/engine/engine.h"
 
 namespace choir {
 namespace {
 
-constexpr FakeModelOptions kMoe = {.num_experts = 5};
+const FakeModelOptions kMoe = {.num_experts = 5};
 
-EngineOptions SmallOptions() {
-  EngineOptions options;
-  options.step_tokens = 16;
-  options.sequences_max = 8;
-  options.block_tokens = 4;
-  options.kv_bytes = 16 * 4 * 400;
-  return options;
-}
-
-class Group {
+class Group : public EngineGroup {
  public:
-  explicit Group(int num_ranks, const FakeModelOptions& model = kMoe) {
-    for (int r = 0; r < num_ranks; ++r) {
-      ranks_.push_back(std::make_unique<EngineHarness>(SmallOptions(), model, num_ranks));
-    }
-  }
-  ~Group() {
-    for (auto& rank : ranks_) rank->engine().Stop();
-  }
-
-  EngineHarness& rank(size_t r) { return *ranks_[r]; }
-  size_t size() const { return ranks_.size(); }
-  void Start() {
-    for (auto& rank : ranks_) rank->Start();
-  }
-  void SetEpoch(std::vector<std::unique_ptr<Collectives>> collectives) {
-    for (size_t r = 0; r < ranks_.size(); ++r) {
-      ranks_[r]->engine().SetEpoch(std::move(collectives[r]));
-    }
-  }
-  void SetEpoch(uint64_t generation) {
-    SetEpoch(MakeLocalCollectives(static_cast<int>(size()), generation, {}));
-  }
-  // The fail_at-th collective call of rank `at` kills the epoch.
-  void SetFaultyEpoch(uint64_t generation, size_t at, int64_t fail_at) {
-    auto collectives = MakeLocalCollectives(static_cast<int>(size()), generation, {});
-    collectives[at] =
-        std::make_unique<FaultyCollectives>(std::move(collectives[at]), Fault{.fail_at = fail_at});
-    SetEpoch(std::move(collectives));
-  }
-
- private:
-  std::vector<std::unique_ptr<EngineHarness>> ranks_;
+  explicit Group(int num_ranks, const FakeModelOptions& model = kMoe)
+      : EngineGroup(num_ranks, model) {}
 };
 
 TEST(EngineGroupTest, AnyNumberOfRanksGivesTheSameTokens) {
@@ -236,7 +197,7 @@ class NapCounter final : public Collectives {
 };
 
 TEST(EngineGroupTest, AnIdleEngineSleepsUntilItIsWoken) {
-  EngineHarness harness(SmallOptions());
+  EngineHarness harness(SmallEngineOptions());
   auto naps = std::make_shared<NapCounter>();
   harness.engine().SetEpoch(naps);
   harness.Start();

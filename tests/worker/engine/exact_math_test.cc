@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "worker/engine/exact_math_variant.h"
 #include "common/base/philox.h"
+#include "worker/engine/exact_math_variant.h"
 
 namespace choir {
 namespace {

@@ -8,8 +8,8 @@
 #include <numeric>
 #include <random>
 
-#include "worker/engine/exact_math.h"
 #include "common/base/philox.h"
+#include "worker/engine/exact_math.h"
 
 namespace choir {
 namespace {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <mutex>
+#include <random>
 
 #include "tests/golden/golden.h"
 #include "tests/support/local_group.h"
@@ -111,6 +112,37 @@ TEST_P(Exactness, RanksAndThreadsChangeNothing) {
       if (rank == 1) {
         ASSERT_EQ(one.at(0), first[0]);
       }
+    });
+  }
+}
+
+// Copies anywhere, in each layer elsewhere.
+std::vector<ExpertPlacement> SomePlacement(const ModelInfo& info, int ranks, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<ExpertPlacement> layers;
+  for (int32_t l = 0; l < info.expert_layers; ++l) {
+    std::vector<std::vector<int32_t>> experts_of(static_cast<size_t>(ranks));
+    for (int32_t e = 0; e < info.num_experts; ++e) {
+      const size_t always = random() % experts_of.size();
+      for (size_t r = 0; r < experts_of.size(); ++r) {
+        if (r == always || random() % 3 == 0) experts_of[r].push_back(e);
+      }
+    }
+    layers.emplace_back(info.num_experts, std::move(experts_of));
+  }
+  return layers;
+}
+
+TEST_P(Exactness, PlacesOfExpertsAndTheirCopiesChangeNothing) {
+  if (loaded_->info().num_experts == 0) return;
+  const std::vector<Row> first = Plain(first_), second = Plain(second_);
+  for (const int ranks : {2, 3}) {
+    RunnerOptions options = options_;
+    options.placement = SomePlacement(loaded_->info(), ranks, static_cast<uint64_t>(ranks));
+    RunGroup(loaded_, *kernels_, ranks, options, [&](int rank, ModelRunner& runner) {
+      const std::vector<int32_t>& own = rank == 0 ? first_ : second_;
+      const std::vector<Row> rows = RowsOf(StepOrFail(runner, {{.tokens = own}}));
+      ASSERT_EQ(rows, rank == 0 ? first : second) << rank;
     });
   }
 }

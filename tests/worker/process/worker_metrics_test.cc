@@ -24,10 +24,13 @@ TEST(WorkerMetrics, ShowsTheEnginesStatistics) {
   stats.step_tokens = 7;
   stats.decode_seconds = 0.25;
   stats.exchange.dispatch_bytes = 100;
-  ExpertLoad experts{.layers = {1, 2}, .buckets = 4, .first_bucket = 2, .last_bucket = 3};
+  ExpertLoad experts{.layers = {1, 2}, .buckets = 4};
   experts.tokens = {0, 0, 3, 4, 0, 0, 5, 6};
+  experts.here = {false, false, true, true, false, false, true, true};
   experts.imbalance = 1.25;
   stats.experts = std::make_shared<const ExpertLoad>(experts);
+  stats.placement = {.rank_imbalance = 1.5, .version = 4, .copies = 6, .sole = 7, .moves = 8};
+  stats.placement.failed = 2;
   metrics.AfterStep(stats);
   metrics.AfterStep(stats);  // an output without a step is no step
   std::string text = metrics.Text(stats, {.ready = true, .draining = true, .epoch = 9});
@@ -55,6 +58,13 @@ TEST(WorkerMetrics, ShowsTheEnginesStatistics) {
                            "choir_load_seconds{phase=\"weights\"} 1.5\n",
                            "choir_expert_tokens_total{expert_bucket=\"3\",layer=\"1\"} 4\n",
                            "choir_expert_tokens_total{expert_bucket=\"2\",layer=\"2\"} 5\n",
+                           "choir_expert_rank_imbalance_ratio 1.5\n",
+                           "choir_expert_placement_version 4\n",
+                           "choir_expert_copies 6\n",
+                           "choir_expert_sole_copies 7\n",
+                           "choir_expert_moves_total 8\n",
+                           "choir_expert_placements_total{result=\"failed\"} 2\n",
+                           "choir_expert_placements_total{result=\"applied\"} 0\n",
                            "choir_expert_imbalance_ratio 1.25\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }

@@ -145,4 +145,13 @@ std::vector<const StoredTensor*> WeightFiles::Sorted() const {
   return all;
 }
 
+void WeightFiles::Forget(const void* data, uint64_t bytes) const {
+  const auto* begin = static_cast<const std::byte*>(data);
+  for (const auto& file : files_) {
+    const std::span<const std::byte> all = file->bytes();
+    if (begin < all.data() || begin >= all.data() + all.size()) continue;
+    return file->Forget(static_cast<uint64_t>(begin - all.data()), bytes);
+  }
+}
+
 }  // namespace choir

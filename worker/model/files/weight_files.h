@@ -31,6 +31,8 @@ class WeightFiles {
   // Sorted by name.
   std::vector<const StoredTensor*> Sorted() const;
   int64_t total_bytes() const { return total_bytes_; }  // of tensors
+  // Gives pages back (MappedFile::Forget) where `data` lies in one of the files.
+  void Forget(const void* data, uint64_t bytes) const;
 
  private:
   Status AddFile(const std::string& path, const std::vector<std::string>* names);

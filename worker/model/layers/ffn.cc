@@ -80,23 +80,14 @@ void MoeFfn::Gate(const MoeWeights& w, const KernelSet& kernels, const StepConte
 
 Status MoeFfn::RunExperts(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                           const DispatchedRows& rows) {
-  const size_t local = rows.offsets.size() - 1;
-  const auto first = static_cast<size_t>(rows.first_expert);
-  CHOIR_CHECK(first + local <= w.experts.size());
+  const std::vector<ExpertWeights>& experts = step.batch.experts->weights[step.moe_layer];
+  CHOIR_CHECK(experts.size() == rows.experts.size());
   Count(step.moe_layer, rows);
-  for (size_t e = 0; e < local; ++e) {
-    if (w.experts[first + e].gate.empty()) {
-      return FailedPrecondition(
-          "expert {}: its weights were not converted for this rank; reload the "
-          "model for the new number of ranks",
-          first + e);
-    }
-  }
   const int64_t received = rows.offsets.back();
   if (received == 0) return {};
   kernels.ExpertFfn({.x = rows.x,
                      .offsets = rows.offsets,
-                     .experts = std::span(w.experts).subspan(first, local),
+                     .experts = experts,
                      .y = expert_out_.View(received),
                      .scratch = expert_scratch_.View(received),
                      .compute = compute_,
@@ -112,7 +103,8 @@ Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const Kernel
   if (step.rows > 0) Gate(w, kernels, step, normed);
   const DType payload = compute_ == Compute::kBF16 ? DType::kBF16 : DType::kF32;
   CHOIR_ASSIGN_OR_RETURN(const DispatchedRows rows,
-                         step.exchange->Dispatch(normed, ExpertIds(step.rows), payload));
+                         step.exchange->Dispatch(step.batch.experts->layers[step.moe_layer], normed,
+                                                 ExpertIds(step.rows), payload));
   CHOIR_RETURN_IF_ERROR(RunExperts(w, kernels, step, rows));
   const TensorView returned = returned_.View(step.rows * config_.top_k);
   CHOIR_RETURN_IF_ERROR(step.exchange->Combine(expert_out_.View(rows.offsets.back()), returned));
@@ -124,12 +116,9 @@ Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const Kernel
 }
 
 void MoeFfn::Count(size_t moe_layer, const DispatchedRows& rows) {
-  counts_.first_here = rows.first_expert;
-  counts_.num_here = static_cast<int32_t>(rows.offsets.size()) - 1;
-  uint64_t* here = counts_.rows.data() + moe_layer * static_cast<size_t>(counts_.num_experts) +
-                   static_cast<size_t>(rows.first_expert);
-  for (size_t e = 0; e + 1 < rows.offsets.size(); ++e) {
-    here[e] += static_cast<uint64_t>(rows.offsets[e + 1] - rows.offsets[e]);
+  uint64_t* layer = counts_.rows.data() + moe_layer * static_cast<size_t>(counts_.num_experts);
+  for (size_t i = 0; i < rows.experts.size(); ++i) {
+    layer[rows.experts[i]] += static_cast<uint64_t>(rows.offsets[i + 1] - rows.offsets[i]);
   }
 }
 

@@ -4,7 +4,6 @@
 
 #include <vector>
 
-#include "worker/comm/expert_placement.h"
 #include "worker/model/config/model_config.h"
 #include "worker/model/layers/layer_context.h"
 

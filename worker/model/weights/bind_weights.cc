@@ -30,6 +30,14 @@ class Binder {
     return w;
   }
 
+  ExpertWeights One(int64_t layer, int64_t expert) {
+    layer_ = layer;
+    if (n_.stacked_gate_up.empty()) return Expert(*c_.moe, expert);
+    MoeWeights w;
+    StackedExperts(*c_.moe, &w);
+    return store_.status().ok() ? w.experts[static_cast<size_t>(expert)] : ExpertWeights();
+  }
+
  private:
   std::string Name(std::string_view pattern, int64_t expert = 0) const {
     return TensorName(pattern, layer_, expert);
@@ -152,23 +160,27 @@ class Binder {
     }
     w.experts.reserve(static_cast<size_t>(m.experts));
     for (int64_t e = 0; e < m.experts; ++e) {
-      const auto matrix = [&](std::string_view pattern, int64_t out, int64_t in) {
-        return matrices_.Matrix(Name(pattern, e), out, in, own_.Has(e));
-      };
-      const ScaledMatrix gate = matrix(n_.expert_gate, m.width, c_.hidden);
-      const ScaledMatrix up = matrix(n_.expert_up, m.width, c_.hidden);
-      const ScaledMatrix down = matrix(n_.expert_down, c_.hidden, m.width);
-      w.experts.push_back({.gate = gate.w,
-                           .up = up.w,
-                           .down = down.w,
-                           .gate_scale = gate.scale,
-                           .up_scale = up.scale,
-                           .down_scale = down.scale});
+      w.experts.push_back(Expert(m, e));
       if (!store_.status().ok()) break;
       CheckOneDType(w.experts.back(), w.experts.front(), e);
     }
     MustBeAbsent(Name(n_.expert_up, m.experts) + ".weight");
     return w;
+  }
+
+  ExpertWeights Expert(const MoeConfig& m, int64_t e) {
+    const auto matrix = [&](std::string_view pattern, int64_t out, int64_t in) {
+      return matrices_.Matrix(Name(pattern, e), out, in, own_.Has(e));
+    };
+    const ScaledMatrix gate = matrix(n_.expert_gate, m.width, c_.hidden);
+    const ScaledMatrix up = matrix(n_.expert_up, m.width, c_.hidden);
+    const ScaledMatrix down = matrix(n_.expert_down, c_.hidden, m.width);
+    return {.gate = gate.w,
+            .up = up.w,
+            .down = down.w,
+            .gate_scale = gate.scale,
+            .up_scale = up.scale,
+            .down_scale = down.scale};
   }
 
   void StackedExperts(const MoeConfig& m, MoeWeights* w) {
@@ -221,6 +233,11 @@ class Binder {
 ModelWeights BindWeights(const ModelConfig& config, const WeightNames& names, ExpertRange own,
                          WeightStore* store) {
   return Binder(config, names, own, store).All();
+}
+
+ExpertWeights BindExpert(const ModelConfig& config, const WeightNames& names, int64_t layer,
+                         int64_t expert, WeightStore* store) {
+  return Binder(config, names, {expert, expert + 1}, store).One(layer, expert);
 }
 
 }  // namespace choir

@@ -14,4 +14,8 @@ namespace choir {
 ModelWeights BindWeights(const ModelConfig& config, const WeightNames& names, ExpertRange own,
                          WeightStore* store);
 
+// One routed expert of a layer that has them.
+ExpertWeights BindExpert(const ModelConfig& config, const WeightNames& names, int64_t layer,
+                         int64_t expert, WeightStore* store);
+
 }  // namespace choir

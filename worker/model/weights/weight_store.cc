@@ -240,7 +240,8 @@ std::map<const std::byte*, WeightStore::Place> WeightStore::MappedPlaces() const
   return places;
 }
 
-Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>& progress) {
+Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>& progress,
+                         int threads) {
   CHOIR_RETURN_IF_ERROR(status_);
   int64_t total = conversion_bytes(), done = 0;
   for (const auto& [tensor, begin, bytes] : mapped_) total += static_cast<int64_t>(bytes);
@@ -248,11 +249,12 @@ Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>&
     done += static_cast<int64_t>(bytes);
     if (progress) progress(done, total);
   };
-  CHOIR_RETURN_IF_ERROR(ReadMapped(advance));
-  return Convert(advance);
+  CHOIR_RETURN_IF_ERROR(ReadMapped(advance, threads));
+  return Convert(advance, threads);
 }
 
-Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advance) const {
+Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advance,
+                               int threads) const {
   // In file order, so that a disk reads forward.
   std::vector<Range> mapped(mapped_.begin(), mapped_.end());
   const auto place = [](const Range& r) {
@@ -261,7 +263,7 @@ Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advanc
   };
   std::sort(mapped.begin(), mapped.end(),
             [&](const Range& a, const Range& b) { return place(a) < place(b); });
-  ThreadTeam team(LoadThreads());
+  ThreadTeam team(threads);
   uint64_t small = 0;  // bytes not reported yet
   for (const auto& [tensor, begin, bytes] : mapped) {
     for (uint64_t at = 0; at < bytes; at += kStepBytes) {
@@ -276,10 +278,10 @@ Status WeightStore::ReadMapped(const std::function<void(uint64_t bytes)>& advanc
   return {};
 }
 
-Status WeightStore::Convert(const std::function<void(uint64_t bytes)>& advance) const {
+Status WeightStore::Convert(const std::function<void(uint64_t bytes)>& advance, int threads) const {
   CHOIR_RETURN_IF_ERROR(status_);
   if (conversions_.empty()) return {};
-  ThreadTeam team(LoadThreads());
+  ThreadTeam team(threads);
   for (const Conversion& c : conversions_) {
     CHOIR_RETURN_IF_ERROR(CheckFinite(*c.from.tensor, static_cast<uint64_t>(c.from.first_byte),
                                       static_cast<uint64_t>(c.from.bytes()), &team));

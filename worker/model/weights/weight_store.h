@@ -43,12 +43,14 @@ inline int LoadThreads() {
 class WeightStore {
  public:
   // `matrix_dtype`: what matrices are converted to; empty: they stay as they are.
-  WeightStore(std::unique_ptr<const WeightFiles> files, std::optional<DType> matrix_dtype)
+  WeightStore(std::shared_ptr<const WeightFiles> files, std::optional<DType> matrix_dtype)
       : files_(std::move(files)), matrix_dtype_(matrix_dtype) {}
 
   const Status& status() const { return status_; }
   void Fail(const std::string& tensor, const std::string& what);  // keeps the first
   const WeightFiles& files() const { return *files_; }
+  const std::shared_ptr<const WeightFiles>& shared_files() const { return files_; }
+  std::optional<DType> matrix_dtype() const { return matrix_dtype_; }
 
   // Each is f32, bf16 or f16 of exactly this shape, or the first problem is kept and an empty view
   // comes. keep false: only checked, for experts of other ranks.
@@ -71,7 +73,8 @@ class WeightStore {
   bool SameContent(const std::string& a, const std::string& b) const;
 
   // Reads everything that was kept: prefaults mapped views and runs conversions.
-  Status Load(const std::function<void(int64_t done, int64_t total)>& progress);
+  Status Load(const std::function<void(int64_t done, int64_t total)>& progress,
+              int threads = LoadThreads());
 
   // For those who read the mapped parts by themselves, and check them: where in the files they lie,
   // by their begin in memory; and the conversions alone, `advance` after each.
@@ -80,7 +83,8 @@ class WeightStore {
     uint64_t begin = 0, bytes = 0;  // inside it
   };
   std::map<const std::byte*, Place> MappedPlaces() const;
-  Status Convert(const std::function<void(uint64_t bytes)>& advance) const;
+  Status Convert(const std::function<void(uint64_t bytes)>& advance,
+                 int threads = LoadThreads()) const;
   int64_t conversion_bytes() const;  // that are read for them
 
   int64_t kept_bytes() const { return kept_bytes_; }  // in memory after Load
@@ -93,13 +97,13 @@ class WeightStore {
   };
   using Range = std::tuple<const StoredTensor*, uint64_t, uint64_t>;  // begin, bytes inside it
 
-  Status ReadMapped(const std::function<void(uint64_t bytes)>& advance) const;
+  Status ReadMapped(const std::function<void(uint64_t bytes)>& advance, int threads) const;
   void ConvertOne(const Conversion& conversion, ThreadTeam* team) const;
   // Bytes [begin, begin + bytes) of a tensor; NaN and infinities are refused.
   Status CheckFinite(const StoredTensor& tensor, uint64_t begin, uint64_t bytes,
                      ThreadTeam* team) const;
 
-  std::unique_ptr<const WeightFiles> files_;
+  const std::shared_ptr<const WeightFiles> files_;
   const std::optional<DType> matrix_dtype_;
   Status status_;
   std::set<Range> mapped_;
