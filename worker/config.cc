@@ -161,6 +161,26 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                        Duration(0), hours(24));
 }
 
+void AddPlacementOptions(OptionSet* options, WorkerConfig* c) {
+  options->Add(&c->redundant_experts,
+               {.key = "redundant_experts",
+                .flag = "--redundant-experts",
+                .help = "experts of each layer that this rank may hold beyond an even share: "
+                        "copies of busy ones, moved as the load asks, in memory of their own; 0: "
+                        "experts stay where they are. The same on all ranks of a group"},
+               0, 4096);
+  options->Add(&c->expert_cover,
+               {.key = "expert_cover",
+                .flag = "--expert-cover",
+                .help = "use --redundant-experts for second copies first, so that every expert "
+                        "is on two ranks where there is room"});
+  options->Add(&c->placement_steps,
+               {.key = "placement_steps",
+                .flag = "--placement-steps",
+                .help = "steps between two looks at the load of experts, at least"},
+               1, 1 << 20);
+}
+
 // What follows from LeaderWorkerSet's environment and was not given otherwise.
 Status CompleteLws(WorkerConfig* c, const std::string& leader_host) {
   if (c->leader == leader_host) {
@@ -207,6 +227,22 @@ Status CheckAddresses(const WorkerConfig& c) {
   return absl::OkStatus();
 }
 
+Status CheckPlacement(const WorkerConfig& c) {
+  if (c.redundant_experts > 0 && c.ranks == 1) {
+    return InvalidArgument("--redundant-experts {}: one rank holds all experts, leave it out",
+                           c.redundant_experts);
+  }
+  if (c.redundant_experts > 0 && c.device != "cpu") {
+    return InvalidArgument(
+        "--redundant-experts {}: with --device {} experts stay where they are loaded, leave it out",
+        c.redundant_experts, c.device);
+  }
+  if (c.expert_cover && c.redundant_experts == 0) {
+    return InvalidArgument("--expert-cover: second copies need room, give --redundant-experts");
+  }
+  return absl::OkStatus();
+}
+
 Status CheckDigest(const std::string& digest) {
   if (digest.empty() || IsHexDigest(digest)) return absl::OkStatus();
   return InvalidArgument("--weights-digest {}: must be 64 digits of 0-9a-f", digest);
@@ -223,6 +259,7 @@ Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lw
   if (lws) CHOIR_RETURN_IF_ERROR(CompleteLws(c, lws->leader));
   CHOIR_RETURN_IF_ERROR(CheckAddresses(*c));
   CHOIR_RETURN_IF_ERROR(CheckDigest(c->weights_digest));
+  CHOIR_RETURN_IF_ERROR(CheckPlacement(*c));
   if (c->device == "cuda" && c->cpu_path != "auto") {
     return InvalidArgument(
         "--cpu-path {}: --device cuda computes on the GPU, leave one of them out", c->cpu_path);
@@ -271,12 +308,18 @@ std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerCon
   AddModelOptions(&options, config);
   AddGroupOptions(&options, config);
   AddEngineOptions(&options, config);
+  AddPlacementOptions(&options, config);
   AddPeerTlsOptions(&options, &config->tls);
   AddLogOptions(&options, &config->log);
   AddTraceOptions(&options, &config->trace);
   options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
   options.AddStartCheck([config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
   return options.Parse(argc, argv);
+}
+
+std::string PlacementOf(const WorkerConfig& config) {
+  return fmt::format("{}{} every {} steps", config.redundant_experts,
+                     config.expert_cover ? " with cover" : "", config.placement_steps);
 }
 
 }  // namespace choir

@@ -34,6 +34,9 @@ struct WorkerConfig {
   int64_t step_tokens = 512;
   int64_t sequences_max = 256;
   int64_t waiting_max = 4096;
+  int64_t redundant_experts = 0;  // EngineOptions has these three
+  bool expert_cover = false;
+  int64_t placement_steps = 256;
   int64_t context_length = 0;
   int64_t threads = 0;  // 0: the cores this process may use, divided by the ranks
   int64_t nice = 5;     // of the compute threads: tokens on their way out go first
@@ -52,5 +55,8 @@ struct WorkerConfig {
 // LeaderWorkerSet's environment gives defaults (lws_environment.h). nullopt: go on. Otherwise the
 // exit code; see OptionSet::Parse.
 std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerConfig* config);
+
+// The options of expert placement, as ranks compare them.
+std::string PlacementOf(const WorkerConfig& config);
 
 }  // namespace choir

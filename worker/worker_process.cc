@@ -170,7 +170,10 @@ EngineOptions WorkerProcess::OptionsOfEngine() const {
           .context_length = config_.context_length,
           .prefix_cache = config_.prefix_cache,
           .num_threads = static_cast<int>(config_.threads),
-          .nice = static_cast<int>(config_.nice)};
+          .nice = static_cast<int>(config_.nice),
+          .redundant_experts = static_cast<int32_t>(config_.redundant_experts),
+          .expert_cover = config_.expert_cover,
+          .placement_steps = config_.placement_steps};
 }
 
 Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
@@ -255,6 +258,7 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
                   .model = config_.model_name,
                   .dtype = loaded.compute() == Compute::kF32 ? "f32" : "bf16",
                   .kernels = backend_.kernels->Name(),
+                  .placement = PlacementOf(config_),
                   .host = HostIdentity(),
                   .pid = getpid(),
                   .address = AdvertisedAddress()};

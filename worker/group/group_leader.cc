@@ -35,6 +35,12 @@ Status GroupLeader::Check(const MemberHello& hello) const {
                               hello.group_size, want.group_size);
   }
   CHOIR_RETURN_IF_ERROR(CheckNumerics(hello, who));
+  if (hello.placement != want.placement) {
+    return FailedPrecondition(
+        "{} has redundant experts {}, its leader {}; give all ranks the same --redundant-experts, "
+        "--expert-cover and --placement-steps",
+        who, hello.placement, want.placement);
+  }
   if (hello.last_epoch >= kEpochMax) {
     return InvalidArgument("{} claims to have seen epoch {}", who, hello.last_epoch);
   }

@@ -28,6 +28,7 @@ struct MemberHello {
   uint64_t incarnation = 0;  // grows with every start of the process
   std::string numerics_id;
   std::string model, dtype, kernels;  // what numerics_id stands for, to name a difference
+  std::string placement;              // options of the placement of experts: ranks move together
   std::string host;                   // equal: can share memory
   int64_t pid = 0;
   std::string address;      // "127.0.0.1:7101"

@@ -147,6 +147,7 @@ MemberHello FromWire(const v1::JoinHello& wire) {
           .model = wire.model(),
           .dtype = wire.dtype(),
           .kernels = wire.kernels(),
+          .placement = wire.placement(),
           .host = wire.host(),
           .pid = wire.pid(),
           .address = wire.address(),
@@ -164,6 +165,7 @@ void ToWire(const MemberHello& hello, v1::JoinHello* wire) {
   wire->set_model(hello.model);
   wire->set_dtype(hello.dtype);
   wire->set_kernels(hello.kernels);
+  wire->set_placement(hello.placement);
   wire->set_host(hello.host);
   wire->set_pid(hello.pid);
   wire->set_address(hello.address);

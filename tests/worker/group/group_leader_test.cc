@@ -20,6 +20,7 @@ MemberHello Hello(uint32_t rank, uint64_t incarnation = 1) {
           .model = "m",
           .dtype = "bf16",
           .kernels = "avx2",
+          .placement = "2 every 256 steps",
           .host = "here",
           .pid = 100 + rank,
           .address = fmt::format("127.0.0.1:{}", 7100 + rank)};
@@ -133,6 +134,11 @@ TEST_F(GroupLeaderTest, RefusesAMismatchAndNamesRankAndDifference) {
   MemberHello h = Hello(1);
   h.protocol_version = 9;
   EXPECT_THAT(refusal(h), HasSubstr("rank 1 at 127.0.0.1:7101 (process 101) speaks protocol 9"));
+  h = Hello(1);
+  h.placement = "1 every 256 steps";
+  EXPECT_THAT(refusal(h),
+              HasSubstr("has redundant experts 1 every 256 steps, its leader 2 every 256 "
+                        "steps; give all ranks the same --redundant-experts"));
   h = Hello(1);
   h.numerics_id = "n2";
   EXPECT_THAT(refusal(h), HasSubstr("rank 1 at 127.0.0.1:7101 (process 101) has numerics id n2"));

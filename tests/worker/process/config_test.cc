@@ -43,6 +43,17 @@ TEST(WorkerConfig, SwitchesThePrefixCacheOff) {
   EXPECT_FALSE(c.prefix_cache);
 }
 
+TEST(WorkerConfig, ReadsWhereExpertsMayLie) {
+  WorkerConfig c;
+  ASSERT_EQ(Read({"--model", "m", "--ranks", "2", "--redundant-experts", "3", "--expert-cover",
+                  "--placement-steps", "10"},
+                 &c),
+            std::nullopt);
+  EXPECT_EQ(c.redundant_experts, 3);
+  EXPECT_TRUE(c.expert_cover);
+  EXPECT_EQ(c.placement_steps, 10);
+}
+
 TEST(WorkerConfig, RefusesWhatCannotBe) {
   const std::vector<std::vector<const char*>> cases = {
       {},
@@ -54,6 +65,10 @@ TEST(WorkerConfig, RefusesWhatCannotBe) {
       {"--model", "m", "--device", "tpu"},
       {"--model", "m", "--device", "cuda", "--cpu-path", "portable"},
       {"--model", "m", "--kv-bytes", "1"},
+      {"--model", "m", "--redundant-experts", "1"},
+      {"--model", "m", "--ranks", "2", "--redundant-experts", "1", "--device", "auto"},
+      {"--model", "m", "--ranks", "2", "--expert-cover"},
+      {"--model", "m", "--ranks", "2", "--placement-steps", "0"},
       {"--model", "m", "--no-such-flag", "1"},
       {"--model", "m", "--group", "5000"},
   };

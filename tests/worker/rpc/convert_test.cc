@@ -116,6 +116,7 @@ TEST(Convert, KeepsHelloPlanAndStatusOverTheWire) {
                           .model = "m",
                           .dtype = "d",
                           .kernels = "k",
+                          .placement = "p",
                           .host = "h",
                           .pid = 6,
                           .address = "a:1",
@@ -124,7 +125,7 @@ TEST(Convert, KeepsHelloPlanAndStatusOverTheWire) {
   ToWire(hello, &wire);
   const MemberHello back = FromWire(wire);
   EXPECT_EQ(back.numerics_id, "n");
-  EXPECT_EQ(back.model + back.dtype + back.kernels, "mdk");
+  EXPECT_EQ(back.model + back.dtype + back.kernels + back.placement, "mdkp");
   v1::Endpoint endpoint_wire;
   const ExchangeEndpoint endpoint{.segment = "/proc/1/fd/2", .mesh = std::string("\0\xff", 2)};
   ToWire(endpoint, &endpoint_wire);
