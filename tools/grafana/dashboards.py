@@ -131,6 +131,17 @@ def experts():
             lines("Tokens by neighbouring experts", "", [("{{expert_bucket}}", rate(f"choir_expert_tokens_total{{{HERE}}}", "expert_bucket"))], stack=True),
             lines("Tokens by rank", "What the experts of each rank compute.", [("{{instance}}", rate(f"choir_expert_tokens_total{{{HERE}}}", "instance"))], stack=True),
         ]),
+        ("Placement of experts", [
+            lines("Imbalance of ranks", "Tokens of the experts of the busiest rank over the ranks' mean, averaged over the layers; 1: even.",
+                  [("group {{group}}", f"max by (group) (choir_expert_rank_imbalance_ratio{{{HERE}}} {group})")]),
+            lines("Copies", "Beyond the first of each expert, and experts that one rank alone holds; of all layers.",
+                  [("{{instance}} copies", f"choir_expert_copies{{{HERE}}}"), ("{{instance}} on one rank", f"choir_expert_sole_copies{{{HERE}}}")]),
+            lines("Placements in force", "How many this epoch has had; 0: experts lie where they were loaded.",
+                  [("{{instance}}", f"choir_expert_placement_version{{{HERE}}}")]),
+            lines("Attempts and moves", "Attempts at a better placement by how they ended, and experts read for one, in ten minutes.",
+                  [("{{result}}", f"sum by (result) (increase(choir_expert_placements_total{{{HERE}}}[10m]))"),
+                   ("experts read", f"sum (increase(choir_expert_moves_total{{{HERE}}}[10m]))")]),
+        ]),
     ], pick_instance_of="choir_group_epoch")
 
 
