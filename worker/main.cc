@@ -79,10 +79,9 @@ int Main(int argc, char** argv) {
   if (!loaded.ok()) return not_started(loaded);
   int signals = 0;
   MonoTime drain_until = MonoTime::max();
-  while (true) {
+  while (!worker.failed()) {  // asked first: it may have failed while it was loaded
     const int seen = TakeSignals(signal_fd, wake_fd, worker.NeedsTicks() ? kTickMs : -1);
     if (signals + seen > 1) LeaveAtOnce(1);
-    if (worker.failed()) break;
     if (seen > 0) {
       signals = 1;
       drain_until = Clock::Real().Now() + drain_timeout;
