@@ -79,12 +79,12 @@ def test_a_part_whose_key_cannot_be_read_says_so_and_starts_once_it_can(tmp_path
     eventually(lambda: says(admin, 503, "cannot start") and says(admin, 503, f"{part}-key.pem"), what="the reason")
     eventually(lambda: (admin_page(admin, "/livez") or (0,))[0] == 200, what="a live process")
     assert f"{part}-key.pem" in (tmp_path / f"choir-{part}.log").read_text()
-    metrics = eventually(lambda: (ask(admin, "/metrics") or ("", ""))[1], what="metrics")
+    metrics = eventually(lambda: (admin_page(admin, "/metrics") or ("", ""))[1], what="metrics")
     assert "\nchoir_start_failed 1\n" in metrics and f'choir_build_info{{part="{part}"' in metrics
     (tls / f"{part}-key.good").rename(tls / f"{part}-key.pem")
     ready = (200, "") if part == "worker" else (503, "127.0.0.1:1")  # those only lack whom they dial
     eventually(lambda: says(admin, *ready), 120, what="a start")
-    assert "\nchoir_start_failed 0\n" in ask(admin, "/metrics")[1]
+    assert "\nchoir_start_failed 0\n" in admin_page(admin, "/metrics")[1]
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
 

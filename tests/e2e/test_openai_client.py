@@ -123,9 +123,14 @@ def test_wrong_requests_get_the_errors_of_the_table(client, cluster):
 
 
 def test_closing_a_stream_frees_the_engine(client, cluster):
-    stream = client.completions.create(model=cluster.model, prompt="Go on", max_tokens=200, stream=True, extra_body={"ignore_eos": True})
+    def cancelled():
+        return cluster.metric(cluster.ready["metrics"]["router"], "choir_requests_total", code="499") or 0
+
+    before = cancelled()
+    stream = client.completions.create(model=cluster.model, prompt="Go on", max_tokens=200, n=8, stream=True, extra_body={"ignore_eos": True})
     next(iter(stream))
     stream.close()
+    eventually(lambda: cancelled() == before + 1, what="the end of a request whose client left")
     eventually(cluster.workers_idle, what="idle workers")
     assert cluster.metric(cluster.ready["metrics"]["router"], "choir_ledger_difference") == 0
 
