@@ -91,6 +91,7 @@ std::optional<int> OptionSet::Impl::ParseCommandLine(int argc, const char* const
     } else {
       app.add_option(option->info.flag, option->from_flags, help)
           ->expected(1)
+          ->allow_extra_args(false)  // a second word is no value of the same flag
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
           ->type_name(option->info.required ? "VALUE (required)" : "VALUE");
     }

@@ -147,6 +147,13 @@ TEST_F(OptionsTest, AFlagIsNoValueOfTheFlagBeforeIt) {
   EXPECT_NE(err.find("--listen needs a value"), std::string::npos) << err;
 }
 
+TEST_F(OptionsTest, AWordBehindAFlagsValueIsNoSecondValue) {
+  EXPECT_EQ(Parse({"--listen", "a:1", "b:2"}), 2);
+  EXPECT_NE(err.find("unknown argument 'b:2'"), std::string::npos) << err;
+  EXPECT_EQ(Parse({"--worker", "a:1", "--worker", "b:2"}), std::nullopt) << err;
+  EXPECT_EQ(c.workers, (std::vector<std::string>{"a:1", "b:2"}));
+}
+
 TEST_F(OptionsTest, EdgesOfARangeAreInside) {
   EXPECT_EQ(Parse({"--queue-max", "1"}), std::nullopt) << err;
   EXPECT_EQ(Parse({"--queue-max", "100"}), std::nullopt) << err;
@@ -235,6 +242,16 @@ TEST(OptionsPositionalTest, ANameWithoutDashesIsPositional) {
   const char* args[] = {"choir model info", "/models/x"};
   EXPECT_EQ(options.Parse(2, args), std::nullopt);
   EXPECT_EQ(dir, "/models/x");
+}
+
+TEST(OptionsPositionalTest, MayStandBehindAFlagsValue) {
+  std::string dir, request;
+  OptionSet options("choir audit show", "Shows records.", "");
+  options.Add(&dir, {.flag = "DIR", .help = "directory", .required = true});
+  options.Add(&request, {.flag = "--request", .help = "of one request"});
+  const char* args[] = {"choir audit show", "--request", "r", "/logs"};
+  EXPECT_EQ(options.Parse(4, args), std::nullopt);
+  EXPECT_EQ(request + " " + dir, "r /logs");
 }
 
 TEST(ParseBytesTest, UnitsAreReadAndNonsenseIsRefused) {
