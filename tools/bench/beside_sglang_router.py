@@ -34,6 +34,15 @@ end
 """
 
 
+# Counted for every request, never reached.
+LIMITS = """router:
+  limits:
+    default: {requests_per_second: 1000000, concurrency: 100000, tokens_per_minute: 1000000000}
+    global: {requests_per_second: 1000000, tokens_per_minute: 1000000000}
+    models: {model: {tokens_per_minute: 1000000000}}
+"""
+
+
 def figures(text):
     rate, p50, p99, errors = re.search(r"^figures (\S+) (\S+) (\S+) (\d+)$", text, re.M).groups()
     if int(errors):
@@ -60,7 +69,7 @@ def cpu_seconds(pid):
 
 def ours(args, connections):
     load = " ".join(wrk(args, connections, "$CHOIR_URL"))
-    run = subprocess.run([BIN / "choir", "bench", "router", "--step-us", "100", "--command", load], capture_output=True, text=True, check=True)
+    run = subprocess.run([BIN / "choir", "bench", "router", "--cluster-config", args.limits, "--step-us", "100", "--command", load], capture_output=True, text=True, check=True)
     gateway, router = map(float, re.search(r"CPU of gateway and router: (\S+) and (\S+) s", run.stdout).groups())
     rate, p50, p99 = figures(run.stdout)
     return rate, p50, p99, (gateway + router) / (rate * args.seconds) * 1e6
@@ -127,6 +136,8 @@ def main():
         subprocess.run([VENV / "bin/pip", "install", "-q", f"sglang-router=={args.version}"], check=True)
     args.script = VENV / "load.lua"
     args.script.write_text(LOAD)
+    args.limits = VENV / "limits.yaml"
+    args.limits.write_text(LIMITS)
     print("| | connections | requests/s | p50 / p99 | CPU a request |\n|---|---|---|---|---|")
     for connections in args.connections:
         runs = {"choir": [], "sglang-router": []}
