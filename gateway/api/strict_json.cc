@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <unordered_set>
@@ -43,7 +44,14 @@ class Builder {
     return true;
   }
   bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& e) {
-    error = InvalidValue("", fmt::format("{} (near byte {})", Reason(at, e), at));
+    if (e.id == 406) {
+      constexpr double kMost = std::numeric_limits<double>::max();
+      error = InvalidValue(
+          Field(),
+          fmt::format("a number is out of range -{0:.1e}..{0:.1e} (near byte {1})", kMost, at));
+    } else {
+      error = InvalidValue("", fmt::format("{} (near byte {})", Reason(at, e), at));
+    }
     return false;
   }
 
@@ -57,7 +65,6 @@ class Builder {
 
   // What is wrong, as far as the library tells: only its messages distinguish the cases.
   std::string Reason(size_t at, const nlohmann::detail::exception& e) const {
-    if (e.id == 406) return "a number is out of range";  // no double can hold it
     // Its message ends in what was read, which is the client's text.
     std::string_view says = e.what();
     says = says.substr(0, says.find("; last read"));
@@ -79,6 +86,11 @@ class Builder {
     const std::string_view rest = text_.substr(at - 1);
     return rest.starts_with("NaN") || rest.starts_with("Inf") || rest.starts_with("inf") ||
            (at > 1 && text_.substr(at - 2).starts_with("nan"));
+  }
+
+  // Of the value that is being read; empty: an item of an array.
+  std::string Field() const {
+    return !stack_.empty() && stack_.back().value->is_object() ? key_ : "";
   }
 
   Json* Slot() {

@@ -71,7 +71,7 @@ awaitable<bool> HttpConnection::ReadHead(std::string* text, HttpError* error) {
     if (buffer_ != "\r") *error = scanner.Scan({buffer_.data(), size}, host_->limits);
     if (end == std::string::npos && error->status == 0 &&
         size > static_cast<size_t>(host_->limits.header_bytes_max)) {
-      *error = {431, "header too large"};
+      *error = HeaderTooLarge(host_->limits);
     }
     if (end != std::string::npos || error->status != 0) {
       *text = buffer_.substr(0, size);

@@ -1,5 +1,7 @@
 #include "gateway/http/http_parser.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
@@ -116,11 +118,15 @@ bool HasVersion(std::string_view text) {
 
 }  // namespace
 
+HttpError HeaderTooLarge(const HttpLimits& limits) {
+  return {431, fmt::format("the header is larger than {} bytes", limits.header_bytes_max)};
+}
+
 HttpError HeadScanner::LineEnd(std::string_view text, const HttpLimits& limits) {
   const size_t end = at_;
   if (end == 0 || text[end - 1] != '\r') return {400, "a header line does not end in CRLF"};
   if (end - 1 > line_begin_ && ++lines_ > limits.header_lines_max + 1) {
-    return {431, "too many header lines"};
+    return {431, fmt::format("the header has more than {} lines", limits.header_lines_max)};
   }
   line_begin_ = end + 1;
   return {};
@@ -144,7 +150,7 @@ HttpError HeadScanner::Scan(std::string_view text, const HttpLimits& limits) {
 }
 
 HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* head) {
-  if (static_cast<int64_t>(text.size()) > limits.header_bytes_max) return {431, "header too large"};
+  if (static_cast<int64_t>(text.size()) > limits.header_bytes_max) return HeaderTooLarge(limits);
   if (HttpError e = HeadScanner().Scan(text, limits); e.status != 0) return e;
 
   http::request_parser<http::string_body> parser;
@@ -153,7 +159,7 @@ HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* h
   parser.skip(true);
   boost::system::error_code error;
   parser.put(asio::buffer(text.data(), text.size()), error);
-  if (error == http::error::header_limit) return {431, "header too large"};
+  if (error == http::error::header_limit) return HeaderTooLarge(limits);
   if (error == http::error::bad_version && HasVersion(text))
     return {505, "only HTTP/1.0 and HTTP/1.1 are spoken here"};
   if (error && error != http::error::need_more) {

@@ -25,6 +25,7 @@ class HeadScanner {
   int64_t lines_ = 0;      // complete, the request line included, the empty one not
 };
 
+HttpError HeaderTooLarge(const HttpLimits& limits);  // 431, with the limit
 // `text` is the header with its empty line. REQUIRES: it ends in "\r\n\r\n".
 HttpError ParseHead(std::string_view text, const HttpLimits& limits, HttpHead* head);
 
