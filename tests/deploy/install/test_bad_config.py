@@ -29,12 +29,43 @@ IMPOSSIBLE = [  # values, what the error says
     ({"router": {"config": {"jwt": {"issuer": "i", "audience": ["a"]}}}}, "have no effect, as neither router.jwks.existingSecret nor"),
     ({"router": {"config": {"certificates": [{"dns": "a.example", "tenant": "acme"}]}}, "tls": {"mode": "off"}},
      "router.config.certificates: clients show them over TLS only, and tls.mode is off"),
+    ({"worker": {"ranks": 1, "config": {"redundant_experts": 2}}}, "redundant_experts: 2: with worker.ranks 1 one rank holds all experts"),
+    ({"worker": {"ranks": 1, "config": {"redundant_experts": 2}}, "autoscaling": {"hpa": {"enabled": True}}}, "redundant_experts: 2: with worker.ranks 1"),
+    ({"worker": {"config": {"redundant_experts": 2, "device": "auto"}}}, "redundant_experts: 2: with worker.config.device auto experts stay"),
+    ({"worker": {"config": {"redundant_experts": 2, "device": "cuda"}, "gpu": {"mode": "devicePlugin"}}}, "with worker.config.device cuda experts stay"),
+    ({"worker": {"config": {"expert_cover": True}}}, "worker.config.expert_cover: second copies of experts need room"),
+    ({"worker": {"config": {"expert_cover": True, "redundant_experts": 0}}}, "worker.config.expert_cover: second copies"),
+    ({"worker": {"ranks": 1, "config": {"expert_cover": True}}}, "second copies of experts need a second rank; leave it out"),
+    ({"model": {"experts": 10}, "worker": {"ranks": 4, "config": {"expert_cover": True}}}, "give worker.config.redundant_experts, 2 for all of them"),
+    ({"model": {"experts": 8}, "worker": {"ranks": 4, "config": {"redundant_experts": 7}}},
+     "redundant_experts: 7 is not in 0..6: of the 8 experts of a layer (model.experts) each of 4 ranks holds 2 already"),
+    ({"model": {"experts": 10}, "worker": {"ranks": 4, "config": {"redundant_experts": 8}}}, "8 is not in 0..7"),
+    ({"model": {"experts": 2}, "worker": {"ranks": 2, "config": {"redundant_experts": 2}}}, "2 is not in 0..1"),
 ]
 
 
 @pytest.mark.parametrize("values, reason", IMPOSSIBLE, ids=lambda v: str(v)[:60])
 def test_the_chart_refuses_with_the_reason(values, reason):
     assert reason in refusal(needed(**values))
+
+
+def worker_says(*flags):
+    done = subprocess.run([BIN / "choir-worker", "--model", MODEL, "--check-config", *flags], capture_output=True, text=True, timeout=60)
+    assert done.returncode in (0, 2), done.stderr
+    return done.stderr if done.returncode else ""
+
+
+@pytest.mark.parametrize("flags", [("--redundant-experts", "2"), ("--expert-cover",), ("--redundant-experts", "2", "--device", "auto", "--ranks", "2"),
+                                   ("--redundant-experts", "2", "--device", "cuda", "--ranks", "2")], ids=" ".join)
+def test_the_worker_refuses_such_a_placement_too(flags):
+    assert worker_says(*flags)
+
+
+@pytest.mark.parametrize("experts, ranks, redundant", [(8, 4, 6), (10, 4, 7), (2, 2, 1), (0, 64, 4096), (8, 1, 0)])
+def test_a_placement_that_fits_is_taken(experts, ranks, redundant):
+    config = {"redundant_experts": redundant, "expert_cover": redundant > 0, "placement_steps": 64}
+    assert not refusal(needed(model={"experts": experts}, worker={"ranks": ranks, "config": config}))
+    assert not worker_says("--ranks", str(ranks), "--redundant-experts", str(redundant), *(["--expert-cover"] if redundant else []))
 
 
 def classes(**rules):

@@ -56,6 +56,27 @@ gateway.config.cors_origins[{{ $i }}]: {{ $origin }} is no origin: write https:/
 {{- if and (eq (default "cpu" $v.worker.config.device) "cuda") (ne $cpu "auto") }}
 worker.config.cpu_path: {{ $cpu }}: worker.config.device cuda computes on the GPU, leave one of them out
 {{- end }}
+{{- include "choir.wrongPlacement" . }}
+{{- end -}}
+
+{{/* Where experts lie, as worker/config.cc and worker/engine/make_engine.cc have it. */}}
+{{- define "choir.wrongPlacement" -}}
+{{- $v := .Values -}}
+{{- $redundant := int (default 0 $v.worker.config.redundant_experts) -}}
+{{- $ranks := int $v.worker.ranks -}}{{- $experts := int $v.model.experts -}}
+{{- $device := default "cpu" $v.worker.config.device -}}
+{{- $share := div (add $experts $ranks -1) $ranks -}}
+{{- if and $redundant (eq $ranks 1) }}
+worker.config.redundant_experts: {{ $redundant }}: with worker.ranks 1 one rank holds all experts; leave it out
+{{- else if and $redundant $experts (gt $redundant (sub $experts $share | int)) }}
+worker.config.redundant_experts: {{ $redundant }} is not in 0..{{ sub $experts $share }}: of the {{ $experts }} experts of a layer (model.experts) each of {{ $ranks }} ranks holds {{ $share }} already
+{{- end }}
+{{- if and $redundant (ne $device "cpu") }}
+worker.config.redundant_experts: {{ $redundant }}: with worker.config.device {{ $device }} experts stay where they are loaded; leave it out
+{{- end }}
+{{- if and $v.worker.config.expert_cover (not $redundant) }}
+worker.config.expert_cover: second copies of experts need {{ eq $ranks 1 | ternary "a second rank; leave it out, or give more worker.ranks" "room; give worker.config.redundant_experts" }}{{ if and $experts (gt $ranks 1) }}, {{ sub (div (add (mul 2 $experts) $ranks -1) $ranks) $share }} for all of them{{ end }}
+{{- end }}
 {{- end -}}
 
 {{/* A size or a time of the configuration file, as a number of bytes or seconds. */}}
