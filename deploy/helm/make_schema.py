@@ -99,6 +99,9 @@ SUBTREES = {
                                    "networks": {**listed(TEXT), "minItems": 1}, "class": CLASS, "limits": {"$ref": "#/$defs/limitRules"}},
                                   required=["tenant"], oneOf=[{"required": ["spiffe"]}, {"required": ["dns"]}])),
 }
+# What programs take for text and then look up in a list of their own: (part, option) and what may stand there. Of the CPU kernels each
+# machine has some; here are those of all (kernels/cpu).
+CHOICES = {("worker", "cpu_path"): {"enum": ["auto", "reference", "portable", "avx2", "avx512", "avx512bf16"]}}
 
 
 def plain(schema):
@@ -120,6 +123,7 @@ def section(part):
             if key not in SUBTREES:
                 sys.exit(f"choir-{part} reads {key} by itself: say in deploy/helm/make_schema.py what may stand there")
             schema["properties"][key] = {"$ref": f"#/$defs/{key}"}
+    schema["properties"].update({option: choice for (of, option), choice in CHOICES.items() if of == part})
     return plain(schema)
 
 

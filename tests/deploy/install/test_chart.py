@@ -180,6 +180,7 @@ def test_the_load_budget_is_the_workers_start_up_probe():
 
 @pytest.mark.parametrize("resources, threads", [
     ({"requests": {"cpu": "6", "memory": "4Gi"}}, "6"), ({"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"cpu": 8, "memory": "4Gi"}}, "8"),
+    ({"requests": {"cpu": "384", "memory": "4Gi"}}, "256"), ({"requests": {"cpu": "384000m", "memory": "4Gi"}}, "256"), ({"requests": {"cpu": 256, "memory": "4Gi"}}, "256"),
     ({"requests": {"cpu": "500m", "memory": "4Gi"}}, "1"), ({"requests": {"cpu": "2500m", "memory": "4Gi"}}, "2")])
 def test_threads_follow_the_cpus_of_the_container(resources, threads):
     objects = render(needed(worker={"resources": resources}))
@@ -291,6 +292,14 @@ def test_the_notes_say_when_routers_count_limits_each_on_its_own(values, said):
     with helm.Chart.load(str(CHART)) as chart:
         notes = chart.render(needed(router=values), name="choir", namespace="serving")["choir/templates/NOTES.txt"]
     assert said in notes if said else "counts limits" not in notes
+
+
+@pytest.mark.parametrize("worker, said", [({"updateStrategy": "pods"}, True), ({"updateStrategy": "pods", "ranks": 1}, False), ({}, False),
+                                          ({"updateStrategy": "onDelete"}, False)])
+def test_the_notes_say_what_cannot_be_changed_pod_by_pod(worker, said):
+    with helm.Chart.load(str(CHART)) as chart:
+        notes = chart.render(needed(worker=worker), name="choir", namespace="serving")["choir/templates/NOTES.txt"]
+    assert ("worker.updateStrategy is pods: a change of what the ranks of a group share" in notes) == said
 
 
 def test_versions_of_providers_are_not_too_old():

@@ -74,6 +74,11 @@ FULL = {
 }
 
 
+def test_the_schema_knows_the_cpu_kernels_of_every_machine():
+    kernels = {name for file in (ROOT / "kernels" / "cpu").glob("*.cc") for name in re.findall(r'MicroOf\("(\w+)"\)', file.read_text())}
+    assert len(kernels) > 3 and set(DEFS["workerConfig"]["properties"]["cpu_path"]["enum"]) == {"auto", "reference", *kernels}
+
+
 def test_what_the_schema_takes_at_its_ends_the_router_takes(tmp_path):
     for key, value in FULL.items():
         jsonschema.Draft202012Validator({"$ref": f"#/$defs/{key}", "$defs": DEFS}).validate(value)

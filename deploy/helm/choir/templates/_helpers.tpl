@@ -97,13 +97,13 @@ app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- $sum -}}
 {{- end -}}
 
-{{/* Compute threads of a rank: the CPUs that its container may use, for a rank sees all of its node. */}}
+{{/* Compute threads of a rank: the CPUs that its container may use, for a rank sees all of its node; 256 at most. */}}
 {{- define "choir.threads" -}}
 {{- $cpu := default (dig "requests" "cpu" "" .Values.worker.resources) (dig "limits" "cpu" "" .Values.worker.resources) | toString -}}
 {{- if .Values.worker.threads -}}{{- .Values.worker.threads | int -}}
 {{- else if not $cpu -}}0
-{{- else if hasSuffix "m" $cpu -}}{{- max 1 (div (trimSuffix "m" $cpu | int) 1000) -}}
-{{- else -}}{{- max 1 (float64 $cpu | floor | int) -}}{{- end -}}
+{{- else if hasSuffix "m" $cpu -}}{{- div (trimSuffix "m" $cpu | int) 1000 | max 1 | min 256 -}}
+{{- else -}}{{- float64 $cpu | floor | int | max 1 | min 256 -}}{{- end -}}
 {{- end -}}
 
 {{/* The service of the worker pods, by whose name routers and ranks find them. */}}

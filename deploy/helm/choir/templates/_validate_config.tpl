@@ -137,6 +137,9 @@ router.config.redis.cert, router.config.redis.key: one is no use without the oth
 {{- range $name, $rules := $v.router.tenants }}
 {{- if hasKey $rules "budget" }}{{- $budgets = append $budgets (printf "router.tenants.%s.budget" $name) }}{{- end }}
 {{- end }}
+{{- range $i, $rule := $v.router.config.certificates }}
+{{- if hasKey (default dict $rule.limits) "budget" }}{{- $budgets = append $budgets (printf "router.config.certificates[%d].limits.budget" $i) }}{{- end }}
+{{- end }}
 {{- $prices := 0.0 }}
 {{- range values (default dict $v.router.limits.prices) }}{{- $prices = addf $prices . }}{{- end }}
 {{- if and $budgets (not $prices) }}
