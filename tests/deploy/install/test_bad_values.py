@@ -114,6 +114,8 @@ IMPOSSIBLE = [  # values, what the error says
     ({"kubeVersion": "1.28.9"}, "native sidecars need Kubernetes 1.29"),
     ({"kubeVersion": "1.32.0", "model": {"claimName": "", "source": "image", "imageReference": "r@x"}}, "image volumes need Kubernetes 1.33"),
     ({"kubeVersion": "1.33.0", "worker": {"gpu": {"mode": "dra"}}}, "dra needs resource.k8s.io/v1, Kubernetes 1.34"),
+    ({"worker": {"gpu": {"mode": "dra"}, "config": {"device": "cuda"}}}, "worker.imageRepository: needed, as worker.gpu.mode is dra: `image` computes on CPUs"),
+    ({"worker": {"gpu": {"mode": "devicePlugin"}, "config": {"device": "auto"}}}, "worker.imageRepository: needed, as worker.gpu.mode is devicePlugin"),
     ({"worker": {"rdma": {"mode": "dra"}}}, "worker.rdma.deviceClassName: needed"),
     ({"worker": {"rdma": {"matchAttribute": "a/b"}}}, "matchAttribute: needs dra for both"),
     ({"worker": {"imageTag": "1"}}, "name worker.imageRepository, too"),
@@ -296,7 +298,7 @@ def test_what_just_fits_is_taken():
     render(needed(model={"experts": 2}))
     render(needed(worker={"ranks": 64}))
     render(needed(worker={"kvBytes": "3519Mi"}))  # + 64Mi + 512Mi: all but one of 4Gi
-    render(needed(worker={"kvBytes": "64Gi", "gpu": {"mode": "devicePlugin"}, "config": {"device": "cuda"}}))  # is on the GPU
+    render(needed(worker={"kvBytes": "64Gi", "gpu": {"mode": "devicePlugin"}, "config": {"device": "cuda"}, "imageRepository": "choir-cuda"}))  # is on the GPU
     render(needed(router={"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}))
     render(needed(tls={"certManager": {"duration": "1h", "renewBefore": "59m59s"}}))
     render(needed(networkPolicy={"clients": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}, {"ipBlock": {"cidr": "2001:db8::/32"}}]}))

@@ -1,5 +1,7 @@
 """The plain manifests: what the chart renders, overlays that build and are valid, generated files that are current."""
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 
@@ -56,6 +58,19 @@ def test_gpu_groups_are_leader_worker_sets():
     template = the(objects, "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"]
     (container,) = containers_of(template["workerTemplate"])
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1" and container["image"] == "choir-cuda:0.1.0"
+
+
+def test_the_images_of_the_documents_example_are_those_of_the_overlay(tmp_path):
+    """An overlay of one's own, with the images that docs/deploy.md shows."""
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    cpu, cuda = re.search(r"images: \[({name: choir, .*?})\]", text).group(1), re.search(r"{name: choir-cuda, .*?}", text).group(0)
+    own = tmp_path / "overlays" / "own"
+    own.mkdir(parents=True)
+    shutil.copytree(K8S / "base", tmp_path / "base")
+    shutil.copytree(K8S / "overlays" / "gpu-lws", tmp_path / "overlays" / "gpu-lws")
+    (own / "kustomization.yaml").write_text(f"resources: [../gpu-lws]\nimages: [{cpu}, {cuda}]\n")
+    images = {c["image"] for o in kustomize(own) if pod_of(o) for c in containers_of(pod_of(o))}
+    assert images == {"registry.example.org/choir:0.1.0", "registry.example.org/choir-cuda:0.1.0"}
 
 
 def test_a_gateway_joins_an_application(tmp_path):

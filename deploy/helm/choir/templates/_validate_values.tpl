@@ -88,6 +88,9 @@ worker.config.device: cuda needs a GPU, and worker.gpu.mode is none; give worker
 {{- else if and (eq $device "cpu") (ne $v.worker.gpu.mode "none") }}
 worker.config.device: cpu, with worker.gpu.mode {{ $v.worker.gpu.mode }}: ranks would hold GPUs and compute on CPUs; give cuda or auto
 {{- end }}
+{{- if and (ne $v.worker.gpu.mode "none") (not $v.worker.imageRepository) }}
+worker.imageRepository: needed, as worker.gpu.mode is {{ $v.worker.gpu.mode }}: `image` computes on CPUs; name the one that deploy/image/build --target cuda makes, as registry.example.org/choir-cuda
+{{- end }}
 {{- if and (ne $v.worker.gpu.mode "none") (gt (int $v.worker.gpu.count) 1) }}
 worker.gpu.count: {{ $v.worker.gpu.count }}: a rank computes on one GPU, the others would be idle; give 1, and more worker.ranks
 {{- end }}
