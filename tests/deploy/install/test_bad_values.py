@@ -102,6 +102,12 @@ IMPOSSIBLE = [  # values, what the error says
     ({"model": {"hostPath": "/srv"}}, "model.hostPath: has no effect, as model.source is pvc"),
     ({"model": {"experts": 1}}, "2 ranks cannot share the 1 experts"),
     ({"model": {"weightBytes": "689Gi", "sharedWeightBytes": "20Gi"}, "worker": {"ranks": 8}}, "4Gi cannot hold a rank: 103.6Gi of weights"),
+    ({"model": {"weightBytes": "689Gi", "sharedWeightBytes": "20Gi", "experts": 256},
+      "worker": {"ranks": 8, "resources": {"limits": {"memory": "112Gi"}}, "config": {"redundant_experts": 16}}},
+     "112Gi cannot hold a rank: 145.4Gi of weights (model.sharedWeightBytes and 48 of 256 experts of each layer), 1Gi of KV cache, 64Mi of shared memory and 512Mi need "
+     "155.7Gi; give more memory, more ranks or fewer redundant_experts"),
+    ({"model": {"weightBytes": "10Gi", "experts": 10}, "worker": {"ranks": 4}}, "4Gi cannot hold a rank: 3.0Gi of weights (model.sharedWeightBytes and 3 of 10 experts"),
+    ({"model": {"weightBytes": "1Gi"}, "worker": {"config": {"redundant_experts": 1}}}, "model.experts: needed, as model.weightBytes is there to be checked"),
     ({"model": {"weightBytes": "1Gi", "sharedWeightBytes": "2Gi"}}, "sharedWeightBytes: 2Gi is more than model.weightBytes"),
     ({"autoscaling": {"hpa": {"enabled": True}, "keda": {"enabled": True, "prometheus": "http://p:9090"}}}, "two autoscalers"),
     ({"autoscaling": {"hpa": {"enabled": True}}}, "a StatefulSet scales by pods, and a group of 2 ranks only as a whole"),
@@ -323,6 +329,7 @@ def test_what_just_fits_is_taken():
     render(needed(**fits))
     with pytest.raises(helm.HelmError, match="cannot hold"):
         render(needed(**merged(fits, {"worker": {"kvBytes": "1Gi"}})))
+    render(needed(model={"weightBytes": "689Gi", "sharedWeightBytes": "20Gi", "experts": 256}, worker={"ranks": 8, "resources": {"limits": {"memory": "112Gi"}}}))
 
 
 def test_the_values_of_the_play_in_a_real_cluster_are_taken(monkeypatch):

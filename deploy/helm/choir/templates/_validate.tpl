@@ -43,13 +43,20 @@
 {{- $shm := include "choir.bytes" $v.worker.shmSize | float64 -}}
 {{- $kv := $onGpu | ternary 0.0 (include "choir.bytes" $v.worker.kvBytes | float64) -}}
 {{- $own := 0.0 -}}
+{{- $part := divf 1.0 (float64 $ranks) -}}
+{{- $held := printf "a share of 1/%d of the rest" $ranks -}}
+{{- if $v.model.experts -}}
+{{- $slots := include "choir.expertSlots" . -}}
+{{- $part = divf (float64 $slots) (float64 $v.model.experts) -}}
+{{- $held = printf "%s of %d experts of each layer" $slots (int $v.model.experts) -}}
+{{- end -}}
 {{- if $v.model.weightBytes -}}
 {{- $all := include "choir.bytes" $v.model.weightBytes | float64 -}}
 {{- $shared := include "choir.bytes" $v.model.sharedWeightBytes | float64 -}}
 {{- if gt $shared $all -}}
 {{- $errors = append $errors (printf "model.sharedWeightBytes: %s is more than model.weightBytes, %s" $v.model.sharedWeightBytes $v.model.weightBytes) -}}
 {{- else if not $onGpu -}}
-{{- $own = addf $shared (divf (subf $all $shared) (float64 $ranks)) -}}
+{{- $own = addf $shared (mulf (subf $all $shared) $part) -}}
 {{- end -}}
 {{- end -}}
 {{- if $memory -}}
@@ -57,8 +64,8 @@
 {{- if gt $need (include "choir.bytes" $memory | float64) -}}
 {{- $parts := printf "%s of shared memory and 512Mi" $v.worker.shmSize -}}
 {{- if not $onGpu -}}{{- $parts = printf "%s of KV cache, %s" $v.worker.kvBytes $parts -}}{{- end -}}
-{{- if $own -}}{{- $parts = printf "%.1fGi of weights (model.sharedWeightBytes and a share of 1/%d of the rest), %s" (divf $own 1073741824.0) $ranks $parts -}}{{- end -}}
-{{- $errors = append $errors (printf "worker.resources.limits.memory: %s cannot hold a rank: %s need %.1fGi; give more memory%s" ($memory | toString) $parts (divf $need 1073741824.0) (gt $own 0.0 | ternary " or more ranks" "")) -}}
+{{- if $own -}}{{- $parts = printf "%.1fGi of weights (model.sharedWeightBytes and %s), %s" (divf $own 1073741824.0) $held $parts -}}{{- end -}}
+{{- $errors = append $errors (printf "worker.resources.limits.memory: %s cannot hold a rank: %s need %.1fGi; give more memory%s" ($memory | toString) $parts (divf $need 1073741824.0) (gt $own 0.0 | ternary ($v.worker.config.redundant_experts | empty | ternary " or more ranks" ", more ranks or fewer redundant_experts") "")) -}}
 {{- end -}}
 {{- end -}}
 

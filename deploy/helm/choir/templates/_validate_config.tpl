@@ -59,6 +59,12 @@ worker.config.cpu_path: {{ $cpu }}: worker.config.device cuda computes on the GP
 {{- include "choir.wrongPlacement" . }}
 {{- end -}}
 
+{{/* Experts of a layer that a rank may hold: an even share, rounded up, and the redundant ones; 0: model.experts does not say. */}}
+{{- define "choir.expertSlots" -}}
+{{- $ranks := int .Values.worker.ranks -}}{{- $experts := int .Values.model.experts -}}
+{{- add (div (add $experts $ranks -1) $ranks) (default 0 .Values.worker.config.redundant_experts | int) | min $experts -}}
+{{- end -}}
+
 {{/* Where experts lie, as worker/config.cc and worker/engine/make_engine.cc have it. */}}
 {{- define "choir.wrongPlacement" -}}
 {{- $v := .Values -}}
@@ -73,6 +79,9 @@ worker.config.redundant_experts: {{ $redundant }} is not in 0..{{ sub $experts $
 {{- end }}
 {{- if and $redundant (ne $device "cpu") }}
 worker.config.redundant_experts: {{ $redundant }}: with worker.config.device {{ $device }} experts stay where they are loaded; leave it out
+{{- end }}
+{{- if and $redundant $v.model.weightBytes (not $experts) }}
+model.experts: needed, as model.weightBytes is there to be checked, and worker.config.redundant_experts are {{ $redundant }} more of a number of experts that only you know
 {{- end }}
 {{- if and $v.worker.config.expert_cover (not $redundant) }}
 worker.config.expert_cover: second copies of experts need {{ eq $ranks 1 | ternary "a second rank; leave it out, or give more worker.ranks" "room; give worker.config.redundant_experts" }}{{ if and $experts (gt $ranks 1) }}, {{ sub (div (add (mul 2 $experts) $ranks -1) $ranks) $share }} for all of them{{ end }}
