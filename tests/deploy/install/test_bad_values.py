@@ -160,6 +160,13 @@ IMPOSSIBLE = [  # values, what the error says
     ({"commonLabels": {"choir.dev/router-client": "true"}}, "commonLabels.choir.dev/router-client: is set already"),
     ({"podMonitor": {"labels": {"app.kubernetes.io/instance": "x"}}}, "podMonitor.labels.app.kubernetes.io/instance: is set already"),
     ({"commonLabels": {"a": "x"}, "podMonitor": {"labels": {"a": "y"}}}, "podMonitor.labels.a: is in commonLabels already"),
+    ({"gateway": {"mode": "deployment", "podAnnotations": {"choir.dev/config": "x"}}}, "gateway.podAnnotations.choir.dev/config: is set already"),
+    ({"worker": {"podLabels": {"app.kubernetes.io/component": "x"}}}, "worker.podLabels.app.kubernetes.io/component: is set already"),
+    ({"router": {"podLabels": {"choir.dev/router-client": "true"}}}, "router.podLabels.choir.dev/router-client: is set already"),
+    ({"commonLabels": {"a": "x"}, "router": {"podLabels": {"a": "y"}}}, "router.podLabels.a: is in commonLabels already"),
+    ({"gateway": {"mode": "deployment", "tolerations": [{"value": "b"}]}}, "gateway.tolerations[0].key: needed, as operator is Equal"),
+    ({"gateway": {"mode": "deployment", "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+        {"matchExpressions": [{"key": "a", "operator": "In"}]}]}}}}}, "matchExpressions[0].values: needed, as operator is In"),
     ({"worker": {"podAnnotations": {"choir.dev/config": "x"}}}, "worker.podAnnotations.choir.dev/config: is set already"),
     ({"model": {"path": "/tmp"}}, "model.path: /tmp is in the way of /tmp"),
     ({"model": {"path": "/dev/shm"}}, "model.path: /dev/shm is in the way of /dev"),
@@ -229,6 +236,9 @@ IMPOSSIBLE = [  # values, what the error says
         ("gateway.tlsSecret", "gateway.mode is none", {"gateway": {"mode": "none", "tlsSecret": "s"}}),
         ("gateway.service.type", "gateway.mode is none", {"gateway": {"mode": "none", "service": {"type": "NodePort"}}}),
         ("gateway.replicas", "gateway.mode is sidecar, not deployment", {"gateway": {"replicas": 3}}),
+        *((f"gateway.{key}", "gateway.mode is sidecar, not deployment", {"gateway": {key: value}}) for key, value in (
+            ("nodeSelector", {"a": "b"}), ("tolerations", [{"operator": "Exists"}]), ("affinity", {"podAffinity": {}}), ("priorityClassName", "high"),
+            ("podAnnotations", {"example.org/a": "b"}), ("podLabels", {"a": "b"}))),
         ("worker.gpu.count", "worker.gpu.mode is none", {"worker": {"gpu": {"count": 2}}}),
         ("worker.gpu.resourceName", "worker.gpu.mode is dra", {"worker": {"gpu": {"mode": "dra", "resourceName": "a.example/b"}}}),
         ("worker.rdma.deviceClassName", "worker.rdma.mode is devicePlugin", {"worker": {"rdma": {"mode": "devicePlugin", "deviceClassName": "d"}}}),
@@ -255,7 +265,7 @@ def test_the_chart_refuses_with_the_reason(values, reason):
     assert reason in refusal(needed(**values))
 
 
-FREE = {"commonLabels", "labels", "matchLabels", "nodeSelector", "annotations", "podAnnotations", "tenants", "models"}  # names are theirs
+FREE = {"commonLabels", "labels", "matchLabels", "nodeSelector", "annotations", "podAnnotations", "podLabels", "tenants", "models"}  # names are theirs
 
 
 def misspelt(values, path=()):

@@ -203,6 +203,24 @@ def test_gateways_of_their_own_share_the_routers():
     assert "--spread-routers" in gateway["args"]
 
 
+def test_each_part_says_where_its_pods_run_and_what_is_written_on_them():
+    own = {"nodeSelector": {"pool": "p"}, "tolerations": [{"key": "dedicated", "operator": "Exists"}], "priorityClassName": "high",
+           "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+               {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}]}}}
+    values = {**own, "podAnnotations": {"example.org/a": "1"}, "podLabels": {"example.org/l": "2"}}
+    objects = render(needed(gateway={"mode": "deployment", **values}, router=values, worker=values, commonLabels={"team": "t"}))
+    workloads = [o for o in objects if pod_of(o)]
+    assert {o["metadata"]["name"] for o in workloads} == {"choir-router", "choir-gateway", "choir-worker"}
+    for obj in workloads:
+        pod = pod_of(obj)
+        assert {key: pod["spec"][key] for key in own} == own
+        assert pod["metadata"]["annotations"]["example.org/a"] == "1" and pod["metadata"]["annotations"]["choir.dev/config"]
+        assert pod["metadata"]["labels"]["example.org/l"] == "2" and pod["metadata"]["labels"]["team"] == "t"
+        assert not {"example.org/l", "team"} & set(obj["spec"]["selector"]["matchLabels"])
+        for version in KUBERNETES:
+            check_object(obj, version)
+
+
 def egress_ports(objects, name):
     """Ports that pods of the policy may reach, by rule."""
     return [{p["port"] for p in rule.get("ports", [])} for rule in the(objects, "NetworkPolicy", name)["spec"]["egress"]]

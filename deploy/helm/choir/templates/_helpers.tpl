@@ -31,7 +31,7 @@ app.kubernetes.io/component: {{ index . 1 | quote }}
 {{/* Labels of pods: what does not change with a release, so that an upgrade replaces nothing for its sake. */}}
 {{- define "choir.podLabels" -}}
 {{ include "choir.matchLabels" . }}
-{{- range $k, $v := (index . 0).Values.commonLabels }}
+{{- range $k, $v := merge (dict) (index . 0).Values.commonLabels (get (index . 0).Values (index . 1)).podLabels }}
 {{ $k }}: {{ $v | quote }}
 {{- end }}
 {{- end -}}

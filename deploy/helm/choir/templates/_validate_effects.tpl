@@ -27,7 +27,12 @@ path, value, default, why. */}}
   (list "gateway.service.annotations" $g.service.annotations dict $why) (list "networkPolicy.clients" $v.networkPolicy.clients list $why)) -}}
 {{- end -}}
 {{- if ne $v.gateway.mode "deployment" -}}
-{{- $rows = append $rows (list "gateway.replicas" (int $v.gateway.replicas) 2 (printf "gateway.mode is %s, not deployment" $v.gateway.mode)) -}}
+{{- $g := $v.gateway -}}{{- $why := printf "gateway.mode is %s, not deployment" $g.mode -}}
+{{- $rows = concat $rows (list (list "gateway.replicas" (int $g.replicas) 2 $why) (list "gateway.tolerations" $g.tolerations list $why)
+  (list "gateway.priorityClassName" $g.priorityClassName "" $why)) -}}
+{{- range $key := list "nodeSelector" "affinity" "podAnnotations" "podLabels" -}}
+{{- $rows = append $rows (list (printf "gateway.%s" $key) (get $g $key) dict $why) -}}
+{{- end -}}
 {{- end -}}
 {{- $names := dict "gpu" (list "nvidia.com/gpu" "gpu.nvidia.com") "rdma" (list "rdma/hca" "") -}}
 {{- range $device, $default := $names -}}
@@ -71,12 +76,17 @@ path, value, default, why. */}}
 {{- define "choir.wrongLabels" -}}
 {{- $v := .Values -}}
 {{- $own := include "choir.ownKey" . -}}
-{{- range $path, $given := dict "commonLabels" $v.commonLabels "podMonitor.labels" $v.podMonitor.labels "router.podAnnotations" $v.router.podAnnotations "worker.podAnnotations" $v.worker.podAnnotations }}
+{{- $all := dict "commonLabels" $v.commonLabels "podMonitor.labels" $v.podMonitor.labels }}
+{{- range $part := list "router" "gateway" "worker" }}
+{{- $_ := set $all (printf "%s.podAnnotations" $part) (get $v $part).podAnnotations }}
+{{- $_ := set $all (printf "%s.podLabels" $part) (get $v $part).podLabels }}
+{{- end }}
+{{- range $path, $given := $all }}
 {{- range $key, $_ := $given }}
 {{- if regexMatch $own $key }}
 {{ $path }}.{{ $key }}: is set already, and others find objects by it; take a name of your own
-{{- else if and (eq $path "podMonitor.labels") (hasKey $v.commonLabels $key) }}
-podMonitor.labels.{{ $key }}: is in commonLabels already
+{{- else if and (regexMatch "abels$" $path) (ne $path "commonLabels") (hasKey $v.commonLabels $key) }}
+{{ $path }}.{{ $key }}: is in commonLabels already
 {{- end }}
 {{- end }}
 {{- end }}

@@ -60,7 +60,7 @@ networkPolicy.{{ $key }}: needed, as {{ $part }}.config.trace.endpoint is {{ $co
 {{- end -}}
 
 {{- define "choir.wrongTolerations" -}}
-{{- range $part := list "router" "worker" }}
+{{- range $part := list "router" "gateway" "worker" }}
 {{- range $i, $t := (get $.Values $part).tolerations }}
 {{- $path := printf "%s.tolerations[%d]" $part $i }}
 {{- $operator := default "Equal" $t.operator }}
@@ -108,6 +108,7 @@ networkPolicy.{{ $key }}: needed, as {{ $part }}.config.trace.endpoint is {{ $co
 {{- define "choir.wrongObjects" -}}
 {{- include "choir.wrongTolerations" . }}
 {{- include "choir.wrongSelectors" (list "router.affinity" .Values.router.affinity) }}
+{{- include "choir.wrongSelectors" (list "gateway.affinity" .Values.gateway.affinity) }}
 {{- include "choir.wrongSelectors" (list "worker.affinity" .Values.worker.affinity) }}
 {{- include "choir.wrongSelectors" (list "networkPolicy" .Values.networkPolicy) }}
 {{- end -}}
