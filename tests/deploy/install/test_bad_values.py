@@ -318,7 +318,9 @@ def test_what_just_fits_is_taken():
     render(needed(router={"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}))
     render(needed(tls={"certManager": {"duration": "1h", "renewBefore": "59m59s"}}))
     render(needed(networkPolicy={"clients": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}, {"ipBlock": {"cidr": "2001:db8::/32"}}]}))
-    render(needed(router={"config": {"trace": {"endpoint": "127.0.0.1:4317"}}}))
+    render(needed(router={"config": {"trace": {"endpoint": "127.0.0.1:4317", "ratio": 0.5}}}))
+    render(needed(router={"limits": {"models": {"demo": {"concurrency": 5}}}}))
+    render(needed(router={"config": {"redis": {"ca": "/etc/choir/redis/..data/ca.crt"}}}, redis={"existingSecret": "r"}))
     render(needed(router={"replicas": 1, "tenants": {"acme": {"budget": 5}}, "limits": {"prices": {"output": 1}}}))
     render(needed(router={"tenants": {"acme": {"budget": 5}}, "limits": {"prices": {"output": 1}}}, redis={"existingSecret": "redis"}))
     for path in ("/models", "/srv/models/my-moe", "/var/models/a.b", "/temporary", "/models/..data/demo"):

@@ -363,6 +363,19 @@ def test_live_changes_of_limits_replace_no_pod():
     assert annotations() != annotations(config={"max_requests": 7})
 
 
+def test_what_is_read_at_start_replaces_the_pods_that_read_it_and_no_others():
+    def checksums(**values):
+        pods = {o["metadata"]["name"]: pod_of(o) for o in render(needed(**values)) if pod_of(o)}
+        return {name: pod["metadata"]["annotations"]["choir.dev/config"] for name, pod in pods.items()}
+
+    jwt = {"issuer": "i", "audience": ["choir"]}
+    before, after = (checksums(router={"config": {"jwt": jwt}, "jwks": {"existingSecret": "idp", "key": key}}) for key in ("a.json", "b.json"))
+    assert {name for name in before if before[name] != after[name]} == {"choir-router"}
+    for mode, replaced in (("deployment", {"choir-gateway"}), ("sidecar", {"choir-router"}), ("container", {"choir-router"})):
+        before, after = (checksums(gateway={"mode": mode, "config": config}) for config in ({}, {"header_timeout": "9s"}))
+        assert {name for name in before if before[name] != after[name]} == replaced
+
+
 def test_autoscaling_leaves_the_number_of_groups_alone():
     objects = render(needed(worker={"mode": "leaderWorkerSet"}, autoscaling={"hpa": {"enabled": True}}))
     assert "replicas" not in the(objects, "LeaderWorkerSet")["spec"]

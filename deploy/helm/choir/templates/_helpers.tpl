@@ -374,7 +374,10 @@ readinessProbe:
 {{ toYaml (dict "router" $c "gateway" .Values.gateway.config) }}
 {{- end -}}
 
-{{/* Of what a part reads at start only: a change of it replaces the pods. */}}
+{{/* Of what the programs of the routers' pods read at start only: a change of it replaces the pods. */}}
 {{- define "choir.routerChecksum" -}}
-{{- toJson (dict "router" .Values.router.config "gateway" .Values.gateway.config) | sha256sum -}}
+{{- $read := dict "router" .Values.router.config -}}
+{{- if has .Values.gateway.mode (list "sidecar" "container") }}{{- $_ := set $read "gateway" .Values.gateway.config }}{{- end -}}
+{{- if include "choir.jwksVolume" . }}{{- $_ := set $read "jwks" .Values.router.jwks.key }}{{- end -}}
+{{- toJson $read | sha256sum -}}
 {{- end -}}

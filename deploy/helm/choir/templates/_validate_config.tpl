@@ -29,6 +29,11 @@ worker: [model, model_name, weights_digest, group, rank, ranks, leader, listen, 
 {{- end }}
 {{- end }}
 {{- range $part := list "router" "gateway" "worker" }}
+{{- if not (dig "trace" "endpoint" "" (get $v $part).config) }}
+{{- range $key, $_ := omit (default dict (get $v $part).config.trace) "endpoint" }}
+{{ $part }}.config.trace.{{ $key }}: has no effect, as {{ $part }}.config.trace.endpoint is empty: nothing is traced
+{{- end }}
+{{- end }}
 {{- with dig "trace" "endpoint" "" (get $v $part).config }}
 {{- $port := regexFind "[0-9]+$" . }}
 {{- if or (not (regexMatch "^([A-Za-z0-9._-]+|[[][0-9A-Fa-f:.]+[]]):[0-9]{1,5}$" .)) (lt (atoi $port) 1) (gt (atoi $port) 65535) }}
@@ -125,8 +130,8 @@ router.config.result_cache.store: redis needs redis.existingSecret
 {{- end }}
 {{- range $key := list "ca" "cert" "key" }}
 {{- $file := default "" (get $redis $key) }}
-{{- if and $file (not (regexMatch "^/etc/(choir|ssl)/" $file)) }}
-router.config.redis.{{ $key }}: {{ $file }} is not in the pod; the keys of redis.existingSecret are files in /etc/choir/redis
+{{- if and $file (or (not (regexMatch "^/etc/(choir|ssl)/" $file)) (regexMatch "/[.][.](/|$)" $file)) }}
+router.config.redis.{{ $key }}: {{ $file }} is not in the pod, or not written without `..`; the keys of redis.existingSecret are files in /etc/choir/redis
 {{- end }}
 {{- end }}
 {{- if ne (empty $redis.cert) (empty $redis.key) }}
@@ -141,6 +146,9 @@ router.config.redis.cert, router.config.redis.key: one is no use without the oth
 {{- if hasKey $rules "budget" }}{{- $budgets = append $budgets (printf "%s.budget" $path) }}{{- end }}
 {{- end }}
 {{- range $name, $rules := dig "models" dict $v.router.limits }}
+{{- if ne $name (include "choir.modelName" $) }}
+router.limits.models.{{ $name }}: has no effect, as the only model is {{ include "choir.modelName" $ }} (model.name, else the last part of model.path)
+{{- end }}
 {{- if hasKey $rules "budget" }}{{- $budgets = append $budgets (printf "router.limits.models.%s.budget" $name) }}{{- end }}
 {{- end }}
 {{- range $name, $rules := $v.router.tenants }}
