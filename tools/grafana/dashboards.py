@@ -241,6 +241,7 @@ def start():
         ("Starts", [
             lines("Running for", "", [("{{instance}}", "time() - choir_start_time_seconds")], "s"),
             lines("Starts", "Within half an hour, beyond the first.", [("{{instance}}", "changes(choir_start_time_seconds[30m])")]),
+            states("Cannot start", "Stays to say why in /readyz, and tries again.", [("{{instance}}", "choir_start_failed")], YES_NO),
             states("In an epoch", "", [("{{instance}}", "choir_group_epoch > bool 0")], {0: ("no", "red"), 1: ("yes", "green")}),
         ]),
     ])
