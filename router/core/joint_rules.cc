@@ -1,13 +1,14 @@
 #include "router/core/joint_rules.h"
 
 #include <algorithm>
-#include <bit>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
 #include <set>
 #include <utility>
 
-#include "router/core/protocol_words.h"
+#include "router/core/text_hider.h"
 #include "router/text/unicode.h"
 
 namespace choir {
@@ -15,135 +16,169 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// A character that nobody writes (of private use). Not empty, as templates ask for that.
-constexpr char32_t kHidden = 0xE000;
-
-// Goes through the texts of a request, always in the same order, and hides some: keys of objects
-// and numbers, which templates show too, as well.
-class TextHider {
- public:
-  using Keep = std::function<bool(size_t text)>;
-  explicit TextHider(Keep keep) : keep_(std::move(keep)) {}
-
-  void Hide(ordered_json* request) {
-    for (const char* field : {"messages", "tools"}) {
-      if (const auto found = request->find(field); found != request->end()) HideValue(&*found);
-    }
-    const auto variables = request->find("kwargs");
-    if (variables == request->end()) return;
-    for (auto& [name, value] : variables->items()) {
-      if (name != "chat_template") HideValue(&value);  // which of several templates
-    }
-  }
-  size_t num_texts() const { return num_texts_; }
-
- private:
-  void HideValue(ordered_json* value) {
-    if (value->is_string()) {
-      if (!value->get_ref<const std::string&>().empty() && !keep_(num_texts_++)) *value = Hidden();
-    } else if (value->is_number()) {
-      if (!keep_(num_texts_++)) *value = 0;
-    } else if (value->is_array()) {
-      for (ordered_json& item : *value) HideValue(&item);
-    } else if (value->is_object()) {
-      HideObject(value);
-    }
-  }
-  void HideObject(ordered_json* object) {
-    ordered_json out = ordered_json::object();
-    for (auto& [key, item] : object->items()) {
-      if (!IsProtocolWord(key, item)) HideValue(&item);
-      const bool shown = IsProtocolKey(key) || keep_(num_texts_++);
-      out[shown ? key : HiddenKey(num_texts_)] = std::move(item);
-    }
-    *object = std::move(out);
-  }
-  static std::string Hidden() {
-    std::string text;
-    unicode::Append(kHidden, &text);
-    return text;
-  }
-  // Each another one.
-  static std::string HiddenKey(size_t number) {
-    constexpr size_t kPrivate = 6400;
-    std::string key = Hidden();
-    for (; number > 0; number /= kPrivate) {
-      unicode::Append(kHidden + static_cast<char32_t>(number % kPrivate), &key);
-    }
-    return key;
-  }
-
-  const Keep keep_;
-  size_t num_texts_ = 0;
+// Bytes of the prompt.
+struct Place {
+  size_t begin = 0;
+  size_t end = 0;
 };
 
-// What is matched, by which rule. Of matches that begin at one place the shortest, as longer ones
-// are there because of it: what a mark or another text adds at the end is no news.
-using Matches = std::set<std::pair<size_t, std::string>>;
+// Rule and begin of a match, and its end. Of matches that begin at one place the shortest, as
+// longer ones are there because of it: what a mark or another text adds at the end is no news.
+using Matches = std::map<std::pair<size_t, size_t>, size_t>;
 
-void AddMatches(const ContentRules& rules, std::string_view stretch, Matches* found) {
-  const std::string safe = unicode::IsValid(stretch) ? "" : unicode::Sanitize(stretch);
-  const std::string_view text = safe.empty() ? stretch : safe;
-  std::map<std::pair<size_t, size_t>, size_t> ends;  // by rule and begin
-  for (const ContentMatch& match : rules.Scan(text)) {
-    size_t& end = ends.try_emplace({match.rule, match.begin}, match.end).first->second;
-    end = std::min(end, match.end);
-  }
-  for (const auto& [where, end] : ends) {
-    found->emplace(where.first, text.substr(where.second, end - where.second));
-  }
-}
-
-// Adds those that are there with the texts that `keep` names only. What cannot be rendered so
-// explains nothing.
-void AddExplained(const Matches& open, ordered_json request, const RenderPrompt& render,
-                  TextHider::Keep keep, Matches* explained) {
-  TextHider(std::move(keep)).Hide(&request);
-  const auto prompt = render(request);
-  if (!prompt.ok()) return;
-  for (const auto& match : open) {
-    if (prompt->find(match.second) != std::string::npos) explained->insert(match);
+void AddMatches(const ContentRules& rules, std::string_view stretch, size_t offset,
+                Matches* found) {
+  const bool valid = unicode::IsValid(stretch);
+  const std::string safe = valid ? "" : unicode::Sanitize(stretch);
+  for (const ContentMatch& match : rules.Scan(valid ? stretch : safe)) {
+    // Where it is in bytes that are no characters cannot be told.
+    const size_t begin = offset + (valid ? match.begin : 0);
+    const size_t match_end = offset + (valid ? match.end : stretch.size());
+    size_t& end = found->try_emplace({match.rule, begin}, match_end).first->second;
+    end = std::min(end, match_end);
   }
 }
 
-size_t NumTexts(ordered_json request) {
-  TextHider hider([](size_t) { return true; });
-  hider.Hide(&request);
-  return hider.num_texts();
+// What of `prompt` is another in `changed`. Where a text left it may be unclear which of two equal
+// stretches that were side by side is gone; then it is both.
+Place Difference(std::string_view prompt, std::string_view changed) {
+  const auto same = [](auto a, auto a_end, auto b, auto b_end) {
+    return static_cast<size_t>(std::mismatch(a, a_end, b, b_end).first - a);
+  };
+  const size_t head = same(prompt.begin(), prompt.end(), changed.begin(), changed.end());
+  const size_t tail = same(prompt.rbegin(), prompt.rend(), changed.rbegin(), changed.rend());
+  const size_t begin = std::min(head, changed.size() - tail);
+  const size_t end = prompt.size() - std::min(tail, changed.size() - head);
+  return {std::min(begin, end), std::max(begin, end)};
 }
+
+// Which texts of a request have a part in a place of its prompt: the template is rendered with some
+// of the texts hidden. Where putting them back gives the prompt it is known what they are; else
+// what stays as it was before the first change and after the last is not theirs, and halving the
+// texts finds those of one place.
+class TextPlaces {
+ public:
+  TextPlaces(std::string_view prompt, const ordered_json& request, const RenderPrompt& render)
+      : prompt_(prompt), request_(request), render_(render), texts_(FindTexts(request)) {
+    order_.resize(texts_.size());
+    std::iota(order_.begin(), order_.end(), 0);
+    known_ = std::none_of(texts_.begin(), texts_.end(), HasMark) &&
+             order_.size() <= kHiddenTextsMax && !HasMark(prompt);
+    if (!known_ || order_.size() < 2) return;
+    // Those that are not shown come first: together they mostly change nothing.
+    const std::string& all = AloneWith(order_.size());
+    if (all.empty()) return;
+    const std::vector<bool> shown = HiddenTextsIn(all, order_.size());
+    std::stable_partition(order_.begin(), order_.end(), [&](size_t text) { return !shown[text]; });
+    places_[{0, order_.size()}] = PlacesIn(all, 0, order_.size());
+  }
+
+  size_t num_texts() const { return order_.size(); }
+  // Also true when it cannot be told. One text at most has a part in the place, and the template
+  // says the same with that one alone: asked too, as a text that is gone when it is hidden, not
+  // replaced, may leave a place that only looks as it was.
+  bool IsOfSeveral(const Place& place) {
+    std::set<size_t> parts;
+    AddParts(place, 0, order_.size(), &parts);
+    if (parts.size() > 1) return true;
+    const std::string_view match = prompt_.substr(place.begin, place.end - place.begin);
+    return AloneWith(parts.empty() ? order_.size() : *parts.begin()).find(match) ==
+           std::string::npos;
+  }
+
+ private:
+  // Where texts order_[from, to) are.
+  struct Places {
+    std::optional<std::vector<ShownText>> shown;  // each of them
+    Place all;                                    // else what holds all of their bytes
+  };
+
+  // Adds those of order_[from, to) with a part in the place, until there are two.
+  void AddParts(const Place& place, size_t from, size_t to, std::set<size_t>* parts) {
+    const Places& theirs = PlacesOf(from, to);
+    if (theirs.shown) {
+      auto shown = std::partition_point(theirs.shown->begin(), theirs.shown->end(),
+                                        [&](const auto& s) { return s.end <= place.begin; });
+      for (; shown != theirs.shown->end() && shown->begin < place.end; ++shown) {
+        parts->insert(shown->text);
+      }
+      return;
+    }
+    if (std::max(place.begin, theirs.all.begin) >= std::min(place.end, theirs.all.end)) return;
+    if (to - from == 1) {
+      parts->insert(order_[from]);
+      return;
+    }
+    const size_t middle = from + (to - from) / 2;
+    AddParts(place, from, middle, parts);
+    if (parts->size() < 2) AddParts(place, middle, to, parts);
+  }
+  const Places& PlacesOf(size_t from, size_t to) {
+    const auto [found, is_new] = places_.try_emplace({from, to});
+    if (is_new) {
+      std::vector<bool> hidden(order_.size());
+      for (size_t i = from; i < to; ++i) hidden[order_[i]] = true;
+      const auto changed = Render(hidden);
+      found->second =
+          changed.ok() ? PlacesIn(*changed, from, to) : Places{.all = {0, prompt_.size()}};
+    }
+    return found->second;
+  }
+  // `changed` is the prompt with those texts hidden. Of several each has to be seen: one that is
+  // gone may move what is behind it, and what comes then may look like it.
+  Places PlacesIn(std::string_view changed, size_t from, size_t to) const {
+    if (auto shown = FindShown(prompt_, changed, texts_)) return {.shown = std::move(shown)};
+    if (to - from > 1) {
+      const std::vector<bool> seen = HiddenTextsIn(changed, order_.size());
+      for (size_t i = from; i < to; ++i) {
+        if (!seen[order_[i]]) return {.all = {0, prompt_.size()}};
+      }
+    }
+    return {.all = Difference(prompt_, changed)};
+  }
+  // The prompt with one text only; without any when it is their number. Empty: it cannot be told.
+  const std::string& AloneWith(size_t kept) {
+    const auto [found, is_new] = alone_.try_emplace(kept);
+    if (is_new) {
+      std::vector<bool> hidden(order_.size(), true);
+      if (kept < hidden.size()) hidden[kept] = false;
+      if (auto alone = Render(hidden); alone.ok()) found->second = *std::move(alone);
+    }
+    return found->second;
+  }
+  StatusOr<std::string> Render(const std::vector<bool>& hidden) {
+    rendered_ += prompt_.size() + order_.size() * kHiddenBytes;
+    if (!known_ || rendered_ > kRenderedAgainMax) return InvalidArgument("it cannot be told");
+    ordered_json request = request_;
+    HideTexts(hidden, &request);
+    return render_(request);
+  }
+
+  const std::string_view prompt_;
+  const ordered_json& request_;
+  const RenderPrompt& render_;
+  const std::vector<std::string> texts_;
+  std::vector<size_t> order_;
+  bool known_ = false;
+  size_t rendered_ = 0;
+  std::map<std::pair<size_t, size_t>, Places> places_;  // of ranges of order_
+  std::map<size_t, std::string> alone_;                 // by the kept text
+};
 
 }  // namespace
 
-const ContentRule* FindAcrossTexts(const ContentRules& rules,
+const ContentRule* FindAcrossTexts(const ContentRules& rules, std::string_view prompt,
                                    const std::vector<std::string_view>& stretches,
                                    const ordered_json& request, const RenderPrompt& render) {
-  Matches open;
-  size_t bytes = 0;
+  Matches matches;
   for (const std::string_view stretch : stretches) {
-    AddMatches(rules, stretch, &open);
-    bytes += stretch.size();
+    AddMatches(rules, stretch, static_cast<size_t>(stretch.data() - prompt.data()), &matches);
   }
-  if (open.empty()) return nullptr;
-  const size_t texts = NumTexts(request);
-  if (texts < 2) return nullptr;
-  Matches own;
-  AddExplained(
-      open, request, render, [](size_t) { return false; }, &own);
-  std::erase_if(open, [&own](const auto& match) { return own.contains(match); });
-  // Any two texts differ in one bit of their numbers: what needs both is in neither half of the
-  // texts by that bit. What needs one is in one of both halves, for every bit.
-  const auto bits = static_cast<size_t>(std::bit_width(texts - 1));
-  const bool affordable =
-      (bytes + texts * 100) * bits * 2 <= kRenderedAgainMax && open.size() <= kMatchesLookedIntoMax;
-  for (size_t bit = 0; bit < bits && !open.empty(); ++bit) {
-    Matches halves;
-    for (const size_t half : {0u, 1u}) {
-      const auto keep = [=](size_t text) { return (text >> bit & 1) == half; };
-      if (affordable) AddExplained(open, request, render, keep, &halves);
-    }
-    for (const auto& match : open) {
-      if (!halves.contains(match)) return &rules.rules()[match.first];
-    }
+  if (matches.empty()) return nullptr;
+  TextPlaces places(prompt, request, render);
+  if (places.num_texts() < 2) return nullptr;
+  for (const auto& [match, end] : matches) {
+    if (places.IsOfSeveral({match.second, end})) return &rules.rules()[match.first];
   }
   return nullptr;
 }

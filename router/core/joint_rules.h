@@ -17,17 +17,19 @@ namespace choir {
 // What the template makes of a request.
 using RenderPrompt = std::function<StatusOr<std::string>(const nlohmann::ordered_json&)>;
 
-// Bytes that are rendered again at most to find out where a match comes from, each text of the
-// request counted as a hundred, and matches that are looked into; beyond, the first one counts.
+// Bytes that are rendered again at most to find out where matches come from, each text of the
+// request counted as kHiddenBytes; what is not known by then counts.
 inline constexpr size_t kRenderedAgainMax = 16 << 20;
-inline constexpr size_t kMatchesLookedIntoMax = 32;
+inline constexpr size_t kHiddenBytes = 128;
 
-// The first rule that matches one of `stretches` in what several texts of the client make together;
-// null: none does. They are what `render` made of `request` ({"messages", "tools"?, "kwargs"?}),
-// cut at the tokenizer's marks. What the template says by itself, or with one of the texts, does
-// not count. One scan where nothing matches; else the template is rendered again, up to twice the
-// binary logarithm of the number of texts and once more.
-const ContentRule* FindAcrossTexts(const ContentRules& rules,
+// The first rule that matches a place of `prompt` that several texts of the client make together;
+// null: none does. `render` made the prompt of `request` ({"messages", "tools"?, "kwargs"?});
+// `stretches` are its parts between the tokenizer's marks (views of `prompt`). What the template
+// says by itself, or with one of the texts, does not count; what cannot be told does. One scan
+// where nothing matches; else the template is rendered again, once and once for each text that a
+// match needs; where it changes texts, also about twice the binary logarithm of the number of texts
+// for each match. Three times the number of texts at most for all of them.
+const ContentRule* FindAcrossTexts(const ContentRules& rules, std::string_view prompt,
                                    const std::vector<std::string_view>& stretches,
                                    const nlohmann::ordered_json& request,
                                    const RenderPrompt& render);

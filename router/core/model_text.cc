@@ -293,8 +293,8 @@ std::variant<std::string, ApiError> ModelText::RenderChat(const ChatInput& chat,
     return InvalidParam("messages", "the chat template: " + MessageOf(rendered.status()));
   }
   if (rules == nullptr) return *std::move(rendered);
-  if (const ContentRule* rule =
-          FindAcrossTexts(*rules, tokenizer_->BetweenMarks(*rendered), request, render)) {
+  if (const ContentRule* rule = FindAcrossTexts(
+          *rules, *rendered, tokenizer_->BetweenMarks(*rendered), request, render)) {
     AddHits(rule->name, 1, hits);
     return AcrossTexts(*rule);
   }

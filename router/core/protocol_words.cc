@@ -21,7 +21,9 @@ bool IsProtocolKey(const std::string& key) {
       "role",       "content",     "name",       "type",         "text",
       "tool_calls", "id",          "function",   "tool_call_id", "arguments",
       "parameters", "description", "properties", "required",     "enum",
-      "items",      "strict",      "reasoning",  "thinking",     "reasoning_content"};
+      "items",      "strict",      "reasoning",  "thinking",     "reasoning_content",
+      "default",    "nullable",    "format",     "title",        "const",
+      "oneOf",      "anyOf",       "allOf"};
   return kKeys.contains(key);
 }
 

@@ -45,7 +45,7 @@ class JointRulesTest : public testing::Test {
     };
     const auto prompt = render(request);
     EXPECT_TRUE(prompt.ok()) << prompt.status();
-    const ContentRule* rule = FindAcrossTexts(*rules_, {*prompt}, request, render);
+    const ContentRule* rule = FindAcrossTexts(*rules_, *prompt, {*prompt}, request, render);
     return rule == nullptr ? "" : rule->name;
   }
 
@@ -96,6 +96,46 @@ TEST_F(JointRulesTest, KeysNumbersAndVariablesAreTexts) {
   EXPECT_EQ(Found("{{ first }}{{ second }}", request), "secret");
 }
 
+// Each place counts: what two texts say elsewhere explains nothing here.
+TEST_F(JointRulesTest, TheSameMatchOfSeveralPairsIsFound) {
+  ordered_json request = Messages({"about proj", "ect x", "y", "about proj", "ect x"});
+  request["messages"][1]["name"] = "z";
+  EXPECT_EQ(Found(kBare, request), "secret");
+  request = Messages({"1234", "5678", " x ", "1234", "5678"});
+  request["messages"][1]["name"] = "z";
+  EXPECT_EQ(Found(kBare, request), "card");
+  // Nor does one text that says all of it.
+  request = Messages({"project x", "|", "proj", "ect x"});
+  EXPECT_EQ(Found(kBare, request), "secret");
+}
+
+TEST_F(JointRulesTest, ATextThatTheTemplateChangesIsFound) {
+  const std::string change =
+      "{% for m in messages %}{{ (m.content | trim)[1:] | lower }}{% endfor %}";
+  EXPECT_EQ(Found(change, Messages({" _PROJ ", "_ECT X"})), "secret");
+  EXPECT_EQ(Found(change, Messages({" _project X ", "_a"})), "");
+  const std::string part = "{% for m in messages %}{{ m.content.split('|')[1] }}{% endfor %}";
+  EXPECT_EQ(Found(part, Messages({"a|proj|b", "c|ect x|d"})), "secret");
+}
+
+// Nobody writes the characters that texts are hidden by; who does is not believed.
+TEST_F(JointRulesTest, WhatTextsAreHiddenByExplainsNothing) {
+  EXPECT_EQ(Found(kMarked, Messages({"my password:", "and"})), "");
+  EXPECT_EQ(Found(kMarked, Messages({"my password:", "\U000F0001"})), "password");
+}
+
+// In long chats with matches of the template's own between all messages.
+TEST_F(JointRulesTest, AHundredPlacesOfTheTemplateAreExplained) {
+  const std::string dated = "{% for m in messages %}On 20240101: {{ m.content }}\n{% endfor %}";
+  EXPECT_EQ(Found(dated, Messages(std::vector<std::string>(100, "some words"))), "");
+  EXPECT_EQ(renders_, 2u);
+  // Trimmed texts have to be looked for.
+  EXPECT_EQ(Found(dated.substr(0, dated.find(" }}")) + " | trim }}\n{% endfor %}",
+                  Messages(std::vector<std::string>(100, "some words "))),
+            "");
+  EXPECT_LE(renders_, 301u);
+}
+
 // Then it cannot be told where a match comes from.
 TEST_F(JointRulesTest, ATemplateThatFailsWithoutATextExplainsNothing) {
   const std::string picky =
@@ -105,18 +145,9 @@ TEST_F(JointRulesTest, ATemplateThatFailsWithoutATextExplainsNothing) {
 }
 
 TEST_F(JointRulesTest, WhatIsTooMuchToLookIntoIsNotExplained) {
-  std::vector<std::string> texts;
-  for (size_t i = 0; i < kMatchesLookedIntoMax; ++i) {
-    texts.push_back(std::string("password:") + static_cast<char>('A' + i));
-  }
-  const std::string tail = "{% for m in messages %}{{ m.content }} {% endfor %}";
-  EXPECT_EQ(Found(tail, Messages(texts)), "");
-  texts.push_back("password:+");
-  EXPECT_EQ(Found(tail, Messages(texts)), "password");
-
   ordered_json request = Messages({"my password:", "and", "so"});
   EXPECT_EQ(Found(kMarked, request), "");
-  request["messages"][1]["content"] = std::string(kRenderedAgainMax / 4, 'a');
+  request["messages"][1]["content"] = std::string(kRenderedAgainMax / 2, 'a');
   EXPECT_EQ(Found(kMarked, request), "password");
 }
 
