@@ -22,21 +22,26 @@ struct Place {
   size_t end = 0;
 };
 
-// Rule and begin of a match, and its end. Of matches that begin at one place the shortest, as
-// longer ones are there because of it: what a mark or another text adds at the end is no news.
-using Matches = std::map<std::pair<size_t, size_t>, size_t>;
+// The ends of matches that begin at one place. The shortest is judged, as longer ones are there
+// because of it: what a mark or another text adds at the end is no news.
+struct Ends {
+  size_t shortest = 0;
+  size_t longest = 0;
+};
+using Matches = std::map<std::pair<size_t, size_t>, Ends>;  // by rule and begin
 
-void AddMatches(const ContentRules& rules, std::string_view stretch, size_t offset,
-                Matches* found) {
+Matches FindMatches(const ContentRules& rules, std::string_view stretch, size_t offset) {
   const bool valid = unicode::IsValid(stretch);
   const std::string safe = valid ? "" : unicode::Sanitize(stretch);
+  Matches found;
   for (const ContentMatch& match : rules.Scan(valid ? stretch : safe)) {
     // Where it is in bytes that are no characters cannot be told.
     const size_t begin = offset + (valid ? match.begin : 0);
-    const size_t match_end = offset + (valid ? match.end : stretch.size());
-    size_t& end = found->try_emplace({match.rule, begin}, match_end).first->second;
-    end = std::min(end, match_end);
+    const size_t end = offset + (valid ? match.end : stretch.size());
+    Ends& ends = found.try_emplace({match.rule, begin}, Ends{end, end}).first->second;
+    ends = {std::min(ends.shortest, end), std::max(ends.longest, end)};
   }
+  return found;
 }
 
 // What of `prompt` is another in `changed`. Where a text left it may be unclear which of two equal
@@ -74,12 +79,17 @@ class TextPlaces {
   }
 
   size_t num_texts() const { return order_.size(); }
+  // The texts with a part in the place, two at most.
+  std::set<size_t> PartsOf(const Place& place) {
+    std::set<size_t> parts;
+    AddParts(place, 0, order_.size(), &parts);
+    return parts;
+  }
   // Also true when it cannot be told. One text at most has a part in the place, and the template
   // says the same with that one alone: asked too, as a text that is gone when it is hidden, not
   // replaced, may leave a place that only looks as it was.
   bool IsOfSeveral(const Place& place) {
-    std::set<size_t> parts;
-    AddParts(place, 0, order_.size(), &parts);
+    const std::set<size_t> parts = PartsOf(place);
     if (parts.size() > 1) return true;
     const std::string_view match = prompt_.substr(place.begin, place.end - place.begin);
     return AloneWith(parts.empty() ? order_.size() : *parts.begin()).find(match) ==
@@ -165,20 +175,51 @@ class TextPlaces {
   std::map<size_t, std::string> alone_;                 // by the kept text
 };
 
+// The first rule with a match of several texts in a stretch of the prompt; null: none.
+const ContentRule* FindInStretch(const ContentRules& rules, std::string_view prompt,
+                                 const Place& stretch, Matches matches, TextPlaces* places) {
+  std::set<size_t> scanned;  // from where
+  std::vector<size_t> next;
+  while (true) {
+    for (const auto& [match, ends] : matches) {
+      const auto [rule, begin] = match;
+      if (places->IsOfSeveral({begin, ends.shortest})) return &rules.rules()[rule];
+      if (ends.longest == ends.shortest) continue;
+      if (places->PartsOf({begin, ends.longest}).size() < 2) continue;
+      // Of matches with one end only the leftmost is known: another one may begin behind the words
+      // that explain it.
+      size_t behind = begin;
+      unicode::Next(prompt, &behind);
+      if (!scanned.insert(behind).second) continue;
+      if (scanned.size() > kScannedAgainMax) return &rules.rules()[rule];
+      next.push_back(behind);
+    }
+    if (next.empty()) return nullptr;
+    const size_t begin = next.back();
+    next.pop_back();
+    // Any match that begins in the longest one, and what follows it.
+    size_t end = std::min(stretch.end, begin + 2 * kContentMatchMax + 4);
+    while (end < stretch.end && (prompt[end] & 0xC0) == 0x80) ++end;
+    matches = FindMatches(rules, prompt.substr(begin, end - begin), begin);
+  }
+}
+
 }  // namespace
 
 const ContentRule* FindAcrossTexts(const ContentRules& rules, std::string_view prompt,
                                    const std::vector<std::string_view>& stretches,
                                    const ordered_json& request, const RenderPrompt& render) {
-  Matches matches;
+  std::optional<TextPlaces> places;
   for (const std::string_view stretch : stretches) {
-    AddMatches(rules, stretch, static_cast<size_t>(stretch.data() - prompt.data()), &matches);
-  }
-  if (matches.empty()) return nullptr;
-  TextPlaces places(prompt, request, render);
-  if (places.num_texts() < 2) return nullptr;
-  for (const auto& [match, end] : matches) {
-    if (places.IsOfSeveral({match.second, end})) return &rules.rules()[match.first];
+    const auto begin = static_cast<size_t>(stretch.data() - prompt.data());
+    Matches matches = FindMatches(rules, stretch, begin);
+    if (matches.empty()) continue;
+    if (!places) places.emplace(prompt, request, render);
+    if (places->num_texts() < 2) return nullptr;
+    if (const ContentRule* rule = FindInStretch(rules, prompt, {begin, begin + stretch.size()},
+                                                std::move(matches), &*places)) {
+      return rule;
+    }
   }
   return nullptr;
 }

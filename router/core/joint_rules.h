@@ -21,6 +21,8 @@ using RenderPrompt = std::function<StatusOr<std::string>(const nlohmann::ordered
 // request counted as kHiddenBytes; what is not known by then counts.
 inline constexpr size_t kRenderedAgainMax = 16 << 20;
 inline constexpr size_t kHiddenBytes = 128;
+// How often a part of a stretch is scanned again for matches that others hide, of 8 KiB each.
+inline constexpr size_t kScannedAgainMax = 1000;
 
 // The first rule that matches a place of `prompt` that several texts of the client make together;
 // null: none does. `render` made the prompt of `request` ({"messages", "tools"?, "kwargs"?});

@@ -109,6 +109,14 @@ TEST_F(JointRulesTest, TheSameMatchOfSeveralPairsIsFound) {
   EXPECT_EQ(Found(kBare, request), "secret");
 }
 
+// The leftmost match is the template's alone, and goes on as far as the texts do.
+TEST_F(JointRulesTest, AMatchBehindTheTemplatesWordsIsFound) {
+  rules_ = *ContentRules::Compile({{.name = "digits", .pattern = "[0-9]{8,16}"}});
+  const std::string dated = "20240101{% for m in messages %}{{ m.content }}{% endfor %}";
+  EXPECT_EQ(Found(dated, Messages({"1234", "5678"})), "digits");
+  EXPECT_EQ(Found(dated, Messages({"1234", "a", "5678"})), "");
+}
+
 TEST_F(JointRulesTest, ATextThatTheTemplateChangesIsFound) {
   const std::string change =
       "{% for m in messages %}{{ (m.content | trim)[1:] | lower }}{% endfor %}";
