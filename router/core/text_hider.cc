@@ -1,5 +1,6 @@
 #include "router/core/text_hider.h"
 
+#include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -41,6 +42,12 @@ std::string HiddenString(std::string_view shown, size_t text) {
     out += mark;
   }
   return out.empty() ? mark : out;
+}
+
+std::string_view Trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const size_t begin = std::min(text.find_first_not_of(kSpace), text.size());
+  return text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
 }
 
 ordered_json OtherNumber(const ordered_json& number) {
@@ -147,8 +154,12 @@ std::optional<std::vector<ShownText>> FindShown(std::string_view prompt, std::st
     const std::string marks = text < texts.size() ? HiddenString(texts[text], text) : "";
     same = !marks.empty() && hiding.substr(begin).starts_with(marks);
     expect_until(begin);
-    if (same) shown.push_back({text, at, at + texts[text].size()});
-    if (same) expect(texts[text]);
+    if (same) {
+      const std::string_view whole = texts[text];
+      const auto as_shown = prompt.substr(at).starts_with(whole) ? whole : Trimmed(whole);
+      shown.push_back({text, at, at + as_shown.size()});
+      expect(as_shown);
+    }
     copied = begin + marks.size();
   });
   expect_until(hiding.size());

@@ -25,8 +25,8 @@ void HideTexts(const std::vector<bool>& hidden, nlohmann::ordered_json* request)
 
 // A flag for each of `count` texts: whether its mark is in the prompt; never for a number.
 std::vector<bool> HiddenTextsIn(std::string_view prompt, size_t count);
-// Where hidden texts are in a prompt, when the template shows them as they are: `hiding` is that
-// prompt but for their marks. nullopt: it is not.
+// Where hidden texts are in a prompt, when the template shows them as they are, or trimmed:
+// `hiding` is that prompt but for their marks. nullopt: it is not.
 struct ShownText {
   size_t text = 0;
   size_t begin = 0;  // bytes of the prompt

@@ -137,10 +137,15 @@ TEST_F(JointRulesTest, AHundredPlacesOfTheTemplateAreExplained) {
   const std::string dated = "{% for m in messages %}On 20240101: {{ m.content }}\n{% endfor %}";
   EXPECT_EQ(Found(dated, Messages(std::vector<std::string>(100, "some words"))), "");
   EXPECT_EQ(renders_, 2u);
-  // Trimmed texts have to be looked for.
-  EXPECT_EQ(Found(dated.substr(0, dated.find(" }}")) + " | trim }}\n{% endfor %}",
-                  Messages(std::vector<std::string>(100, "some words "))),
-            "");
+  const auto with = [&](const std::string& filter) {
+    return "{% for m in messages %}On 20240101: {{ m.content | " + filter + " }}\n{% endfor %}";
+  };
+  const ordered_json spaced = Messages(std::vector<std::string>(100, "some Words "));
+  EXPECT_EQ(Found(with("trim"), spaced), "");
+  EXPECT_EQ(renders_, 2u);
+  // Texts that are changed have to be looked for.
+  EXPECT_EQ(Found(with("lower"), spaced), "");
+  EXPECT_GT(renders_, 2u);
   EXPECT_LE(renders_, 301u);
 }
 
