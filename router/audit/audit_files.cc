@@ -7,6 +7,7 @@
 #include <fstream>
 #include <set>
 
+#include "common/base/log.h"
 #include "common/base/request_id.h"
 #include "common/config/file_watch.h"
 #include "router/audit/canonical_json.h"
@@ -19,6 +20,7 @@ namespace fs = std::filesystem;
 
 // Ends request_id and client_request_id; within a text the quotes would be escaped.
 constexpr std::string_view kField = "request_id\":\"";
+constexpr std::string_view kNobody = "\"tenant\":\"\"";
 constexpr size_t kLineBytesMax = size_t{256} << 20;
 
 bool IsHex(const std::string& text, size_t size) {
@@ -34,6 +36,16 @@ const std::set<std::string>& Phases() {
 bool Has(const Json& record, const char* key, Json::value_t type) {
   const auto at = record.find(key);
   return at != record.end() && at->type() == type;
+}
+
+void AddClientNames(std::string_view line, std::vector<std::string>* names) {
+  const bool nobody = line.find(kNobody) != line.npos;
+  for (size_t at = line.find(kField); at != line.npos; at = line.find(kField, at)) {
+    const bool beside = at > 0 && line[at - 1] == '_';  // client_request_id
+    at += kField.size();
+    std::string name(line.substr(at, line.find('"', at) - at));
+    if (!IsMadeRequestId(name) && !(beside && nobody)) names->push_back(std::move(name));
+  }
 }
 
 }  // namespace
@@ -163,22 +175,24 @@ StatusOr<AuditTail> ReadAuditLines(const std::string& path,
   return tail;
 }
 
-StatusOr<std::vector<std::string>> ReadClientNames(const std::vector<std::string>& segments,
-                                                   uint64_t bytes_max) {
-  std::vector<std::string> names;
+std::vector<std::string> ReadClientNames(const std::vector<std::string>& segments,
+                                         uint64_t bytes_max) {
+  std::error_code error;
   uint64_t bytes = 0;
-  for (auto segment = segments.rbegin(); segment != segments.rend() && bytes < bytes_max;
-       ++segment) {
-    const auto tail = ReadAuditLines(*segment, [&names](std::string_view line) {
-      for (size_t at = line.find(kField); at != line.npos; at = line.find(kField, at)) {
-        at += kField.size();
-        std::string name(line.substr(at, line.find('"', at) - at));
-        if (!IsMadeRequestId(name)) names.push_back(std::move(name));
-      }
+  size_t first = segments.size();
+  while (first > 0 && bytes < bytes_max) {
+    const uint64_t size = fs::file_size(segments[--first], error);
+    if (!error) bytes += size;
+  }
+  std::vector<std::string> names;
+  for (; first < segments.size(); ++first) {
+    const auto tail = ReadAuditLines(segments[first], [&names](std::string_view line) {
+      AddClientNames(line, &names);
       return absl::OkStatus();
     });
-    CHOIR_RETURN_IF_ERROR(tail.status());
-    bytes += tail->whole_bytes;
+    if (tail.ok()) continue;
+    CHOIR_LOG(warn, "audit: {}: names that clients gave there are not known any more",
+              MessageOf(tail.status()));
   }
   return names;
 }

@@ -55,9 +55,11 @@ struct AuditTail {
 StatusOr<AuditTail> ReadAuditLines(const std::string& path,
                                    const std::function<Status(std::string_view line)>& line);
 
-// The request ids in the last segments that clients gave, more than once where they stand in
-// several records; of so many bytes of them, or a segment more. Nothing is checked.
-StatusOr<std::vector<std::string>> ReadClientNames(const std::vector<std::string>& segments,
-                                                   uint64_t bytes_max);
+// The request ids in the last segments that clients gave, in their order, more than once where they
+// stand in several records; of so many bytes of them, or a segment more. What was given by nobody
+// who was recognised counts only where it is a record's id. Nothing is checked; a segment that
+// cannot be read is left out, with a warning.
+std::vector<std::string> ReadClientNames(const std::vector<std::string>& segments,
+                                         uint64_t bytes_max);
 
 }  // namespace choir

@@ -39,7 +39,7 @@ AuditLog::AuditLog(AuditLogOptions options, AuditObserver observer, Post post, c
       observer_(std::move(observer)),
       post_(std::move(post)),
       clock_(clock),
-      names_(store->recovery().names),
+      names_(store->TakeNames()),
       store_(std::move(store)),
       tenant_keys_(options_.store.keys_dir),
       queue_(options_.backlog_max) {

@@ -23,6 +23,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -70,8 +71,8 @@ class AuditLog final : public Audit {
   void Refused(AuditRefusal refusal, Done done) override;
   void Admin(std::string event, std::string detail) override;
   Status Writable() const override { return *writable_; }
-  // Names that clients gave to the last requests before this start.
-  const std::vector<std::string>& names() const { return names_; }
+  // Names that clients gave to the last requests before this start, in their order; once.
+  std::vector<std::string> TakeNames() { return std::exchange(names_, {}); }
 
   // `done` runs on the owner thread after the answers to all that came before, but of outcomes that
   // cannot be written.
@@ -115,7 +116,7 @@ class AuditLog final : public Audit {
   const AuditObserver observer_;
   const Post post_;
   const Clock* const clock_;
-  const std::vector<std::string> names_;
+  std::vector<std::string> names_;
   std::unique_ptr<AuditStore> store_;  // from here on of the writer thread, but queue_
   TenantKeys tenant_keys_;
   BoundedQueue<Item> queue_;

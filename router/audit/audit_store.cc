@@ -81,7 +81,7 @@ Status AuditStore::Recover() {
     }
     CHOIR_RETURN_IF_ERROR(ReplaySegments(segments));
     CHOIR_RETURN_IF_ERROR(CompareHead(*head));
-    CHOIR_ASSIGN_OR_RETURN(recovery_.names, ReadClientNames(segments, kNamesBytesMax));
+    recovery_.names = ReadClientNames(segments, kNamesBytesMax);
     recovery_.open.assign(chain_.open().begin(), chain_.open().end());
   }
   chain_.Commit();

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/clock.h"
@@ -35,7 +36,7 @@ struct AuditRecovery {
   bool clean = false;              // it was closed on purpose
   std::vector<std::string> open;   // intents without outcome
   uint64_t torn_bytes = 0;         // of a last line that was not written whole; removed
-  std::vector<std::string> names;  // that clients gave to the last requests
+  std::vector<std::string> names;  // that clients gave to the last requests, in their order
 };
 
 class AuditStore {
@@ -45,6 +46,7 @@ class AuditStore {
   ~AuditStore();  // as after a crash: nothing is sealed
 
   const AuditRecovery& recovery() const { return recovery_; }
+  std::vector<std::string> TakeNames() { return std::exchange(recovery_.names, {}); }
   const std::string& log() const { return chain_.position().log; }
   const std::string& public_key_fp() const { return signer_.fingerprint(); }
 

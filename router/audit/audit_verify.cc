@@ -120,6 +120,12 @@ class Verification {
     const AuditPosition& end = checker_.position();
     At(dir_ + "/" + kAuditHeadFile, 0);
     if (end.seq == 0 && head_->position.seq == 0) return absl::OkStatus();
+    if (end.seq == 0) {
+      At(dir_ + "/" + AuditSegmentName(1), 1);
+      return InvalidArgument("the segment is {}: the log had {} records",
+                             verdict_.segments == 0 ? "missing" : "without a whole record",
+                             head_->position.seq);
+    }
     if (head_->position.log != end.log) return InvalidArgument("it is of another log");
     if (end.seq < head_->position.seq) {
       return InvalidArgument("the log had {} records, {} are left: its tail was cut off",

@@ -119,7 +119,7 @@ Status Process::Init() {
   parts.limits = limits_.get();
   parts.admission = admission_.get();
   parts.audit = audit_log_ ? audit_log_.get() : no_audit_.get();
-  if (audit_log_) parts.used_names = audit_log_->names();
+  if (audit_log_) parts.used_names = audit_log_->TakeNames();
   parts.metrics = metrics_parts_.get();
   parts.content = options_.followed.content;
   parts.results = results_.get();

@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -75,16 +74,49 @@ TEST_F(AuditStoreTest, NamesOfItsLastRequestsAreFoundAgain) {
     nlohmann::json repeated = Record("intent", "req-0123456789abcdef01234567");  // made by a router
     repeated["client_request_id"] = "b";
     repeated["params"] = {{"stop", {"\"request_id\":\"none\""}}};
-    ASSERT_TRUE(Append(*store, {Record("intent", "a"), repeated}).ok());
+    nlohmann::json nobodys = repeated;  // anybody may give a name
+    nobodys["phase"] = "refused";
+    nobodys["request_id"] = "old";  // as it was once
+    nobodys["client_request_id"] = "d";
+    nobodys["tenant"] = "";
+    ASSERT_TRUE(Append(*store, {Record("intent", "a"), repeated, nobodys}).ok());
     ASSERT_TRUE(store->Close().ok());
   }
   {
     const auto store = Open();  // another segment
     ASSERT_TRUE(Append(*store, {Record("refused", "c")}).ok());
   }
-  std::vector<std::string> names = Open()->recovery().names;
-  std::sort(names.begin(), names.end());
-  EXPECT_EQ(names, (std::vector<std::string>{"a", "b", "c"}));
+  const auto store = Open();
+  EXPECT_EQ(store->TakeNames(), (std::vector<std::string>{"a", "b", "old", "c"}));
+  EXPECT_TRUE(store->recovery().names.empty());
+}
+
+TEST_F(AuditStoreTest, WhatIsReadForItsNamesOnlyMayBeGone) {
+  AuditStoreOptions options = Options();
+  options.segment_bytes = 1;
+  {
+    const auto store = Open(options);
+    for (const char* name : {"a", "b", "c", "d"}) {
+      ASSERT_TRUE(Append(*store, {Record("intent", name)}).ok());
+      ASSERT_TRUE(store->RotateIfDue().ok());
+    }
+  }
+  fs::remove(Segment(3));
+  fs::create_symlink(dir_.path() + "/nothing", Segment(3));
+  const auto store = Open(options);
+  ASSERT_NE(store, nullptr);
+  EXPECT_EQ(store->recovery().names, (std::vector<std::string>{"a", "c", "d"}));
+}
+
+TEST_F(AuditStoreTest, AnOnlySegmentThatIsGoneOrEmptiedIsNamed) {
+  MakeLog(true);
+  for (const char* why : {"without a whole record", "missing"}) {
+    why == std::string("missing") ? (void)fs::remove(Segment()) : Write(Segment(), "");
+    const AuditVerdict verdict = Verify();
+    EXPECT_FALSE(verdict.intact);
+    EXPECT_EQ(verdict.bad_file, Segment());
+    EXPECT_NE(verdict.why.find(why), std::string::npos) << verdict.why;
+  }
 }
 
 TEST_F(AuditStoreTest, AClosedLogIsIntactAndGoesOnAfterARestart) {
