@@ -8,6 +8,7 @@
 #include "common/base/cache_control.h"
 #include "gateway/cors.h"
 #include "gateway/gateway_routes.h"
+#include "gateway/http/request_id.h"
 #include "gateway/request_headers.h"
 #include "gateway/router_reply.h"
 #include "gateway/stream_answer.h"
@@ -74,7 +75,9 @@ awaitable<RestError> GatewayService::Authenticate(HttpExchange& exchange, const 
       .route = route.name,
       .want_status = route.kind == RouteKind::kStatus,
       .check_rights = IsGet(route.kind),
-      .model = route.kind == RouteKind::kModel ? route.id : ""};
+      .model = route.kind == RouteKind::kModel ? route.id : "",
+      .request_id = std::string(exchange.head().Field("x-request-id"))};
+  if (!IsRequestId(caller.request_id)) caller.request_id = MakeRequestId();
   if (caller.bearer.empty()) {
     co_return RestError{.http = 401,
                         .type = "authentication_error",
@@ -82,7 +85,9 @@ awaitable<RestError> GatewayService::Authenticate(HttpExchange& exchange, const 
                         .message = "no API key: send it as 'Authorization: Bearer KEY'"};
   }
   auto reply = std::make_shared<RouterReply<EdgeAnswer>>(io_);
-  edge_->Authenticate(std::move(caller), [reply](RestError error, EdgeAnswer told) {
+  const std::string name = caller.request_id;
+  edge_->Authenticate(std::move(caller), [reply, name](RestError error, EdgeAnswer told) {
+    if (!error.ok()) error.request_id = name;  // as it is on record
     reply->Set(std::move(error), std::move(told));
   });
   if (!co_await reply->Wait(std::chrono::seconds(10))) {

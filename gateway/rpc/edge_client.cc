@@ -83,6 +83,7 @@ class EdgeLinkImpl final : public EdgeLink {
     auth->set_want_status(caller.want_status);
     auth->set_check_rights(caller.check_rights);
     auth->set_model(std::move(caller.model));
+    auth->set_client_request_id(std::move(caller.request_id));
   }
 
   void Explain(const ApiRequest& request, const EdgeOpenInfo& info, ExplainDone done) override {

@@ -78,6 +78,7 @@ struct EdgeCaller {
   bool want_status = false;   // also tell how router and workers are
   bool check_rights = false;  // nothing else follows: also check what the key may do
   std::string model;          // with check_rights: this model
+  std::string request_id;     // as the answer is named
 };
 
 // What the router says of one that it recognised.

@@ -12,7 +12,6 @@ bool OpenRequest::OnAccepted(const v1::EdgeAccepted& accepted) {
   if (!message_.has_attach()) {
     v1::EdgeResume* resume = message_.mutable_resume();
     resume->set_request_id(accepted.request_id());
-    resume->set_record_id(accepted.record_id());
     resume->set_seed(accepted.seed());
     resume->set_audit_receipt(accepted.audit_receipt());
   }

@@ -19,7 +19,7 @@ namespace choir {
 
 struct AuditRequest {
   std::string request_id;
-  std::string client_request_id;  // given by the client, where another request has that name
+  std::string client_request_id;  // as its client names it, where that is another
   std::string trace_parent;       // W3C; empty: none
   std::string tenant;             // empty: nobody was recognised
   std::string principal;

@@ -50,7 +50,6 @@ struct ChatInput {
 
 struct ResumeInput {
   std::string request_id;
-  std::string record_id;  // empty: the same
   int64_t seed = 0;
   std::vector<ResumedChoice> choices;
   std::string audit_receipt;  // of the intent that this one continues; empty: unknown
@@ -88,7 +87,6 @@ struct AttachInput {
 
 struct AcceptedInfo {
   std::string request_id;  // for the client
-  std::string record_id;   // in log and audit
   int64_t seed = 0;
   std::vector<int32_t> prompt;
   std::string audit_receipt;

@@ -54,7 +54,7 @@ struct Request {
   RequestInput input;
   std::string request_id;              // in log and audit, and at workers: nobody else's, ever
   std::string name;                    // for its client, and for who takes its stream up
-  std::string client_request_id;       // as the client named it, where request_id is another
+  std::string client_request_id;       // as its client names it, where request_id is another
   std::optional<Principal> principal;  // none: nobody was recognised
   std::unique_ptr<LimitLease> lease;
   std::vector<LimitReading> limits;               // as its client is told at its end

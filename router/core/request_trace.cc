@@ -145,4 +145,15 @@ void RouterCore::LogEnd(const Request& request, int status, double seconds) cons
              {"workers", WorkersOf(request)}});
 }
 
+// Of one that was refused before it was opened.
+void RouterCore::LogRefusal(const AuditRefusal& refusal) {
+  LogFields(spdlog::level::info, "request",
+            {{"request_id", refusal.request.request_id},
+             {"client_request_id", refusal.request.client_request_id},
+             {"tenant", refusal.request.tenant},
+             {"route", refusal.request.route},
+             {"status", static_cast<int64_t>(refusal.status)},
+             {"error", refusal.code}});
+}
+
 }  // namespace choir

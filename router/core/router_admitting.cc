@@ -47,10 +47,14 @@ void RouterCore::Authenticate(const std::string& bearer, const CallerInfo& calle
   CountRejected(*error);
   AuditRefusal refusal{.status = error->http, .code = error->code};
   refusal.request.request_id = MakeRequestId(parts_.random);
+  if (IsRequestId(caller.client_request_id)) {
+    refusal.request.client_request_id = caller.client_request_id;
+  }
   refusal.request.source = caller.source;
   refusal.request.route = caller.route;
   refusal.request.model = model;
   if (principal) Name(*principal, &refusal.request);
+  LogRefusal(refusal);
   parts_.audit->Refused(std::move(refusal), [done = std::move(done), error = *std::move(error)](
                                                 StatusOr<std::string> receipt) {
     done(Denied{error, receipt.ok() ? *receipt : ""});
@@ -75,7 +79,7 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
     Close(request, std::move(error), {});
     return id;
   }
-  request_ids_.emplace(request.name, id);
+  request_ids_.emplace(std::pair(request.tenant(), request.name), id);
   SetTimer(request, request.deadline);
   parts_.limits->Admit({.tenant = request.tenant(),
                         .key_id = request.key_id(),
@@ -88,23 +92,24 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
   return id;
 }
 
-// Refusals are named too. The client's name is the request's unless that is in use; on record it
-// stands for the first request that had it, and for others ours does, with the client's beside it.
+// Refusals are named too. The client's name is the request's unless its tenant has that in use. On
+// record it stands for the first request in this log that had it; others have an id of ours there,
+// with the client's name beside it: so do those that were begun elsewhere, which this log may know,
+// and those of nobody, who could take names that are others'.
 void RouterCore::TakeName(Request& request) const {
   const RequestInput& input = request.input;
   const std::string& given = input.client_request_id;
   const std::string& wanted = input.resume ? input.resume->request_id : given;
   request.name = request.request_id = MakeRequestId(parts_.random);
-  if (IsRequestId(wanted) && !request_ids_.contains(wanted)) {
-    request.name = wanted;
-    if (input.resume) {
-      const std::string& record = input.resume->record_id;
-      request.request_id = IsRequestId(record) ? record : wanted;
-    } else if (!IsMadeRequestId(given) && !used_names_.Has(given)) {
-      request.request_id = given;
-    }
+  if (!IsRequestId(wanted)) return;
+  const bool in_use = request_ids_.contains({request.tenant(), wanted});
+  if (!in_use) request.name = wanted;
+  const bool on_record = IsMadeRequestId(wanted) || used_names_.Has(wanted);
+  if (request.principal && !input.resume && !in_use && !on_record) {
+    request.request_id = wanted;
+  } else {
+    request.client_request_id = IsRequestId(given) ? given : wanted;
   }
-  if (IsRequestId(given) && given != request.request_id) request.client_request_id = given;
 }
 
 // In the contract's order (§10); the first hit decides.

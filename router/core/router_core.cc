@@ -38,7 +38,6 @@ void RouterCore::StartRelay(Request& request) {
   parts_.metrics->queue_seconds.Observe(Seconds(now - request.arrived));
   AcceptedInfo accepted;
   accepted.request_id = request.name;
-  accepted.record_id = request.request_id;
   accepted.seed = static_cast<int64_t>(prepared.sampling.seed);
   accepted.prompt = prepared.prompt;
   accepted.audit_receipt = request.audit_receipt;

@@ -118,6 +118,7 @@ class RouterCore : private Placer {
     PeerCertificate certificate = {};
     bool check_rights = false;  // also what it may do: from there and, when named, with `model`
     std::string model = {};
+    std::string client_request_id = {};  // as the answer to it is named; may be empty
   };
   struct Denied {
     ApiError error;
@@ -259,6 +260,7 @@ class RouterCore : private Placer {
   void TraceSequence(const SequenceSpan* sequence, const char* end, const char* error) const;
   void TraceEnd(const Request& request, int status) const;
   void LogEnd(const Request& request, int status, double seconds) const;
+  static void LogRefusal(const AuditRefusal& refusal);
   static void Name(const Principal& principal, AuditRequest* audit);
 
   RouterSettings settings_;
@@ -274,9 +276,10 @@ class RouterCore : private Placer {
   std::map<uint64_t, uint64_t> parked_in_order_;  // the longest kept first
   uint64_t num_parked_ = 0;
   std::set<std::pair<MonoTime, uint64_t>> detached_;  // running or parked: when they are given up
-  std::unordered_map<std::string, uint64_t> request_ids_;  // names in use
-  UsedNames used_names_;                                   // on record
-  std::map<uint64_t, LiveSequence> sequences_;             // ordered: losses are handled in order
+  // Names in use, with whose they are: each tenant has its own.
+  std::map<std::pair<std::string, std::string>, uint64_t> request_ids_;
+  UsedNames used_names_;                        // on record, whoever gave them
+  std::map<uint64_t, LiveSequence> sequences_;  // ordered: losses are handled in order
   std::set<std::pair<MonoTime, uint64_t>> timers_;
   std::set<uint64_t> waiting_;  // requests with a choice that has no rank
   // When a worker last sent anything, and when its work last got on: by tokens or ends of this

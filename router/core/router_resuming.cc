@@ -54,7 +54,7 @@ Request* RouterCore::FindKept(uint64_t id) {
 void RouterCore::ParkOrForget(std::unique_ptr<Request> request) {
   if (!Outlives(*request) || request->given_up) return ForgetDetached(*request);
   const uint64_t id = request->id;
-  request_ids_.emplace(request->name, id);
+  request_ids_.emplace(std::pair(request->tenant(), request->name), id);
   request->parked = ++num_parked_;
   parked_in_order_.emplace(request->parked, id);
   parked_.emplace(id, std::move(request));
@@ -78,7 +78,7 @@ void RouterCore::ForgetDetached(Request& request) {
 }
 
 void RouterCore::ForgetName(const Request& request) {
-  const auto named = request_ids_.find(request.name);
+  const auto named = request_ids_.find({request.tenant(), request.name});
   if (named != request_ids_.end() && named->second == request.id) request_ids_.erase(named);
 }
 
@@ -100,9 +100,9 @@ uint64_t RouterCore::Attach(const AttachInput& input, std::shared_ptr<ClientStre
     client->Fail(InvalidKey(), {});
     return 0;
   }
-  const auto named = request_ids_.find(input.request_id);
+  const auto named = request_ids_.find({principal->tenant, input.request_id});
   Request* const request = named == request_ids_.end() ? nullptr : FindKept(named->second);
-  if (request == nullptr || request->tenant() != principal->tenant || !Outlives(*request)) {
+  if (request == nullptr || !Outlives(*request)) {
     // The same words whether it never was, is over, or is somebody else's.
     client->Fail(StreamNotFound(input.request_id), {});
     return 0;
@@ -135,7 +135,6 @@ void RouterCore::TakeUp(Request& request, const std::string& source,
   parts_.audit->Admin("resume", fmt::format("{} by {}", request.request_id, source));
   AcceptedInfo accepted;
   accepted.request_id = request.name;
-  accepted.record_id = request.request_id;
   accepted.audit_receipt = request.audit_receipt;
   accepted.resume_state = request.input.resume_state;
   bool fits = request.client->Accepted(accepted);
@@ -152,12 +151,11 @@ void RouterCore::TakeUp(Request& request, const std::string& source,
 // A gateway that comes back after its stream broke brings its own word of what was delivered, and
 // begins the request anew from there: what ran on without it ends.
 void RouterCore::EndPredecessor(const std::string& request_id, const std::string& tenant) {
-  const auto named = request_ids_.find(request_id);
+  const auto named = request_ids_.find({tenant, request_id});
   if (named == request_ids_.end()) return;
   const uint64_t id = named->second;
   Request* const request = FindKept(id);
-  if (request == nullptr || request->tenant() != tenant || request->given_up_at == MonoTime{})
-    return;
+  if (request == nullptr || request->given_up_at == MonoTime{}) return;
   ForgetName(*request);
   ForgetDetached(*request);
   Cancel(id, "its gateway came back and began it anew");

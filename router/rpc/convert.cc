@@ -129,7 +129,6 @@ RequestInput FromProto(v1::EdgeOpen&& open) {
   if (open.has_resume()) {
     ResumeInput& resume = out.resume.emplace();
     resume.request_id = open.resume().request_id();
-    resume.record_id = open.resume().record_id();
     resume.seed = open.resume().seed();
     resume.audit_receipt = open.resume().audit_receipt();
     for (const v1::EdgeResumeChoice& choice : open.resume().choices()) {
@@ -205,7 +204,6 @@ void ToProto(const std::vector<LimitReading>& limits,
 
 void ToProto(const AcceptedInfo& info, bool with_prompt, v1::EdgeAccepted* out) {
   out->set_request_id(info.request_id);
-  out->set_record_id(info.record_id);
   out->set_seed(info.seed);
   out->set_prompt_tokens(static_cast<uint32_t>(info.prompt.size()));
   out->set_audit_receipt(info.audit_receipt);

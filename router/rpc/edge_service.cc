@@ -228,7 +228,8 @@ void EdgeService::Stream::Take() {
         {.source = auth.source(),
          .route = auth.route(),
          .check_rights = auth.check_rights(),
-         .model = auth.model()},
+         .model = auth.model(),
+         .client_request_id = auth.client_request_id()},
         [weak = weak_from_this(), id = auth.id(),
          status = auth.want_status()](const std::variant<Principal, RouterCore::Denied>& answer) {
           if (const auto self = weak.lock()) self->TellAuth(id, answer, status);

@@ -78,15 +78,15 @@ def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
     went_on = [r for r in alive if r["phase"] == "intent"]
     # What was on record as done when the router was killed may have gone on all the same: nobody had heard of its end.
     assert len(gap) == 1 and 0 < len(gap[0]["open"]) <= len(went_on) == resumed
-    assert set(gap[0]["open"]) <= {r["request_id"] for r in went_on}
+    assert set(gap[0]["open"]) <= {r["client_request_id"] for r in went_on}
     for record in went_on:
         first = intents[record["continues"]]
-        assert first["request_id"] == record["request_id"] and first["params"] == record["params"]
+        assert first["request_id"] == record["client_request_id"] != record["request_id"] and first["params"] == record["params"]
     verdict = audit("verify", cluster.state / "audit", "--json")
     told = {v["log"]: v for v in map(json.loads, verdict.stdout.splitlines())}
     assert verdict.returncode == 0 and len(told) == 2
     assert [c["continues"] for c in told[alive[0]["log"]]["continuations"]] == [r["continues"] for r in went_on]
-    shown = audit("show", cluster.state / "audit", "--request", went_on[0]["request_id"])
+    shown = audit("show", cluster.state / "audit", "--request", went_on[0]["client_request_id"])
     assert [json.loads(line)["phase"] for line in shown.stdout.splitlines()].count("intent") == 2
 
     # One log alone may go on with one that is kept elsewhere, unless that is said to be there; where all are, none may be missing or come twice.

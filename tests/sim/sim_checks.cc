@@ -66,13 +66,11 @@ void CheckAudit(Cluster& cluster, const std::vector<SimRequest>& requests, Failu
   for (size_t i = 0; i < static_cast<size_t>(cluster.num_routers()); ++i) {
     const SimDisk& disk = cluster.disk(i);
     failures->insert(failures->end(), disk.complaints().begin(), disk.complaints().end());
-    for (const auto& [name, lives] : disk.records()) {
-      for (const DiskRecord& record : lives) {
-        all[name].push_back(record);
-        const bool over = record.life != disk.life();  // open intents are in its gap record
-        if (record.intent && record.outcomes == 0 && !over && !disk.was_full()) {
-          failures->push_back(name + ": audit: an intent has no outcome");
-        }
+    for (const auto& [id, record] : disk.records()) {
+      all[record.name].push_back(record);
+      const bool over = record.life != disk.life();  // open intents are in its gap record
+      if (record.intent && record.outcomes == 0 && !over && !disk.was_full()) {
+        failures->push_back(id + ": audit: an intent has no outcome");
       }
     }
   }

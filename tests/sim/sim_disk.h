@@ -19,10 +19,11 @@
 
 namespace choir::sim {
 
-// What is on the disk of one request in one life of its router: one intent and one outcome, or one
-// refusal.
+// What is on the disk of one request: one intent and one outcome, or one refusal, in one life of
+// its router.
 struct DiskRecord {
   uint64_t life = 0;
+  std::string name;  // as its client names it
   bool intent = false;
   int outcomes = 0;
   int refusals = 0;
@@ -85,7 +86,8 @@ class SimDisk final : public Audit {
   }
 
   uint64_t life() const { return life_; }
-  const std::map<std::string, std::vector<DiskRecord>>& records() const { return records_; }
+  // By the request ids on record.
+  const std::map<std::string, DiskRecord>& records() const { return records_; }
   const std::vector<std::string>& complaints() const { return complaints_; }
 
  private:
@@ -126,9 +128,12 @@ class SimDisk final : public Audit {
     });
   }
   DiskRecord& RecordOf(const AuditRequest& request) {
-    std::vector<DiskRecord>& lives = records_[request.request_id];
-    if (lives.empty() || lives.back().life != life_) lives.push_back({.life = life_});
-    return lives.back();
+    const auto [at, fresh] = records_.try_emplace(request.request_id, DiskRecord{.life = life_});
+    DiskRecord& record = at->second;
+    const bool beside = !request.client_request_id.empty();
+    if (fresh) record.name = beside ? request.client_request_id : request.request_id;
+    if (record.life != life_) Complain(request, "an id of before its start");
+    return record;
   }
   void Complain(const AuditRequest& request, const char* what) {
     complaints_.push_back(fmt::format("{}: {} of {}", name_, what, request.request_id));
@@ -145,7 +150,7 @@ class SimDisk final : public Audit {
   uint64_t life_ = 0;
   uint64_t sequence_ = 0;
   MonoTime slow_until_{}, full_until_{}, free_{};
-  std::map<std::string, std::vector<DiskRecord>> records_;
+  std::map<std::string, DiskRecord> records_;
   std::vector<std::string> complaints_;
 };
 

@@ -82,7 +82,6 @@ class SimGateway::Client final : public ClientStream {
   bool Accepted(const AcceptedInfo& info) override {
     v1::EdgeEvent event;
     event.mutable_accepted()->set_request_id(info.request_id);
-    event.mutable_accepted()->set_record_id(info.record_id);
     event.mutable_accepted()->set_seed(info.seed);
     event.mutable_accepted()->set_audit_receipt(info.audit_receipt);
     return Send(std::move(event));

@@ -36,10 +36,8 @@ double Excess(const std::vector<Admitted>& all, double capacity, double leak_per
 Usage UsageOnRecord(Cluster& cluster, const std::string& name) {
   Usage usage;
   for (size_t i = 0; i < static_cast<size_t>(cluster.num_routers()); ++i) {
-    const auto it = cluster.disk(i).records().find(name);
-    if (it == cluster.disk(i).records().end()) continue;
-    for (const DiskRecord& record : it->second) {
-      if (record.recalled) continue;  // costs nothing
+    for (const auto& [id, record] : cluster.disk(i).records()) {
+      if (record.name != name || record.recalled) continue;  // what was recalled costs nothing
       usage.prompt_tokens += record.usage.prompt_tokens;
       usage.output_tokens += record.usage.output_tokens;
     }

@@ -72,6 +72,7 @@ void SimRouter::Boot() {
   parts.results = life_->results.get();
   if (options_.content) parts.content = statics_.content;
   parts.audit = disk_;
+  for (const auto& [id, record] : disk_->records()) parts.used_names.push_back(id);
   parts.metrics = statics_.metrics;
   parts.links = this;
   parts.run_text = [this](std::function<void()> work, std::function<void()> then) {

@@ -1,6 +1,8 @@
 #include <thread>
 
+#include "router/audit/audit_verify.h"
 #include "tests/router/rpc/router_fixture.h"
+#include "tests/support/temp_dir.h"
 
 namespace choir {
 namespace {
@@ -105,6 +107,30 @@ TEST_F(EdgeTest, ChecksKeysBeforeTheBody) {
   EXPECT_FALSE(down_.auths(0).has_error());
   EXPECT_EQ(down_.auths(1).error().http(), 401u);
   EXPECT_EQ(down_.auths(1).error().code(), "invalid_api_key");
+}
+
+TEST_F(EdgeTest, ARefusedKeyIsOnRecordWithTheNameOfItsAnswer) {
+  const FakeWorker worker;
+  const TempDir dir;
+  options_.audit.store = {.dir = dir.path() + "/audit", .keys_dir = dir.path() + "/keys"};
+  StartRouter({&worker}, 1);
+  Connect();
+  v1::EdgeUp up;
+  up.add_auths()->set_id(1);
+  up.mutable_auths(0)->set_bearer("ck-nobody");
+  up.mutable_auths(0)->set_client_request_id("mine");
+  ASSERT_TRUE(stream_->Write(up));
+  ASSERT_TRUE(stream_->Read(&down_));
+  ASSERT_EQ(down_.auths_size(), 1);
+  const std::string receipt = down_.auths(0).error().audit_receipt();
+  router_->Stop();
+  nlohmann::json found;
+  const auto verdict = VerifyAudit(dir.path() + "/audit", "", [&](const nlohmann::json& record) {
+    if (record["phase"] == "refused") found = record;
+  });
+  ASSERT_TRUE(verdict.ok() && verdict->intact);
+  EXPECT_EQ(found["client_request_id"], "mine");
+  EXPECT_TRUE(receipt.ends_with(":" + found["seq"].dump())) << receipt;
 }
 
 TEST_F(EdgeTest, ExplainsWhereARequestWouldGoAndRunsNothing) {

@@ -1,5 +1,7 @@
 // Streams that outlive their gateway, at the router's edge.
+#include "router/audit/audit_verify.h"
 #include "tests/router/rpc/router_fixture.h"
+#include "tests/support/temp_dir.h"
 
 namespace choir {
 namespace {
@@ -49,13 +51,13 @@ class Gateway {
     stream_->Write(up);
   }
   void Resume(const v1::GenerateRequest& request, const std::string& name,
-              const v1::EdgeResumeChoice& choice, const std::string& record) {
+              const v1::EdgeResumeChoice& choice) {
     v1::EdgeUp up;
     v1::EdgeOpen* open = up.add_opens();
     open->set_id(1);
     open->set_bearer(bearer_);
     open->mutable_resume()->set_request_id(name);
-    open->mutable_resume()->set_record_id(record);
+    open->mutable_resume()->set_audit_receipt("log-1:1");
     open->mutable_resume()->set_seed(5);
     *open->mutable_resume()->add_choices() = choice;
     *open->mutable_generate() = request;
@@ -105,7 +107,33 @@ class ResumeTest : public RouterFixture {
     gateway.ReadToEnd();
     return gateway.error ? gateway.error->http() : 200;
   }
+  void KeepAudit() {
+    options_.audit.store = {.dir = dir_.path() + "/audit", .keys_dir = dir_.path() + "/keys"};
+  }
+  // The intents on record, with what they are named; ends the router.
+  std::vector<nlohmann::json> Intents() {
+    router_->Stop();
+    std::vector<nlohmann::json> intents;
+    const auto verdict = VerifyAudit(options_.audit.store.dir, "", [&](const nlohmann::json& r) {
+      if (r["phase"] == "intent") intents.push_back(r);
+    });
+    EXPECT_TRUE(verdict.ok() && verdict->intact);
+    return intents;
+  }
+  static v1::EdgeResumeChoice Delivered(const std::string& text) {
+    v1::EdgeResumeChoice choice;
+    for (const char c : text) choice.add_token_ids(static_cast<uint8_t>(c));
+    choice.set_text_bytes(text.size());
+    return choice;
+  }
+  const TempDir dir_;
 };
+
+// On record under an id of ours, with the name that its client has beside it.
+void ExpectMade(const nlohmann::json& record, const std::string& name) {
+  EXPECT_TRUE(record["request_id"].get<std::string>().starts_with("req-")) << record;
+  EXPECT_EQ(record.value("client_request_id", ""), name);
+}
 
 TEST_F(ResumeTest, AStreamGoesOnWithoutItsGatewayAndIsTakenUp) {
   FakeWorker worker;
@@ -236,11 +264,11 @@ TEST_F(ResumeTest, OnlySoManyEndsAreKept) {
 
 TEST_F(ResumeTest, AStreamIsFoundByANameThatWasGivenBefore) {
   FakeWorker worker;
+  KeepAudit();
   StartRouter({&worker}, 1);
   auto before = Connect();
   before->Open(Prompt("hello", 5, 5), "mine");
   before->ReadToEnd();
-  EXPECT_EQ(before->accepted->record_id(), "mine");
   before->Cancel();  // its client has the end
   before.reset();
   ASSERT_TRUE(
@@ -249,16 +277,78 @@ TEST_F(ResumeTest, AStreamIsFoundByANameThatWasGivenBefore) {
   first->Open(Prompt("hello", 20, 5), "mine");
   first->ReadToEnd();
   EXPECT_EQ(first->accepted->request_id(), "mine");
-  const std::string record = first->accepted->record_id();
-  EXPECT_TRUE(record.starts_with("req-")) << record;
   auto second = Connect();
   second->Attach("mine", 7);
   second->ReadToEnd();
   ASSERT_TRUE(second->done);
   EXPECT_EQ(second->accepted->request_id(), "mine");
-  EXPECT_EQ(second->accepted->record_id(), record);
   EXPECT_EQ(FakeText(5, 0, 7) + second->answer.text[0], FakeText(5, 0, 20));
-  EXPECT_EQ(StatusOfAttach(key_.secret, record), 404u);
+  const auto intents = Intents();
+  ASSERT_EQ(intents.size(), 2u);
+  EXPECT_EQ(intents[0]["request_id"], "mine");
+  ExpectMade(intents[1], "mine");
+}
+
+TEST_F(ResumeTest, WhatGoesOnHereHasAnIdOfItsOwnOnRecord) {
+  const FakeWorker worker;
+  KeepAudit();
+  StartRouter({&worker}, 1);
+  auto before = Connect();
+  before->Open(Prompt("hello", 5, 5), "mine");
+  before->ReadToEnd();
+  before->Cancel();
+  ASSERT_TRUE(
+      WaitStatus([](const nlohmann::json& page) { return page["requests"]["ends_kept"] == 0; }));
+  const std::string whole = FakeText(5, 0, 30);
+  const auto go_on = [&](const std::string& name) {
+    auto gateway = Connect();
+    gateway->Resume(Prompt("hello", 30), name, Delivered(whole.substr(0, 10)));
+    gateway->ReadToEnd();
+    ASSERT_TRUE(gateway->done);
+    EXPECT_EQ(gateway->accepted->request_id(), name);
+    EXPECT_EQ(gateway->answer.text[0], whole.substr(10));
+  };
+  go_on("mine");   // another request of this name is on record here
+  go_on("other");  // here it is new, but may come back
+  const std::string made = "req-0123456789abcdef01234567";
+  go_on(made);
+  const auto intents = Intents();
+  ASSERT_EQ(intents.size(), 4u);
+  EXPECT_EQ(intents[0]["request_id"], "mine");
+  ExpectMade(intents[1], "mine");
+  ExpectMade(intents[2], "other");
+  ExpectMade(intents[3], made);
+  EXPECT_NE(intents[3]["request_id"], made);
+  for (size_t i = 1; i < 4; ++i) EXPECT_EQ(intents[i]["continues"], "log-1:1");
+}
+
+TEST_F(ResumeTest, TenantsHaveNamesOfTheirOwn) {
+  FakeWorker worker;
+  worker.Allow(20);
+  const NewKey other = MakeKey("other", Clock::Real());
+  ASSERT_TRUE(SaveKeys(options_.identity.keys_file, {key_.record, other.record}).ok());
+  KeepAudit();
+  StartRouter({&worker}, 1);
+  std::vector<std::unique_ptr<Gateway>> gateways;
+  for (const auto& [key, seed] : {std::pair(key_.secret, 5), std::pair(other.secret, 6)}) {
+    gateways.push_back(std::make_unique<Gateway>(edge_.get(), key));
+    gateways.back()->Open(Prompt("hello", 30, seed), "mine");
+    gateways.back()->Read([&] { return gateways.back()->answer.tokens[0] > 0; });
+    EXPECT_EQ(gateways.back()->accepted->request_id(), "mine");
+  }
+  worker.Allow(1000);
+  for (const auto& [key, seed] : {std::pair(key_.secret, 5), std::pair(other.secret, 6)}) {
+    Gateway again(edge_.get(), key);
+    again.Attach("mine", std::nullopt);
+    again.ReadToEnd();
+    ASSERT_TRUE(again.done);
+    EXPECT_EQ(again.answer.text[0], FakeText(static_cast<uint64_t>(seed), 0, 30));
+  }
+  gateways.clear();
+  const auto intents = Intents();
+  ASSERT_EQ(intents.size(), 2u);
+  EXPECT_EQ(intents[0]["request_id"], "mine");
+  ExpectMade(intents[1], "mine");
 }
 
 TEST_F(ResumeTest, AGatewayThatComesBackBeginsAnewUnderTheSameName) {
@@ -273,15 +363,11 @@ TEST_F(ResumeTest, AGatewayThatComesBackBeginsAnewUnderTheSameName) {
       WaitStatus([](const nlohmann::json& page) { return page["requests"]["detached"] == 1; }));
   auto second = Connect();
   const std::string whole = FakeText(5, 0, 30);
-  v1::EdgeResumeChoice choice;
-  for (int i = 0; i < 10; ++i) choice.add_token_ids(static_cast<uint8_t>(whole[i]));
-  choice.set_text_bytes(10);
-  second->Resume(Prompt("hello", 30), "mine", choice, "req-1");
+  second->Resume(Prompt("hello", 30), "mine", Delivered(whole.substr(0, 10)));
   worker.Allow(1000);
   second->ReadToEnd();
   ASSERT_TRUE(second->done);
   EXPECT_EQ(second->accepted->request_id(), "mine");
-  EXPECT_EQ(second->accepted->record_id(), "req-1");
   EXPECT_EQ(second->answer.text[0], whole.substr(10));
   ExpectLedgersBalance();
   EXPECT_EQ(StatusPage()["ledgers"]["requests"]["aborted"], 1);
