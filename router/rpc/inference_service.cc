@@ -9,6 +9,7 @@
 
 #include "common/base/bearer.h"
 #include "common/base/cache_control.h"
+#include "common/base/request_id.h"
 #include "common/rpc/credentials.h"
 #include "router/rpc/convert.h"
 
@@ -47,9 +48,11 @@ double TimeoutOf(const grpc::CallbackServerContext& context) {
 
 // Names of the request and of its record, where there are any: what REST has as headers.
 using Names = std::vector<std::pair<std::string, std::string>>;
-Names NamesOf(const std::string& request_id, const std::string& audit_receipt) {
+Names NamesOf(const std::string& given, const std::string& request_id,
+              const std::string& audit_receipt) {
   Names names;
   if (!request_id.empty()) names.emplace_back("x-request-id", request_id);
+  if (IsRequestId(given) && given != request_id) names.emplace_back("x-client-request-id", given);
   if (!audit_receipt.empty()) names.emplace_back("x-choir-audit", audit_receipt);
   return names;
 }
@@ -74,6 +77,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
 
   void Start(RequestInput input) {
     self_ = shared_from_this();
+    given_ = input.client_request_id;
     place_ = loop_->OpenSession();
     if (!place_) {
       End(ToGrpcStatus(service_->RefuseCall()));
@@ -109,7 +113,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
 
   // Owner thread.
   bool Accepted(const AcceptedInfo& info) override {
-    for (const auto& [name, value] : NamesOf(info.request_id, info.audit_receipt)) {
+    for (const auto& [name, value] : NamesOf(given_, info.request_id, info.audit_receipt)) {
       context_->AddInitialMetadata(name, value);  // leaves with this event
     }
     v1::GenerateEvent event;
@@ -133,7 +137,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
     End(grpc::Status::OK);
   }
   void Fail(const ApiError& error, const FailedInfo& info) override {
-    AddTrailing(NamesOf(info.request_id, info.audit_receipt), context_);
+    AddTrailing(NamesOf(given_, info.request_id, info.audit_receipt), context_);
     End(ToGrpcStatus(error, info.request_id));
   }
 
@@ -176,6 +180,7 @@ class InferenceService::Call : public grpc::ServerWriteReactor<v1::GenerateEvent
   std::shared_ptr<Call> self_;   // held by gRPC
   std::shared_ptr<void> place_;  // among the loop's sessions, as long as a task may hold this
   uint64_t core_id_ = 0;         // owner thread only
+  std::string given_;            // the client's name for it; set once
 
   std::mutex mu_;  // guards the following
   v1::GenerateEvent out_;
@@ -206,7 +211,7 @@ class InferenceService::ModelsCall : public grpc::ServerUnaryReactor {
       service_->core_->Authenticate(
           bearer, caller, [this](const std::variant<Principal, RouterCore::Denied>& answer) {
             if (const auto* denied = std::get_if<RouterCore::Denied>(&answer)) {
-              AddTrailing(NamesOf("", denied->receipt), context_);
+              AddTrailing(NamesOf("", "", denied->receipt), context_);
               return Finish(ToGrpcStatus(denied->error));
             }
             const RouterCore::ModelInfo model = service_->core_->model_info();
@@ -255,6 +260,7 @@ grpc::ServerWriteReactor<v1::GenerateEvent>* InferenceService::Start(
                ? std::string()
                : std::string(it->second.data(), it->second.size()).substr(0, 512);
   };
+  if (input.client_request_id.empty()) input.client_request_id = given("x-request-id");
   input.session = given("x-choir-session");
   input.trace_parent = given("traceparent");
   input.no_cache = IsNoCache(given("cache-control"));

@@ -85,6 +85,76 @@ TEST_F(InferenceTest, ANameThatIsGivenAgainStandsBesideOneOfOursOnRecord) {
   EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), 3u);
 }
 
+TEST_F(InferenceTest, WhoIsNobodyTakesNoNames) {
+  const FakeWorker worker;
+  const TempDir dir;
+  options_.audit.store = {.dir = dir.path() + "/audit", .keys_dir = dir.path() + "/keys"};
+  v1::GenerateRequest request = Prompt("hello", 4, 3);
+  const auto ask = [&](const char* name, const std::string& key) {
+    request.set_request_id(name);
+    return Generate(request, key).status.ok();
+  };
+  StartRouter({&worker}, 1);
+  EXPECT_FALSE(ask("mine-1", "ck-nobody"));
+  EXPECT_FALSE(ask("mine-2", "ck-nobody"));
+  EXPECT_TRUE(ask("mine-1", "-"));
+  router_.reset();
+  options_.workers.clear();
+  StartRouter({&worker}, 1);
+  EXPECT_TRUE(ask("mine-2", "-"));
+  router_->Stop();
+  std::vector<std::string> refused, served;
+  const auto verdict = VerifyAudit(dir.path() + "/audit", "", [&](const nlohmann::json& record) {
+    if (record["phase"] == "intent") served.push_back(record["request_id"].get<std::string>());
+    if (record["phase"] != "refused") return;
+    refused.push_back(record.value("client_request_id", ""));
+    EXPECT_TRUE(record["request_id"].get<std::string>().starts_with("req-")) << record;
+  });
+  ASSERT_TRUE(verdict.ok() && verdict->intact);
+  EXPECT_EQ(refused, (std::vector<std::string>{"mine-1", "mine-2"}));
+  EXPECT_EQ(served, (std::vector<std::string>{"mine-1", "mine-2"}));
+}
+
+TEST_F(InferenceTest, ItsNameIsOfTheMessageElseOfTheMetadata) {
+  FakeWorker worker;
+  worker.Allow(1);  // all are open at once
+  StartRouter({&worker}, 1);
+  struct Call {
+    std::unique_ptr<grpc::ClientContext> context;
+    std::unique_ptr<grpc::ClientReader<v1::GenerateEvent>> reader;
+    std::string name, given;  // as it is told
+  };
+  const auto open = [&](const std::string& in_message, const std::string& in_metadata) {
+    Call call{.context = Context(), .reader = nullptr, .name = "", .given = ""};
+    call.context->AddMetadata("x-request-id", in_metadata);
+    v1::GenerateRequest request = Prompt("hello", 4, 3);
+    request.set_request_id(in_message);
+    call.reader = inference_->Generate(call.context.get(), request);
+    v1::GenerateEvent accepted;
+    EXPECT_TRUE(call.reader->Read(&accepted));
+    call.name = accepted.request_id();
+    const auto& told = call.context->GetServerInitialMetadata();
+    const auto given = told.find("x-client-request-id");
+    if (given != told.end()) call.given.assign(given->second.data(), given->second.size());
+    return call;
+  };
+  std::vector<Call> calls;
+  calls.push_back(open("", "mine"));
+  calls.push_back(open("yours", "mine"));
+  calls.push_back(open("", "mine"));
+  EXPECT_EQ(calls[0].name + calls[0].given, "mine");
+  EXPECT_EQ(calls[1].name + calls[1].given, "yours");
+  EXPECT_TRUE(calls[2].name.starts_with("req-")) << calls[2].name;
+  EXPECT_EQ(calls[2].given, "mine");
+  worker.Allow(1000);
+  for (Call& call : calls) {
+    v1::GenerateEvent event;
+    while (call.reader->Read(&event)) {
+    }
+    EXPECT_TRUE(call.reader->Finish().ok());
+  }
+}
+
 TEST_F(InferenceTest, ChoicesAreIndependentAndAStopStringEndsEach) {
   FakeWorker worker;
   StartRouter({&worker}, 1);
