@@ -274,7 +274,7 @@ def test_a_name_stays_with_its_request(shared):
         assert b"200" in s.makefile("rb").readline()  # it was accepted
         status, headers, _ = call(shared, "/v1/completions", refused, headers=named)
         assert status == 400 and headers["x-request-id"] != "twice" and headers["x-client-request-id"] == "twice"
-    eventually(shared.workers_idle, what="idle workers")
+    eventually(lambda: shared.metric(shared.ready["metrics"]["router"], "choir_requests_inflight") == 0, what="its end on record")
     # Free again when that has ended, but on record it stands for one request.
     status, headers, _ = call(shared, "/v1/completions", {"prompt": "again", "max_tokens": 1}, headers=named)
     assert status == 200 and headers["x-request-id"] == "twice" and "x-client-request-id" not in headers
@@ -287,6 +287,33 @@ def test_a_name_stays_with_its_request(shared):
     assert len(audit_records(shared.state / "audit", "--request", "twice")) == len(mine) == 5
     log = next((shared.state / "log").glob("router*.log"))
     eventually(lambda: f"request_id={record['request_id']} client_request_id=twice " in log.read_text(), 30, "the router's line")
+
+
+def test_the_name_in_the_answer_to_a_wrong_key_is_on_record(shared):
+    log = next((shared.state / "log").glob("router*.log"))
+    for given in ("wrong-key", None):
+        fields = [("X-Request-Id", given)] if given else []
+        for path, body, method in (("/v1/models", None, "GET"), ("/v1/completions", {"prompt": "x"}, "POST")):
+            status, headers, _ = call(shared, path, body, method=method, key="ck-no", headers=fields)
+            name = headers["x-request-id"]
+            assert status == 401 and (given is None or name == given)
+            found = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit", "--request", name)}
+            record = found[headers["x-choir-audit"]]
+            assert (record["phase"], record["status"], record["client_request_id"]) == ("refused", 401, name)
+            line = f"request_id={record['request_id']} client_request_id={name} "
+            eventually(lambda: any(line in of and "status=401" in of for of in log.read_text().splitlines()), 30, "the router's line")
+    # Nobody took the name: it stands for the first request of somebody.
+    status, headers, _ = call(shared, "/v1/completions", {"prompt": "x", "max_tokens": 1}, headers=[("X-Request-Id", "wrong-key")])
+    found = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit", "--request", "wrong-key")}
+    assert status == 200 and found[headers["x-choir-audit"]]["request_id"] == "wrong-key"
+
+
+def test_the_records_of_a_batch_are_found_by_its_name(shared):
+    status, _, _ = call(shared, "/v1/completions", {"prompt": ["a", "b"], "max_tokens": 1}, headers=[("X-Request-Id", "bat")])
+    assert status == 200 and call(shared, "/v1/completions", {"prompt": "a", "max_tokens": 1}, headers=[("X-Request-Id", "bat.x")])[0] == 200
+    found = audit_records(shared.state / "audit", "--request", "bat")
+    assert sorted((r["request_id"], r["phase"]) for r in found) == [(f"bat.{i}", phase) for i in (0, 1) for phase in ("intent", "outcome")]
+    assert {r["request_id"] for r in audit_records(shared.state / "audit", "--request", "bat.1")} == {"bat.1"}
 
 
 @pytest.fixture(scope="module")

@@ -180,6 +180,14 @@ void PrintVerdict(const LogReport& report) {
   }
 }
 
+// A part of a batch has its name and a number: NAME.0.
+bool IsNamed(const std::string& id, const std::string& name) {
+  if (!id.starts_with(name)) return false;
+  const std::string part = id.substr(name.size());
+  return part.empty() || (part.size() > 1 && part[0] == '.' &&
+                          part.find_first_not_of("0123456789", 1) == std::string::npos);
+}
+
 struct ShowFilter {
   std::string request, tenant, phase, receipt;
   bool Takes(const Json& r) const {
@@ -187,8 +195,9 @@ struct ShowFilter {
       return wanted.empty() || r.value(key, "") == wanted;
     };
     if (!receipt.empty() && receipt != ReceiptOf(r)) return false;
-    return (is("request_id", request) || is("client_request_id", request)) &&
-           is("tenant", tenant) && is("phase", phase);
+    const bool named = request.empty() || IsNamed(r.value("request_id", ""), request) ||
+                       IsNamed(r.value("client_request_id", ""), request);
+    return named && is("tenant", tenant) && is("phase", phase);
   }
 };
 
@@ -275,7 +284,8 @@ int RunAuditShow(int argc, const char* const* argv) {
   OptionSet set("choir audit show", "Prints records, one JSON object a line; verifies on the way.",
                 "");
   set.Add(&dir, {.flag = "DIR", .help = "audit directory", .required = true});
-  set.Add(&filter.request, {.flag = "--request", .help = "only of this request id"});
+  set.Add(&filter.request,
+          {.flag = "--request", .help = "only of this request or batch, by either id"});
   set.Add(&filter.tenant, {.flag = "--tenant", .help = "only of this tenant"});
   set.Add(&filter.phase, {.flag = "--phase", .help = "only of this phase"});
   set.Add(&filter.receipt, {.flag = "--receipt", .help = "only this one: log:seq (x-choir-audit)"});
