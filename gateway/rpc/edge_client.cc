@@ -183,6 +183,15 @@ class EdgeLinkImpl final : public EdgeLink {
     out_.Clear();
   }
 
+  // Whether the router in turn lately said that it allows few pings.
+  bool IsSlow() {
+    const auto it = slow_.find(router_);
+    if (it == slow_.end()) return false;
+    if (Clock::Real().Now() - it->second < options_.slow_for) return true;
+    slow_.erase(it);
+    return false;
+  }
+
   void Connect() {
     ExpireOpen();
     const std::string& address = options_.routers[router_];
@@ -194,9 +203,8 @@ class EdgeLinkImpl final : public EdgeLink {
     auto& io = io_;
     stream_ = std::make_shared<EdgeStream>(
         address, *credentials,
-        EdgeStream::Times{options_.router_timeout, slow_.contains(router_)
-                                                       ? options_.slow_ping_interval
-                                                       : options_.ping_interval},
+        EdgeStream::Times{options_.router_timeout,
+                          IsSlow() ? options_.slow_ping_interval : options_.ping_interval},
         [alive, &io, generation](std::shared_ptr<v1::EdgeDown> message) {
           boost::asio::post(io, [alive, generation, message] {
             if (*alive != nullptr && (*alive)->generation_ == generation)
@@ -307,7 +315,7 @@ class EdgeLinkImpl final : public EdgeLink {
     reason_ = why;
     if (welcomed_) lost_at_ = Clock::Real().Now();
     welcomed_ = draining_ = unfit_ = false;
-    const bool calmed = IsTooManyPings(why) && slow_.insert(router_).second;
+    const bool calmed = IsTooManyPings(why) && slow_.emplace(router_, Clock::Real().Now()).second;
     if (calmed) {
       CHOIR_LOG(info, "router {}: is pinged each {:.0f} s only: a hang there is found later",
                 options_.routers[router_], Seconds(options_.slow_ping_interval));
@@ -365,7 +373,7 @@ class EdgeLinkImpl final : public EdgeLink {
   KnownKeys known_;
   const std::function<void()> on_change_;
   size_t router_;
-  std::set<size_t> slow_;  // routers that allow few pings
+  std::map<size_t, MonoTime> slow_;  // routers that allow few pings, and since when they say so
   const bool stays_;
   uint64_t last_id_;
   bool seeking_ = false;

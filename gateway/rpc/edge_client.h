@@ -67,6 +67,8 @@ struct EdgeClientOptions {
   // one in ten seconds, and ends the connection when more come: it gets fewer from then on.
   Duration ping_interval = std::chrono::seconds(1);
   Duration slow_ping_interval = std::chrono::seconds(20);
+  Duration slow_for = std::chrono::minutes(1);  // a connection later than that is tried as any: the
+                                                // router may be a newer one
   // The body of a request with a key that the router recognised so recently is read at once: the
   // router judges the key when the request is opened. 0: it is always asked before.
   Duration key_known_for = std::chrono::seconds(1);

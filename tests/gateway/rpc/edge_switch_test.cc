@@ -107,5 +107,11 @@ TEST_F(EdgeSwitchTest, ARouterThatAllowsFewPingsGetsFewer) {
   EXPECT_EQ(other.num_streams(), 0);
 }
 
+TEST_F(EdgeSwitchTest, ARouterThatAllowedFewPingsIsTriedAsAnyOtherLater) {
+  FakeEdge strict([](const v1::EdgeOpen&, v1::EdgeDown*) { return true; });
+  Connect({&strict}, {.ping_interval = std::chrono::milliseconds(10), .slow_for = Duration(0)});
+  RunUntil([&] { return strict.num_streams() == 4; });  // each is pinged too often again
+}
+
 }  // namespace
 }  // namespace choir
