@@ -7,6 +7,9 @@ WorkerStatus StatusOf(const WorkerFacts& facts) {
   status.draining = facts.draining || facts.group.group_drain != DrainStage::kNone;
   if (!facts.loading.empty()) {
     status.reason = facts.loading;
+    if (!facts.failed_before.empty()) {
+      status.reason += "; the try before this one: " + facts.failed_before;
+    }
   } else if (!facts.group.serving) {
     status.reason = facts.group.reason.empty() ? "joining the group" : facts.group.reason;
   } else if (facts.self_test == SelfTest::kFailed) {

@@ -16,6 +16,7 @@ enum class SelfTest : uint8_t { kPending, kPassed, kFailed };
 
 struct WorkerFacts {
   std::string loading = "loading the model";  // what it does before the engine is there; "": loaded
+  std::string failed_before;  // why the try to start before this one failed; "": there was none
   GroupStatus group;
   SelfTest self_test = SelfTest::kPending;
   std::string self_test_error;

@@ -9,6 +9,7 @@
 
 #include "common/base/log.h"
 #include "common/base/version.h"
+#include "common/http/failed_start.h"
 #include "worker/comm/local_address.h"
 #include "worker/comm/local_collectives.h"
 
@@ -52,6 +53,8 @@ WorkerProcess::WorkerProcess(WorkerConfig config, std::function<void()> on_chang
       tracing_(config_.trace, "worker", fmt::format("g{}r{}", config_.group, config_.rank),
                metrics_.registry()),
       progress_(config_.step_timeout) {
+  facts_.failed_before = WhyFailedBefore();
+  metrics_.registry()->SetStartFailed(!facts_.failed_before.empty());
   status_ = StatusOf(facts_);
 }
 
@@ -213,6 +216,7 @@ void WorkerProcess::Serve(const LoadedModel& loaded) {
     open_engine_ = engine_.get();
     weights_digest_ = info.weights_digest;
   }
+  metrics_.registry()->SetStartFailed(false);
   Learn([](WorkerFacts& facts) { facts.loading.clear(); });
   if (config_.ranks > 1) {
     JoinGroup(loaded);

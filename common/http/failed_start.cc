@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 
 #include "common/base/log.h"
 #include "common/http/admin_server.h"
@@ -21,6 +23,12 @@ sigset_t EndSignals() {
 }
 
 namespace {
+
+// What the next try knows of this one: "PID WHY". Children of it, of other ids, are not meant.
+constexpr const char* kFailedBefore = "CHOIR_START_FAILED";
+constexpr size_t kWhyBytesMax = 1024;
+
+std::string MarkOfThisProcess() { return std::to_string(getpid()) + " "; }
 
 // SIGTERM or SIGINT, which are blocked, came within `time`.
 bool EndIsWanted(Duration time) {
@@ -59,9 +67,18 @@ int StayOrRetry(const std::string& part, const std::string& admin, const Status&
   if (server.ok()) server->reset();  // its port is wanted again
   std::fflush(nullptr);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  const std::string mark = MarkOfThisProcess() + MessageOf(why).substr(0, kWhyBytesMax);
+  setenv(kFailedBefore, mark.c_str(), 1);
   execv("/proc/self/exe", argv);
   CHOIR_LOG(error, "the program cannot be started again");
   return 1;
+}
+
+std::string WhyFailedBefore() {
+  const char* const mark = std::getenv(kFailedBefore);
+  const std::string own = MarkOfThisProcess();
+  if (mark == nullptr || std::strncmp(mark, own.c_str(), own.size()) != 0) return "";
+  return mark + own.size();
 }
 
 }  // namespace choir

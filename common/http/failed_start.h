@@ -1,6 +1,7 @@
 // What a process does that could not start, where a restart would only repeat it, as in a pod: it
 // stays for a while, alive but not ready, tells the reason at its admin port, and tries again from
-// the beginning. For mains, on their one thread.
+// the beginning. A part that answers there before it has started says so all the while
+// (WhyFailedBefore). For mains, on their one thread.
 #pragma once
 
 #include <signal.h>
@@ -23,5 +24,9 @@ sigset_t EndSignals();
 // else can be done. A `retry_after` of 0 is 1 at once.
 int StayOrRetry(const std::string& part, const std::string& admin, const Status& why,
                 Duration retry_after, char** argv);
+
+// Why the try before this one failed, after which StayOrRetry started this process again; "": it
+// did not. Call it before other threads run.
+std::string WhyFailedBefore();
 
 }  // namespace choir

@@ -40,7 +40,8 @@ Metrics::Metrics(const std::string& part) : registry_(std::make_shared<prometheu
 
 void Metrics::SetStartFailed(bool failed) {
   Gauge("choir_start_failed",
-        "1: this process could not start; it stays to say why in /readyz, and tries again.")
+        "1: this process could not start; it stays to say why in /readyz, and tries again. It is 1 "
+        "until a try succeeds.")
       .Set(failed ? 1 : 0);
 }
 

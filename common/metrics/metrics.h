@@ -38,7 +38,8 @@ class Metrics {
   // "other".
   std::string Capped(const std::string& family, const std::string& value, size_t max = 100);
 
-  // Of a process that stays although it could not start; false until it is said.
+  // Of a process that stays although it could not start, until a try succeeds; false until it is
+  // said.
   void SetStartFailed(bool failed);
 
   std::string Text();  // Prometheus text format

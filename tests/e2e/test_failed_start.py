@@ -1,5 +1,6 @@
 """A part that cannot start stays where it is told to (--retry-start): alive, not ready, with the reason in /readyz;
 it starts by itself once the reason is gone."""
+import contextlib
 import json
 import os
 import shutil
@@ -52,6 +53,48 @@ def test_a_worker_without_its_model_waits_for_it(tmp_path, start):
     eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
+
+
+def fill(pipe):
+    """Until nobody can write to it any more."""
+    writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    for chunk in (b"\n" * 4096, b"\n"):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(writer, chunk)
+    os.close(writer)
+
+
+def drain(reader):
+    with contextlib.suppress(BlockingIOError):
+        while os.read(reader, 1 << 16):
+            pass
+
+
+def test_a_failed_start_is_told_until_one_succeeds_also_while_the_next_try_loads(tmp_path, start):
+    log = tmp_path / "choir-worker.log"
+    os.mkfifo(log)  # what is logged waits for us to read: so a try takes as long as we like
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    worker, admin = start("choir-worker", "--retry-start", "1s")
+    said = bytearray()
+
+    def told(word):
+        with contextlib.suppress(BlockingIOError):
+            said.extend(os.read(reader, 1 << 16))
+        return word in said
+
+    eventually(lambda: told(b"tries again in 1 s"), what="a failed try")
+    fill(log)
+    eventually(lambda: says(admin, 503, "loading the model"), what="the next try, which is stuck")
+    assert says(admin, 503, f"the try before this one: {tmp_path / 'model'}")
+    assert "\nchoir_start_failed 1\n" in admin_page(admin, "/metrics")[1]
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "staged")
+    (tmp_path / "staged").rename(tmp_path / "model")
+    eventually(lambda: (drain(reader), says(admin, 200, ""))[1], 120, what="a ready worker")
+    assert "\nchoir_start_failed 0\n" in admin_page(admin, "/metrics")[1]
+    worker.send_signal(signal.SIGTERM)
+    eventually(lambda: (drain(reader), worker.poll())[1] == 0, 60, what="the end")
+    os.close(reader)
 
 
 @pytest.fixture

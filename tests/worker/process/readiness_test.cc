@@ -38,6 +38,14 @@ TEST(Readiness, SaysWhatIsMissing) {
   EXPECT_FALSE(StatusOf(facts).ready);
 }
 
+TEST(Readiness, AWorkerThatLoadsAgainStillSaysWhyItFailed) {
+  WorkerFacts facts{.loading = "loading 1 of 9 MiB", .failed_before = "m: is missing"};
+  EXPECT_EQ(StatusOf(facts).reason, "loading 1 of 9 MiB; the try before this one: m: is missing");
+  facts = Serving();
+  facts.failed_before = "m: is missing";
+  EXPECT_TRUE(StatusOf(facts).ready);
+}
+
 TEST(Readiness, AFailedDeviceComesBeforeEverythingElse) {
   WorkerFacts facts = Serving();
   facts.device_error = "cuda:0: an illegal memory access was encountered";
