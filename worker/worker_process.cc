@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "common/base/log.h"
@@ -12,6 +11,7 @@
 #include "common/http/failed_start.h"
 #include "worker/comm/local_address.h"
 #include "worker/comm/local_collectives.h"
+#include "worker/host_identity.h"
 
 namespace choir {
 namespace {
@@ -25,22 +25,6 @@ std::string MiB(int64_t bytes) {
 
 uint64_t WallNanoseconds() {
   return static_cast<uint64_t>(Clock::Real().Wall().time_since_epoch().count());
-}
-
-std::string LinkTo(const char* path) {
-  char text[64] = {};
-  return readlink(path, text, sizeof text - 1) > 0 ? text : "?";
-}
-
-// Equal for processes that can map each other's memory and see each other's process ids. One
-// network, too: what is apart in that is run as if it were on two machines, and may be meant so.
-std::string HostIdentity() {
-  std::string boot = "?";
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
-  char host[256] = {};
-  (void)gethostname(host, sizeof host - 1);
-  return fmt::format("{} (boot {}, {}, {}, user {})", host, boot.substr(0, 8),
-                     LinkTo("/proc/self/ns/pid"), LinkTo("/proc/self/ns/net"), getuid());
 }
 
 }  // namespace
@@ -147,6 +131,9 @@ Status WorkerProcess::Load() {
                    .cache_dir = config_.cache_dir};
   load.progress = [this](int64_t done, int64_t total) { OnLoadProgress(done, total); };
   load.device = backend_.device();
+  load.check = [this](const LoadedModel& sizes) {
+    return Engine::Check(OptionsOfEngine(), sizes, static_cast<int>(config_.ranks));
+  };
   load.beside_weights = [this](std::shared_ptr<const LoadedModel> sizes) {
     return Engine::BytesBeside(OptionsOfEngine(), std::move(sizes), backend_.kernels.get(),
                                static_cast<int>(config_.ranks));

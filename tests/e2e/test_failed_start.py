@@ -167,6 +167,17 @@ def test_a_worker_with_other_weights_than_it_should_have_says_both_digests(tmp_p
     assert start("choir-worker", "--weights-digest", digest[:-1])[0].wait(60) == 2
 
 
+@pytest.mark.parametrize("arguments,says", [
+    (("--ranks", 2, "--device", "cpu", "--redundant-experts", 6), "redundant_experts 6 is not in 0..5"),
+    (("--context-length", 257), "context_length 257 is not in 0..256"),
+    (("--kv-bytes", "12TiB"), "kv_bytes 13194139533312 (--kv-bytes): the memory of this machine")])
+def test_options_that_the_model_forbids_are_refused_before_its_weights_are_read(tmp_path, start, arguments, says):
+    shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
+    assert start("choir-worker", *arguments)[0].wait(60) == 1
+    log = (tmp_path / "choir-worker.log").read_text()
+    assert says in log and "MiB" not in log, log  # not "loading 0 of 1 MiB" either
+
+
 def test_a_router_without_its_keys_waits_for_them_and_ends_when_told(tmp_path, start):
     shutil.copytree(CHECKPOINTS / "tiny_glm4_moe", tmp_path / "model")
     arguments = ("--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1", "--audit-dir", tmp_path / "audit")

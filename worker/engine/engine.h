@@ -74,6 +74,10 @@ class Engine {
   static StatusOr<size_t> BytesBeside(const EngineOptions& options,
                                       std::shared_ptr<const LoadedModel> sizes,
                                       const KernelSet* kernels, int num_ranks);
+  // Whether Make could do it with a model like `sizes` on its device, as far as that is known
+  // before weights are read (LoadOptions::check). InvalidArgument names the option;
+  // ResourceExhausted: the host has not that much memory.
+  static Status Check(const EngineOptions& options, const LoadedModel& sizes, int num_ranks);
   // What Make asks of the model; for those who make it themselves.
   static StatusOr<ModelLimits> LimitsFor(const EngineOptions& options, const ModelInfo& info,
                                          int num_ranks);

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "worker/device/host_memory.h"
 #include "worker/engine/engine_impl.h"
 
 namespace choir {
@@ -44,7 +45,32 @@ Status CheckPlacement(const EngineOptions& options, const ModelInfo& info, int n
   return absl::OkStatus();
 }
 
+Status CheckQueuesAndThreads(const EngineOptions& options) {
+  CHOIR_RETURN_IF_ERROR(CheckRange("inbox_max", options.inbox_max, 1, kQueueMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("waiting_max", options.waiting_max, 1, kQueueMax));
+  CHOIR_RETURN_IF_ERROR(CheckRange("num_threads", options.num_threads, 1, kRanksMax));
+  return CheckRange("nice", options.nice, 0, 19);
+}
+
+// What it maps costs nothing until it is touched, so the system would not refuse it.
+Status CheckHostMemory(uint64_t kv_bytes) {
+  const uint64_t memory = HostMemoryBytes();
+  if (kv_bytes <= memory) return absl::OkStatus();
+  return ResourceExhausted(
+      "kv_bytes {} (--kv-bytes): the memory of this machine, or of the cgroup of this process, is "
+      "{} bytes; give less",
+      kv_bytes, memory);
+}
+
 }  // namespace
+
+Status Engine::Check(const EngineOptions& options, const LoadedModel& sizes, int num_ranks) {
+  CHOIR_RETURN_IF_ERROR(CheckQueuesAndThreads(options));
+  CHOIR_RETURN_IF_ERROR(LimitsFor(options, sizes.info(), num_ranks).status());
+  CHOIR_RETURN_IF_ERROR(
+      KvPool::BlocksOf(sizes.kv_layout(), options.kv_bytes, options.block_tokens).status());
+  return sizes.device().ReadsHostMemory() ? CheckHostMemory(options.kv_bytes) : absl::OkStatus();
+}
 
 StatusOr<ModelLimits> Engine::LimitsFor(const EngineOptions& options, const ModelInfo& info,
                                         int num_ranks) {
@@ -69,10 +95,7 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
   const LoadedModel& loaded = model->loaded();
   const ModelInfo& info = loaded.info();
   Device* const device = &loaded.device();
-  CHOIR_RETURN_IF_ERROR(CheckRange("inbox_max", options.inbox_max, 1, kQueueMax));
-  CHOIR_RETURN_IF_ERROR(CheckRange("waiting_max", options.waiting_max, 1, kQueueMax));
-  CHOIR_RETURN_IF_ERROR(CheckRange("num_threads", options.num_threads, 1, kRanksMax));
-  CHOIR_RETURN_IF_ERROR(CheckRange("nice", options.nice, 0, 19));
+  CHOIR_RETURN_IF_ERROR(CheckQueuesAndThreads(options));
   if (options.redundant_experts > 0 && !device->ReadsHostMemory()) {
     return Unimplemented(
         "engine: redundant_experts {}: experts on a GPU stay where they were loaded; leave it out",

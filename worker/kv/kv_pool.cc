@@ -26,8 +26,8 @@ Status CheckLayout(const KvLayout& layout) {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t kv_bytes,
-                                               int64_t block_tokens, Device* device) {
+StatusOr<int64_t> KvPool::BlocksOf(const KvLayout& layout, uint64_t kv_bytes,
+                                   int64_t block_tokens) {
   CHOIR_RETURN_IF_ERROR(CheckLayout(layout));
   if (block_tokens < 1 || block_tokens > kBlockTokensMax) {
     return InvalidArgument("kv: block_tokens {} is not in 1..{}", block_tokens, kBlockTokensMax);
@@ -38,10 +38,15 @@ StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t 
     return InvalidArgument("kv_bytes {} is less than one block of {} tokens, which takes {} bytes",
                            kv_bytes, block_tokens, block_bytes);
   }
+  return static_cast<int64_t>(
+      std::min<uint64_t>(blocks, static_cast<uint64_t>(std::numeric_limits<int32_t>::max())));
+}
+
+StatusOr<std::unique_ptr<KvPool>> KvPool::Make(const KvLayout& layout, uint64_t kv_bytes,
+                                               int64_t block_tokens, Device* device) {
   std::unique_ptr<KvPool> pool(new KvPool);
   pool->block_tokens_ = block_tokens;
-  pool->num_blocks_ = static_cast<int64_t>(
-      std::min<uint64_t>(blocks, static_cast<uint64_t>(std::numeric_limits<int32_t>::max())));
+  CHOIR_ASSIGN_OR_RETURN(pool->num_blocks_, BlocksOf(layout, kv_bytes, block_tokens));
   CHOIR_RETURN_IF_ERROR(pool->Allocate(layout, device));
   return pool;
 }

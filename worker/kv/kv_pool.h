@@ -21,6 +21,9 @@ class KvPool {
   static StatusOr<std::unique_ptr<KvPool>> Make(const KvLayout& layout, uint64_t kv_bytes,
                                                 int64_t block_tokens,
                                                 Device* device = &HostDevice());
+  // How many blocks that makes; errors are Make's.
+  static StatusOr<int64_t> BlocksOf(const KvLayout& layout, uint64_t kv_bytes,
+                                    int64_t block_tokens);
 
   int64_t num_blocks() const { return num_blocks_; }
   int64_t block_tokens() const { return block_tokens_; }

@@ -150,21 +150,23 @@ namespace {
 
 size_t MiB(size_t bytes) { return (bytes + (1 << 20) - 1) >> 20; }
 
+// The model without its weights, on that device.
+std::shared_ptr<const LoadedModel> SizesOf(const LoadedParts& parts, Device* device) {
+  return std::make_shared<const LoadedTransformer>(LoadedParts{.config = parts.config,
+                                                               .weights = parts.weights,
+                                                               .weight_bytes = parts.weight_bytes,
+                                                               .compute = parts.compute,
+                                                               .device = device,
+                                                               .own = parts.own});
+}
+
 // Takes the device's memory, before any weight is read: for the weights, and for what will compute
 // with them.
 Status ReserveFor(const LoadOptions& options, const LoadedParts& parts) {
   if (options.device->ReadsHostMemory()) return {};
   CHOIR_CHECK(options.beside_weights != nullptr);
   MeasuringDevice measuring;
-  LoadedParts sizes{.config = parts.config,
-                    .weights = parts.weights,
-                    .weight_bytes = parts.weight_bytes,
-                    .compute = parts.compute,
-                    .device = &measuring,
-                    .own = parts.own};
-  CHOIR_ASSIGN_OR_RETURN(
-      const size_t beside,
-      options.beside_weights(std::make_shared<const LoadedTransformer>(std::move(sizes))));
+  CHOIR_ASSIGN_OR_RETURN(const size_t beside, options.beside_weights(SizesOf(parts, &measuring)));
   const size_t weights = DeviceBytesOf(parts.weights);
   return Annotate(
       options.device->Reserve(weights + beside),
@@ -218,6 +220,7 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   parts.weight_bytes = parts.store->kept_bytes();
   const bool moves = !options.device->ReadsHostMemory();
   if (moves) ForgetOtherExperts(parts.own, &parts.weights);
+  if (options.check) CHOIR_RETURN_IF_ERROR(options.check(*SizesOf(parts, options.device)));
   CHOIR_RETURN_IF_ERROR(ReserveFor(options, parts));
   CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
   if (moves) {

@@ -116,6 +116,9 @@ std::vector<ExpertPlacement> FirstPlacement(const ModelInfo& info, int32_t num_r
 using BytesBesideWeights =
     std::function<StatusOr<size_t>(std::shared_ptr<const LoadedModel> sizes)>;
 
+// Whether `sizes`, the model before its weights are read, is one to load.
+using CheckSizes = std::function<Status(const LoadedModel& sizes)>;
+
 struct LoadOptions {
   std::string model_dir;
   std::string dtype = "auto";  // auto: the file's; f32; bf16
@@ -126,6 +129,7 @@ struct LoadOptions {
   // bytes done of all; called now and then from the loading thread
   std::function<void(int64_t done, int64_t total)> progress;
   Device* device = &HostDevice();     // outlives the model
+  CheckSizes check;                   // may be empty; an error is LoadModel's
   BytesBesideWeights beside_weights;  // needed where the device does not read the host's memory
 };
 

@@ -67,6 +67,23 @@ TEST(LoadModel, RefusesAnUnknownDType) {
   EXPECT_NE(MessageOf(status).find("fp8"), std::string::npos);
 }
 
+TEST(LoadModel, WhatTheSizesForbidIsSaidBeforeAnyWeightIsRead) {
+  LoadOptions options{.model_dir = golden::Dir("deepseek_v3_plain"),
+                      .weights_digest = std::string(64, '0')};  // telling it reads them all
+  bool read = false;
+  options.progress = [&](int64_t, int64_t) { read = true; };
+  ModelInfo seen;
+  options.check = [&](const LoadedModel& sizes) {
+    seen = sizes.info();
+    EXPECT_GT(sizes.kv_layout().layers.size(), 0u);
+    EXPECT_TRUE(sizes.device().ReadsHostMemory());
+    return InvalidArgument("not this one");
+  };
+  EXPECT_EQ(MessageOf(LoadModel(options, *MakeReferenceKernels()).status()), "not this one");
+  EXPECT_FALSE(read);
+  EXPECT_EQ(seen.num_experts, 21);
+}
+
 TEST(LoadModel, ADigestThatIsWantedHasToBeTheWeights) {
   LoadOptions options{.model_dir = golden::Dir("tiny_llama")};
   const std::string digest = Load(options.model_dir)->info().weights_digest;
