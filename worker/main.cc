@@ -73,7 +73,9 @@ int Main(int argc, char** argv) {
     (void)eventfd_write(wake_fd, 1);
   });
   while (!is_loaded.load()) {
-    if (TakeSignals(signal_fd, wake_fd, -1) > 0 && !is_loaded.load()) LeaveAtOnce(0);
+    if (TakeSignals(signal_fd, wake_fd, -1) == 0) continue;
+    if (!is_loaded.load()) LeaveAtOnce(0);
+    (void)kill(getpid(), SIGTERM);  // it came as loading ended: what follows has to see it
   }
   loader.join();
   if (!loaded.ok()) return not_started(loaded);
