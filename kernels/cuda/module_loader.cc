@@ -16,8 +16,9 @@ StatusOr<const cuda::Module*> OpenCudaModule(const std::string& path) {
   std::error_code ignored;
   if (path.empty() || !std::filesystem::is_regular_file(path, ignored)) {
     return NotFound(
-        "no CUDA module at {}: this build was made without nvcc; install the CUDA toolkit 13 and "
-        "build again",
+        "no CUDA module: it is missing beside the program: {}; copy it there from the build's bin, "
+        "or "
+        "build it with nvcc of the CUDA toolkit 13",
         path);
   }
   // With a slash in it, or dlopen would search its own folders.

@@ -25,6 +25,8 @@ void ExpectRefused(const Status& status, absl::StatusCode code, const char* part
 TEST(CudaModule, AModuleThatIsNotThereIsNotFoundAndSaysHowToGetOne) {
   ExpectRefused(OpenCudaModule("/nonexistent/choir_cuda.so").status(), absl::StatusCode::kNotFound,
                 "CUDA toolkit");
+  ExpectRefused(OpenCudaModule("/nonexistent/choir_cuda.so").status(), absl::StatusCode::kNotFound,
+                "missing beside the program: /nonexistent/choir_cuda.so; copy it there");
   ExpectRefused(OpenCudaModule("").status(), absl::StatusCode::kNotFound, "no CUDA module");
 }
 
