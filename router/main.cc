@@ -163,6 +163,15 @@ void AddLimits(RouterConfig* c, OptionSet* set) {
            1, 64);
 }
 
+Status CheckBudgets(const std::vector<CertificateRule>& rules, const TokenPrices& prices) {
+  for (const CertificateRule& rule : rules) {
+    const std::string& name = rule.dns.empty() ? rule.spiffe : rule.dns;
+    CHOIR_RETURN_IF_ERROR(
+        Annotate(CheckBudget(rule.rights->limits, prices), "certificates: " + name));
+  }
+  return absl::OkStatus();
+}
+
 // What tenants may use, and where that is counted.
 void AddTenants(RouterOptions* o, OptionSet* set) {
   set->AddSubtree("tenants", "what each tenant may use",
@@ -172,7 +181,10 @@ void AddTenants(RouterOptions* o, OptionSet* set) {
   set->AddSubtree(
       "admission", "classes of requests: who waits for whom, and how long",
       [o](const YAML::Node& node) { return ReadAdmission(node, &o->followed.limits.admission); });
-  set->AddCheck([o] { return CheckLimitConfig(o->followed.limits); });
+  set->AddCheck([o] {
+    CHOIR_RETURN_IF_ERROR(CheckLimitConfig(o->followed.limits));
+    return CheckBudgets(o->identity.certificates, o->followed.limits.prices);
+  });
   AddRedisOptions(&o->redis, &o->tls, set);
 }
 

@@ -59,7 +59,23 @@ Status Identity::TakeKeys(const std::string& text) {
   CHOIR_LOG(info, "{}: {} keys", options_.keys_file, keys->size());
   const std::lock_guard lock(mu_);
   keys_ = std::move(keys);
+  WarnOfBudgets();
   return absl::OkStatus();
+}
+
+void Identity::SetPrices(bool given) {
+  const std::lock_guard lock(mu_);
+  if (given == prices_given_) return;
+  prices_given_ = given;
+  WarnOfBudgets();
+}
+
+void Identity::WarnOfBudgets() const {
+  if (prices_given_) return;
+  const std::string keys = KeysWithBudget(keys_->keys(), clock_->Wall());
+  if (keys.empty()) return;
+  CHOIR_LOG(warn, "{}: budgets of keys have no effect without router.limits.prices: {}",
+            options_.keys_file, keys);
 }
 
 Status Identity::TakeJwks(const std::string& text) {

@@ -45,6 +45,10 @@ class Identity {
   std::optional<Principal> Authenticate(std::string_view bearer,
                                         const PeerCertificate& certificate = {}) const;
 
+  // Whether there are prices, by which budgets are counted; it is so until it is said. While there
+  // are none, keys in force that have one are warned of in the log: now, and as the file is read.
+  void SetPrices(bool given);
+
   size_t cached_tokens() const;
 
  private:
@@ -57,6 +61,7 @@ class Identity {
   Identity() = default;
   Status Watch(const std::string& path, Status (Identity::*take)(const std::string&),
                OnReload on_reload);
+  void WarnOfBudgets() const;  // mu_ is held
   Status TakeKeys(const std::string& text);
   Status TakeJwks(const std::string& text);
   std::optional<Principal> ByToken(std::string_view token) const;
@@ -65,7 +70,8 @@ class Identity {
 
   IdentityOptions options_;
   const Clock* clock_ = nullptr;
-  mutable std::mutex mu_;  // guards both pointers
+  mutable std::mutex mu_;  // guards the next three
+  bool prices_given_ = true;
   std::shared_ptr<const KeySet> keys_;
   std::shared_ptr<Tokens> tokens_;                   // null: no tokens are taken
   std::vector<std::unique_ptr<FileWatch>> watches_;  // last: stop before what they fill goes

@@ -226,6 +226,19 @@ NewKey MakeKey(const std::string& tenant, const Clock& clock) {
   return key;
 }
 
+std::string KeysWithBudget(const std::vector<KeyRecord>& keys, WallTime now) {
+  constexpr size_t kNamedMax = 10;
+  std::vector<std::string> ids;
+  for (const KeyRecord& key : keys) {
+    if (key.rights.limits.budget && StateOf(key, now) == KeyState::kInForce) ids.push_back(key.id);
+  }
+  if (ids.empty()) return "";
+  const size_t more = ids.size() - std::min(ids.size(), kNamedMax);
+  ids.resize(ids.size() - more);
+  return fmt::format("{}{}", fmt::join(ids, ", "),
+                     more > 0 ? fmt::format(" and {} more", more) : "");
+}
+
 KeySet::KeySet(std::vector<KeyRecord> keys) : keys_(std::move(keys)) {
   for (size_t i = 0; i < keys_.size(); ++i) by_prefix_.emplace(PrefixOf(keys_[i].hash), i);
 }

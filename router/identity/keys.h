@@ -64,6 +64,9 @@ struct NewKey {
 };
 NewKey MakeKey(const std::string& tenant, const Clock& clock);
 
+// Says which keys in force at `now` have a budget, by their ids; "": none has.
+std::string KeysWithBudget(const std::vector<KeyRecord>& keys, WallTime now);
+
 // Finds the record of a presented key. Immutable.
 class KeySet {
  public:
@@ -74,6 +77,7 @@ class KeySet {
   // wherever two hashes differ.
   const KeyRecord* Find(std::string_view secret, WallTime now) const;
   size_t size() const { return keys_.size(); }
+  const std::vector<KeyRecord>& keys() const { return keys_; }
 
  private:
   std::vector<KeyRecord> keys_;

@@ -128,14 +128,19 @@ AdmissionConfig AdmissionOf(const LimitConfig& config) {
   return admission;
 }
 
+Status CheckBudget(const LimitRules& rules, const TokenPrices& prices) {
+  if (!rules.budget || prices != TokenPrices{}) return absl::OkStatus();
+  return InvalidArgument(
+      "a budget needs prices: give router.limits.prices, as "
+      "{{prompt: 0.27, cached: 0.07, output: 1.1}} for a million tokens");
+}
+
 Status CheckLimitConfig(const LimitConfig& config) {
-  bool budget = config.global.budget || config.default_tenant.budget;
-  for (const auto& [name, tenant] : config.tenants) budget |= tenant.limits.budget.has_value();
-  for (const auto& [name, rules] : config.models) budget |= rules.budget.has_value();
-  if (budget && config.prices == TokenPrices{}) {
-    return InvalidArgument(
-        "router: a budget needs prices: give router.limits.prices, as "
-        "{{prompt: 0.27, cached: 0.07, output: 1.1}} for a million tokens");
+  std::vector<const LimitRules*> all = {&config.global, &config.default_tenant};
+  for (const auto& [name, tenant] : config.tenants) all.push_back(&tenant.limits);
+  for (const auto& [name, rules] : config.models) all.push_back(&rules);
+  for (const LimitRules* rules : all) {
+    CHOIR_RETURN_IF_ERROR(Annotate(CheckBudget(*rules, config.prices), "router"));
   }
   return absl::OkStatus();
 }

@@ -59,6 +59,8 @@ inline constexpr uint64_t kWeightMax = 1000;
 // Unknown names, doubled names and bad values are errors that name the place below the subtree.
 Status ReadTenants(const YAML::Node& node, LimitConfig* config);
 Status ReadLimits(const YAML::Node& node, LimitConfig* config);
+// InvalidArgument: the rules have a budget, and there are no prices to count it by.
+Status CheckBudget(const LimitRules& rules, const TokenPrices& prices);
 // Once both were read.
 Status CheckLimitConfig(const LimitConfig& config);
 // With what the tenants have of it.

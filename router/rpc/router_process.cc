@@ -148,9 +148,8 @@ Status Process::LoadParts() {
   options_.followed.policy.seed = Random64();
   settings.policy = options_.followed.policy;
   struct stat st = {};
-  if (stat((options_.model_dir + "/config.json").c_str(), &st) == 0) {
+  if (stat((options_.model_dir + "/config.json").c_str(), &st) == 0)
     settings.model_created = st.st_mtim.tv_sec;
-  }
   metrics_parts_ = std::make_unique<RouterMetrics>(&metrics_, settings.model_name);
   CHOIR_ASSIGN_OR_RETURN(tls_, TlsIdentity::Open(options_.tls, kRouterRole));
   tls_report_ = std::make_unique<TlsReport>(
@@ -162,6 +161,7 @@ Status Process::LoadParts() {
       Identity::Open(options_.identity, [this](const std::string& file, const Status& status) {
         broken_files_.OnRead(file, status);
       }));
+  identity_->SetPrices(options_.followed.limits.prices != TokenPrices{});
   CHOIR_RETURN_IF_ERROR(OpenLimits());
   CHOIR_ASSIGN_OR_RETURN(
       results_, MakeResultCache(options_.results, options_.redis, OnLoop(), &Clock::Real()));
@@ -201,6 +201,7 @@ void Process::TakeUp(FollowedOptions now) {
     CHOIR_LOG(info, "{}: new limits, {} tenants", options_.config_file, now.limits.tenants.size());
     core_->SetAdmission(AdmissionOf(now.limits));
     limits_->SetConfig(now.limits);
+    identity_->SetPrices(now.limits.prices != TokenPrices{});
   }
   core_->SetPolicy(now.policy);
   core_->SetContent(now.content);
@@ -253,9 +254,8 @@ Status Process::StartServer() {
 }
 
 Status Process::StartWorkers() {
-  for (const std::string& address : options_.workers) {
+  for (const std::string& address : options_.workers)
     CHOIR_RETURN_IF_ERROR(CheckWorkerAddress(address));
-  }
   directory_ = std::make_unique<WorkerDirectory>(
       options_.dns_interval, LookUpWorkers, [this](const std::vector<std::string>& addresses) {
         loop_.Post([this, addresses] { workers_->SetAddresses(addresses); });

@@ -1,6 +1,7 @@
 """Limits of tenants, counted from outside with real clients: never more than allowed, and not less."""
 import contextlib
 import json
+import subprocess
 import threading
 import time
 import urllib.request
@@ -8,7 +9,7 @@ import urllib.request
 import openai
 import pytest
 from commands import add_key, check_router_config
-from conftest import Cluster, eventually, held_workers
+from conftest import BIN, CHECKPOINTS, Cluster, eventually, held_workers
 
 CONFIG = """
 router:
@@ -256,7 +257,39 @@ def test_new_limits_are_taken_up_without_a_restart_and_broken_ones_are_not(tmp_p
     ("tenants: {acme: {class: gold}}", "interactive"),
     ("limits: {default: {budget: 1}}", "router.limits.prices"),
     ("limits: {globl: {}}", "global"),
+    ("certificates: [{dns: app.example.org, tenant: acme, limits: {budget: 1}}]", "certificates: app.example.org: a budget needs prices"),
 ])
 def test_a_bad_configuration_is_refused_by_name(tmp_path, yaml, says):
     run = check_router_config(tmp_path, f"router:\n  {yaml}\n")
     assert run.returncode == 2 and says in run.stderr, run.stderr
+
+
+def test_a_budget_of_a_key_that_nothing_counts_is_warned_of(tmp_path):
+    """When the key is made, when a router reads it, and when the prices go."""
+    def add(*limit):
+        run = subprocess.run([BIN / "choir", "keys", "add", "--file", tmp_path / "keys.yaml", "--tenant", "acme", "--json", *limit],
+                             capture_output=True, text=True, check=True)
+        return json.loads(run.stdout)["id"], run.stderr
+
+    plain, said = add()
+    assert not said
+    first, said = add("--limit", "budget=5")
+    assert "a budget has no effect where there is no router.limits.prices" in said
+    config, log = tmp_path / "config.yaml", tmp_path / "router.log"
+    config.write_text("router: {limits: {prices: {output: 1}}}\n")
+    with open(log, "wb") as file:
+        router = subprocess.Popen([BIN / "choir-router", "--model", CHECKPOINTS / "tiny_glm4_moe", "--keys", tmp_path / "keys.yaml", "--worker", "127.0.0.1:1",
+                                   "--audit-dir", tmp_path / "audit", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--config", config],
+                                  stderr=file, stdout=subprocess.PIPE)
+    try:
+        assert router.stdout.readline()  # it listens
+        warned = "have no effect without router.limits.prices: "
+        assert warned not in log.read_text()
+        config.write_text("router: {limits: {global: {concurrency: 5}}}\n")
+        eventually(lambda: warned + first + "\n" in log.read_text(), what="the warning after the prices went")
+        second, _ = add("--limit", "budget=5")
+        eventually(lambda: f"{warned}{first}, {second}\n" in log.read_text(), what="the warning of another key")
+        assert plain not in log.read_text()
+    finally:
+        router.terminate()
+        assert router.wait(60) == 0

@@ -251,6 +251,12 @@ int RunKeysAdd(int argc, const char* const* argv) {
     return absl::OkStatus();
   });
   if (!status.ok()) return Fail(argv[0], status);
+  if (key.record.rights.limits.budget) {
+    std::fprintf(stderr,
+                 "%s: warning: a budget has no effect where there is no "
+                 "router.limits.prices\n",
+                 argv[0]);
+  }
   if (o.json) {
     const nlohmann::ordered_json out = {
         {"key", key.secret}, {"id", key.record.id}, {"tenant", key.record.tenant}};

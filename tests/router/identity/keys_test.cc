@@ -156,6 +156,18 @@ TEST_F(KeysTest, RightsThatAreNoneAreNamed) {
   EXPECT_NE(error("model: a").find("models"), std::string::npos);
 }
 
+TEST_F(KeysTest, ThoseInForceWithABudgetAreNamed) {
+  const WallTime now = Clock::Real().Wall();
+  std::vector<KeyRecord> keys(14);
+  for (size_t i = 0; i < keys.size(); ++i) keys[i].id = fmt::format("k{}", i);
+  EXPECT_EQ(KeysWithBudget(keys, now), "");
+  keys[3].rights.limits.budget = keys[4].rights.limits.budget = 5;
+  Revoke(now, &keys[4]);
+  EXPECT_EQ(KeysWithBudget(keys, now), "k3");
+  for (KeyRecord& key : keys) key.rights.limits.budget = 5;
+  EXPECT_EQ(KeysWithBudget(keys, now), "k0, k1, k2, k3, k5, k6, k7, k8, k9, k10 and 3 more");
+}
+
 TEST_F(KeysTest, TheRouterFollowsTheFile) {
   const NewKey first = MakeKey("acme", Clock::Real());
   const NewKey second = MakeKey("zeta", Clock::Real());
