@@ -227,15 +227,17 @@ Status CheckAddresses(const WorkerConfig& c) {
   return absl::OkStatus();
 }
 
+Status CheckDeviceMovesExperts(const WorkerConfig& c) {
+  if (c.redundant_experts == 0 || c.device == "cpu") return absl::OkStatus();
+  return InvalidArgument(
+      "--redundant-experts {}: with --device {} experts stay where they are loaded, leave it out",
+      c.redundant_experts, c.device);
+}
+
 Status CheckPlacement(const WorkerConfig& c) {
   if (c.redundant_experts > 0 && c.ranks == 1) {
     return InvalidArgument("--redundant-experts {}: one rank holds all experts, leave it out",
                            c.redundant_experts);
-  }
-  if (c.redundant_experts > 0 && c.device != "cpu") {
-    return InvalidArgument(
-        "--redundant-experts {}: with --device {} experts stay where they are loaded, leave it out",
-        c.redundant_experts, c.device);
   }
   if (c.expert_cover && c.redundant_experts == 0) {
     return InvalidArgument("--expert-cover: second copies need room, give --redundant-experts");
@@ -312,6 +314,7 @@ std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerCon
   AddPeerTlsOptions(&options, &config->tls);
   AddLogOptions(&options, &config->log);
   AddTraceOptions(&options, &config->trace);
+  options.AddSectionCheck([config] { return CheckDeviceMovesExperts(*config); });
   options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
   options.AddStartCheck([config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
   return options.Parse(argc, argv);

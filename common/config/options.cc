@@ -36,6 +36,10 @@ void OptionSet::AddCheck(std::function<Status()> check) {
   impl_->checks.push_back(std::move(check));
 }
 
+void OptionSet::AddSectionCheck(std::function<Status()> check) {
+  impl_->section_checks.push_back(std::move(check));
+}
+
 void OptionSet::AddRetryStart(Duration* value) {
   impl_->retry_start = value;
   AddDuration(
@@ -230,6 +234,7 @@ void OptionSet::Impl::Fill() {
       Set(*option, option->info.flag, option->from_flags.back());
     }
   }
+  if (errors.empty()) RunChecks(section_checks);
   if (check_section) {
     if (config_file.empty()) Error("--check-section needs --config FILE");
     return;
@@ -246,7 +251,11 @@ void OptionSet::Impl::Fill() {
     }
   }
   if (!errors.empty()) return;
-  for (const auto& check : checks) {
+  RunChecks(checks);
+}
+
+void OptionSet::Impl::RunChecks(const std::vector<std::function<Status()>>& all) {
+  for (const auto& check : all) {
     if (const Status s = check(); !s.ok()) Error(MessageOf(s));
   }
 }

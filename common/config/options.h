@@ -56,6 +56,8 @@ class OptionSet {
   void AddSubtree(std::string key, std::string help, std::function<Status(const YAML::Node&)> read);
   // Checked after everything was read: cross-option rules.
   void AddCheck(std::function<Status()> check);
+  // Likewise, of what keys of the file say together whatever flags may add: --check-section too.
+  void AddSectionCheck(std::function<Status()> check);
   // --retry-start, of a program that may stay when it cannot start (common/http/failed_start.h).
   void AddRetryStart(Duration* value);
   // Of the state of files: left to the start itself when that may be tried again (AddRetryStart,

@@ -36,7 +36,7 @@ struct OptionSet::Impl {
   std::string program, summary, section;
   std::vector<std::unique_ptr<Option>> options;
   std::vector<Subtree> subtrees;
-  std::vector<std::function<Status()>> checks;
+  std::vector<std::function<Status()>> checks, section_checks;
   std::vector<std::string> errors;
   std::string config_file;
   bool check_config = false, check_section = false, config_schema = false;
@@ -64,6 +64,7 @@ struct OptionSet::Impl {
 
   std::optional<int> ParseCommandLine(int argc, const char* const* argv);
   void Fill();
+  void RunChecks(const std::vector<std::function<Status()>>& all);
   void CheckFlagsHaveValues(int argc, const char* const* argv);
   void ReadFile();
   void ReadNode(const YAML::Node& node, const std::string& prefix);

@@ -164,11 +164,13 @@ std::vector<Finding> CheckConfig(const std::string& file) {
     std::vector<std::string> argv = program;
     argv.insert(argv.end(), {"--config", file, "--check-section"});
     std::string text;
-    for (std::string& line : Complaints(argv)) {
+    const std::vector<std::string> complaints = Complaints(argv);
+    for (const std::string& line : complaints) {
       if (!told.insert(line).second) continue;
       text += (text.empty() ? "" : "; ") + line;
     }
-    const bool good = text.empty();
+    const bool good = complaints.empty();
+    if (!good && text.empty()) text = "what is said of the sections above";
     findings.push_back({good ? Level::kGood : Level::kBad, std::string("section ") + section,
                         good ? "nothing is wrong with it by itself" : text,
                         good ? "" : "correct the file; --help of its program lists the keys"});
