@@ -162,13 +162,15 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
 }
 
 void AddPlacementOptions(OptionSet* options, WorkerConfig* c) {
-  options->Add(&c->redundant_experts,
-               {.key = "redundant_experts",
-                .flag = "--redundant-experts",
-                .help = "experts of each layer that this rank may hold beyond an even share: "
-                        "copies of busy ones, moved as the load asks, in memory of their own; 0: "
-                        "experts stay where they are. The same on all ranks of a group"},
-               0, 4096);
+  options->Add(
+      &c->redundant_experts,
+      {.key = "redundant_experts",
+       .flag = "--redundant-experts",
+       .help =
+           "experts of each layer that this rank may hold beyond an even share: "
+           "copies of busy ones, moved as the load asks, each with the memory of its weights; 0: "
+           "experts stay where they are. The same on all ranks of a group"},
+      0, 4096);
   options->Add(&c->expert_cover,
                {.key = "expert_cover",
                 .flag = "--expert-cover",
