@@ -92,8 +92,8 @@ def watched(tmp_path_factory):
 
 
 def scrapes(prometheus, count):
-    """Waits until each target was scraped so many times from now on."""
-    query = 'min(count_over_time(up[1h]))'
+    """Waits until each target that is there now was scraped so many times from now on."""
+    query = 'min(count_over_time(up[1h]) and up)'
 
     def seen():
         result = prometheus.query(query)
