@@ -32,17 +32,16 @@ double Excess(const std::vector<Admitted>& all, double capacity, double leak_per
   return worst;
 }
 
-// By its outcomes; a router that died took some with it.
-Usage UsageOnRecord(Cluster& cluster, const std::string& name) {
-  Usage usage;
+// By the outcomes of each name; a router that died took some with it.
+std::map<std::string, uint64_t> TokensOnRecord(Cluster& cluster) {
+  std::map<std::string, uint64_t> tokens;
   for (size_t i = 0; i < static_cast<size_t>(cluster.num_routers()); ++i) {
     for (const auto& [id, record] : cluster.disk(i).records()) {
-      if (record.name != name || record.recalled) continue;  // what was recalled costs nothing
-      usage.prompt_tokens += record.usage.prompt_tokens;
-      usage.output_tokens += record.usage.output_tokens;
+      if (record.recalled) continue;  // costs nothing
+      tokens[record.name] += record.usage.prompt_tokens + record.usage.output_tokens;
     }
   }
-  return usage;
+  return tokens;
 }
 
 struct OfTenant {
@@ -51,14 +50,14 @@ struct OfTenant {
 
 std::map<std::string, OfTenant> Count(Cluster& cluster, const std::vector<SimRequest>& requests) {
   std::map<std::string, OfTenant> counted;
+  std::map<std::string, uint64_t> tokens = TokensOnRecord(cluster);
   for (const SimRequest& request : requests) {
     const SimAnswer& answer = cluster.gateway().answers().at(request.name);
     if (!answer.accepted_at) continue;
     OfTenant& tenant = counted[request.tenant];
     tenant.requests.push_back({answer.sent_at, *answer.accepted_at, 1});
-    const Usage usage = UsageOnRecord(cluster, answer.asked_as);
-    tenant.tokens.push_back({answer.sent_at, *answer.accepted_at,
-                             static_cast<double>(usage.prompt_tokens + usage.output_tokens)});
+    tenant.tokens.push_back(
+        {answer.sent_at, *answer.accepted_at, static_cast<double>(tokens[answer.asked_as])});
   }
   return counted;
 }

@@ -28,10 +28,10 @@ struct SimRouterOptions {
   AdmissionConfig admission = {};
   uint64_t requests_max = 10'000;
   std::optional<LimitConfig> limits;
-  SimRedis* redis = nullptr;                       // null: each router counts its limits on its own
-  Duration limit_lease = std::chrono::seconds(2);  // of a router that is silent towards Redis
-  bool content = false;                            // with content rules
-  size_t results_bytes = 0;                        // of answers that are kept; 0: none
+  SimRedis* redis = nullptr;  // null: each router counts its limits on its own
+  Duration limit_lease{};     // of a router that is silent towards Redis
+  bool content = false;       // with content rules
+  size_t results_bytes = 0;   // of answers that are kept; 0: none
 };
 inline constexpr Duration kResumeGrace = std::chrono::seconds(4);
 inline constexpr char kSecret[] = "ck-sim";

@@ -26,8 +26,6 @@ struct FakeModelOptions {
   bool kv_by_role = false;
   // Called when experts are to move; an error ends the attempt.
   std::function<Status(int32_t rank, const std::stop_token& stop)> on_place;
-
-  int32_t experts_used() const { return (busy_experts > 0 ? busy_experts : num_experts) - 1; }
 };
 
 inline uint64_t FakeHash(uint64_t h, uint64_t value) {
@@ -164,10 +162,12 @@ class FakeModel final : public Model {
     const int64_t hidden = loaded_.info().hidden;
     std::vector<float> x(static_cast<size_t>(rows * hidden));
     std::vector<int32_t> ids;
+    const FakeModelOptions& options = loaded_.options();
+    const int32_t used = options.busy_experts > 0 ? options.busy_experts : options.num_experts;
     for (int64_t r = 0; r < rows; ++r) {
       const int32_t token = batch.tokens[static_cast<size_t>(r)];
       x[static_cast<size_t>(r * hidden)] = static_cast<float>(token);
-      const int32_t first = token % loaded_.options().experts_used();
+      const int32_t first = token % (used - 1);
       ids.push_back(first);
       ids.push_back(first + 1);
     }

@@ -6,21 +6,10 @@
 
 #include "gateway/rpc/edge_client.h"
 #include "tests/gateway/rpc/fake_edge.h"
+#include "tests/gateway/rpc/told_client.h"
 
 namespace choir {
 namespace {
-
-struct Client final : EdgeListener {
-  void OnAccepted(EdgeAcceptedInfo) override { ++accepted; }
-  void OnDelta(ApiDelta delta, size_t) override { text += delta.text; }
-  void OnDone(ApiUsage) override { done = true; }
-  void OnError(RestError e) override { error = std::move(e); }
-
-  int accepted = 0;
-  std::string text;
-  bool done = false;
-  std::optional<RestError> error;
-};
 
 v1::EdgeError NotHere() {
   v1::EdgeError error;
@@ -42,14 +31,14 @@ class EdgeSwitchTest : public testing::Test {
   }
   void Attach() {
     edge_->Attach("mine", {}, {.timeout_ms = 60'000}, client_);
-    RunUntil([&] { return client_->done || client_->error; });
+    RunUntil([&] { return client_->done || !client_->error.ok(); });
   }
 
   boost::asio::io_context io_;
   const boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{
       io_.get_executor()};
   std::unique_ptr<EdgeClient> edge_;
-  const std::shared_ptr<Client> client_ = std::make_shared<Client>();
+  const std::shared_ptr<ToldClient> client_ = std::make_shared<ToldClient>();
 };
 
 TEST_F(EdgeSwitchTest, AStreamThatWasTakenUpStaysAtItsRouterWhenItsLinkBreaks) {
@@ -68,7 +57,7 @@ TEST_F(EdgeSwitchTest, AStreamThatWasTakenUpStaysAtItsRouterWhenItsLinkBreaks) {
   });
   Connect({&holder, &other});
   Attach();
-  ASSERT_FALSE(client_->error) << client_->error->http << " " << client_->error->message;
+  ASSERT_TRUE(client_->error.ok()) << client_->error.http << " " << client_->error.message;
   EXPECT_EQ(client_->text, "it goes on");
   EXPECT_EQ(client_->accepted, 1);
   ASSERT_EQ(holder.opens().size(), 2u);
@@ -89,9 +78,9 @@ TEST_F(EdgeSwitchTest, AStreamWhoseRouterIsGoneIsGivenUpInTime) {
   edge_->Attach("mine", {}, {.timeout_ms = 3'600'000}, client_);
   RunUntil([&] { return client_->accepted == 1; });
   holder.reset();
-  RunUntil([&] { return client_->error.has_value(); });
-  EXPECT_EQ(client_->error->http, 503);  // not 404: it may be there, and the client may ask again
-  EXPECT_GT(client_->error->retry_after_seconds, 0);
+  RunUntil([&] { return !client_->error.ok(); });
+  EXPECT_EQ(client_->error.http, 503);  // not 404: it may be there, and the client may ask again
+  EXPECT_GT(client_->error.retry_after_seconds, 0);
 }
 
 TEST_F(EdgeSwitchTest, ARouterThatAllowsFewPingsGetsFewer) {

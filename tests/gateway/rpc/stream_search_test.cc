@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "tests/gateway/rpc/told_client.h"
+
 namespace choir {
 namespace {
 
@@ -44,19 +46,6 @@ class FakeLink final : public EdgeLink {
   std::vector<ApiModel> models_;
 };
 
-class Client final : public EdgeListener {
- public:
-  void OnAccepted(EdgeAcceptedInfo) override { ++accepted; }
-  void OnDelta(ApiDelta delta, size_t) override { text += delta.text; }
-  void OnDone(ApiUsage) override { done = true; }
-  void OnError(RestError e) override { error = std::move(e); }
-
-  int accepted = 0;
-  std::string text;
-  bool done = false;
-  RestError error;
-};
-
 RestError NotFound() { return {.http = 404, .code = "not_found", .message = "no stream"}; }
 
 class StreamSearchTest : public testing::Test, public SearchLinks {
@@ -76,7 +65,7 @@ class StreamSearchTest : public testing::Test, public SearchLinks {
 
   boost::asio::io_context io_;
   std::map<size_t, std::unique_ptr<FakeLink>> links_;
-  std::shared_ptr<Client> client_ = std::make_shared<Client>();
+  std::shared_ptr<ToldClient> client_ = std::make_shared<ToldClient>();
   std::shared_ptr<StreamSearch> search_;
 };
 
