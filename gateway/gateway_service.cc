@@ -76,14 +76,14 @@ awaitable<RestError> GatewayService::Authenticate(HttpExchange& exchange, const 
       .want_status = route.kind == RouteKind::kStatus,
       .check_rights = IsGet(route.kind),
       .model = route.kind == RouteKind::kModel ? route.id : "",
-      .request_id = std::string(exchange.head().Field("x-request-id"))};
-  if (!IsRequestId(caller.request_id)) caller.request_id = MakeRequestId();
+      .request_id = GivenRequestId(exchange.head())};
   if (caller.bearer.empty()) {
     co_return RestError{.http = 401,
                         .type = "authentication_error",
                         .code = "invalid_api_key",
                         .message = "no API key: send it as 'Authorization: Bearer KEY'"};
   }
+  if (caller.request_id.empty()) caller.request_id = MakeRequestId();
   auto reply = std::make_shared<RouterReply<EdgeAnswer>>(io_);
   const std::string name = caller.request_id;
   edge_->Authenticate(std::move(caller), [reply, name](RestError error, EdgeAnswer told) {

@@ -1,7 +1,7 @@
 // What is told of a request to those who watch: its span and its line in the log.
 #include "common/base/log.h"
-#include "common/base/request_id.h"
 #include "gateway/gateway_routes.h"
+#include "gateway/http/request_id.h"
 
 namespace choir {
 
@@ -15,11 +15,10 @@ void GatewayService::TellEnd(const HttpHead& head, const Route& route, const Ans
                              double seconds) const {
   // A method that is none of ours may be any word.
   const std::string method = route.method == nullptr ? "HTTP" : head.method;
-  const std::string_view given = head.Field("x-request-id");
-  const bool renamed = IsRequestId(given) && given != answer.request_id;
+  const std::string given = GivenRequestId(head);
   LogFields(answer.code >= 500 ? spdlog::level::warn : spdlog::level::info, "request",
             {{"request_id", answer.request_id},
-             {"client_request_id", renamed ? std::string(given) : ""},
+             {"client_request_id", given != answer.request_id ? given : ""},
              {"trace_id", answer.span.parent.trace_id},
              {"method", method},
              {"route", route.name},

@@ -184,8 +184,7 @@ std::string HttpConnection::HeadText(int status, const HttpFields& fields, bool 
   SkipBufferedBody();
   if (!body_read_) keep_alive_ = false;
   std::string text = fmt::format("HTTP/1.1 {} {}\r\n", status, ReasonPhrase(status));
-  const std::string_view field = head_.Field("x-request-id");
-  const std::string given(IsRequestId(field) ? field : "");
+  const std::string given = GivenRequestId(head_);
   std::string id;
   for (const HttpFields* list : {&fields, &std::as_const(common_fields_)}) {
     for (const auto& [name, value] : *list) {

@@ -2,8 +2,15 @@
 
 #include <cstdint>
 #include <random>
+#include <string_view>
 
 namespace choir {
+
+std::string GivenRequestId(const HttpHead& head) {
+  const std::string_view given = head.Field("x-request-id");
+  return std::string(IsRequestId(given) ? given : "");
+}
+
 std::string MakeRequestId() {
   thread_local std::mt19937_64 random = [] {
     std::random_device device;

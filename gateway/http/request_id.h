@@ -5,8 +5,12 @@
 #include <string>
 
 #include "common/base/request_id.h"
+#include "gateway/http/http_types.h"
 
 namespace choir {
+
+// What the client calls its request; empty: nothing, or what is no name.
+std::string GivenRequestId(const HttpHead& head);
 
 // For an answer that the router had no part in. Thread-safe.
 std::string MakeRequestId();

@@ -73,9 +73,7 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
   BeginTrace(request);
   ++ledger_.admitted;
   ++ledger_.running;
-  auto error = Check(request);
-  if (!IsMadeRequestId(request.request_id)) used_names_.Add(request.request_id);
-  if (error) {
+  if (auto error = Check(request)) {
     Close(request, std::move(error), {});
     return id;
   }
@@ -96,7 +94,7 @@ uint64_t RouterCore::Open(RequestInput input, std::shared_ptr<ClientStream> clie
 // record it stands for the first request in this log that had it; others have an id of ours there,
 // with the client's name beside it: so do those that were begun elsewhere, which this log may know,
 // and those of nobody, who could take names that are others'.
-void RouterCore::TakeName(Request& request) const {
+void RouterCore::TakeName(Request& request) {
   const RequestInput& input = request.input;
   const std::string& given = input.client_request_id;
   const std::string& wanted = input.resume ? input.resume->request_id : given;
@@ -107,6 +105,7 @@ void RouterCore::TakeName(Request& request) const {
   const bool on_record = IsMadeRequestId(wanted) || used_names_.Has(wanted);
   if (request.principal && !input.resume && !in_use && !on_record) {
     request.request_id = wanted;
+    used_names_.Add(wanted);
   } else {
     request.client_request_id = IsRequestId(given) ? given : wanted;
   }

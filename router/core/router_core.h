@@ -246,7 +246,7 @@ class RouterCore : private Placer {
   void GiveUpDetached(MonoTime now);
   void TakeUp(Request& request, const std::string& source, std::shared_ptr<ClientStream> client,
               std::vector<ChoiceDelta> missed);
-  void TakeName(Request& request) const;
+  void TakeName(Request& request);
   void EndPredecessor(const std::string& request_id, const std::string& tenant);
   void NoteProgress(WorkerIndex worker, const StepReport& step, MonoTime now);
   void Reconcile(MonoTime now);
