@@ -21,7 +21,6 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = ROOT / "build/release/bin"
-VENV = ROOT / "build/venv-sglang-router"
 LOAD = """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. (os.getenv("CHOIR_KEY") or "none")
@@ -55,7 +54,7 @@ def wrk(args, connections, url):
 
 
 def cpu_seconds(pid):
-    """Of the process and all below it."""
+    """Of the process and its children."""
     total = 0.0
     for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -98,7 +97,7 @@ def theirs(args, connections):
             started.append(worker)
             urls.append("http://127.0.0.1:" + worker.stdout.readline().split()[1])
         port = free_port()
-        router = subprocess.Popen([VENV / "bin/python", "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin",
+        router = subprocess.Popen([args.venv / "bin/python", "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin",
                                    "--prometheus-port", str(free_port()), "--log-level", "error", "--worker-urls", *urls], stdout=subprocess.DEVNULL)
         started.append(router)
         url = f"http://127.0.0.1:{port}"
@@ -131,12 +130,13 @@ def main():
     args = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is missing: apt-get install wrk")
-    if not (VENV / "bin/smg").exists():
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
-        subprocess.run([VENV / "bin/pip", "install", "-q", f"sglang-router=={args.version}"], check=True)
-    args.script = VENV / "load.lua"
+    args.venv = ROOT / f"build/venv-sglang-router-{args.version}"
+    if not (args.venv / "bin/smg").exists():
+        subprocess.run([sys.executable, "-m", "venv", args.venv], check=True)
+        subprocess.run([args.venv / "bin/pip", "install", "-q", f"sglang-router=={args.version}"], check=True)
+    args.script = args.venv / "load.lua"
     args.script.write_text(LOAD)
-    args.limits = VENV / "limits.yaml"
+    args.limits = args.venv / "limits.yaml"
     args.limits.write_text(LIMITS)
     print("| | connections | requests/s | p50 / p99 | CPU a request |\n|---|---|---|---|---|")
     for connections in args.connections:

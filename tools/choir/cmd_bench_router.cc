@@ -97,6 +97,14 @@ double CpuSeconds(int pid) {
   return static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 
+// In seconds, of gateway, router and this process.
+struct CpuTimes {
+  double gateway = 0, router = 0, client = 0;
+  CpuTimes operator-(const CpuTimes& o) const {
+    return {gateway - o.gateway, router - o.router, client - o.client};
+  }
+};
+
 // A whole cluster of fixed-step workers while it lives.
 class BenchCluster {
  public:
@@ -124,8 +132,10 @@ class BenchCluster {
   }
 
   std::string url() const { return cluster_.url(); }
-  double Cpu(const char* part) const {
-    return CpuSeconds(cluster_.ReadyJson("")["pids"][part].get<int>());
+  CpuTimes Cpu() const {
+    const auto pids = cluster_.ReadyJson("")["pids"];
+    return {CpuSeconds(pids["gateway"].get<int>()), CpuSeconds(pids["router"].get<int>()),
+            CpuSeconds(getpid())};
   }
 
  private:
@@ -155,7 +165,7 @@ struct Result {
   Floor floor;
   LoadReport report;
   AddedDelay added;
-  double gateway_cpu = 0, router_cpu = 0, client_cpu = 0;  // seconds
+  CpuTimes cpu;
 };
 
 // What `command` prints goes to stdout.
@@ -163,13 +173,11 @@ Status RunCommand(const std::string& command, const BenchCluster& cluster, const
                   Result* result) {
   setenv("CHOIR_URL", cluster.url().c_str(), 1);
   setenv("CHOIR_KEY", key.c_str(), 1);
-  const double gateway = cluster.Cpu("gateway");
-  const double router = cluster.Cpu("router");
+  const CpuTimes before = cluster.Cpu();
   std::fflush(stdout);
   CHOIR_ASSIGN_OR_RETURN(const int code, RunProgram({"sh", "-c", command}, ProgramOutput::kStdout));
   if (code != 0) return FailedPrecondition("--command ended with {}: {}", code, command);
-  result->gateway_cpu = cluster.Cpu("gateway") - gateway;
-  result->router_cpu = cluster.Cpu("router") - router;
+  result->cpu = cluster.Cpu() - before;
   return absl::OkStatus();
 }
 
@@ -192,11 +200,11 @@ StatusOr<Result> Measure(const RouterBenchOptions& o) {
   CHOIR_RETURN_IF_ERROR(cluster.Start());
 
   Result result;
-  CHOIR_ASSIGN_OR_RETURN(result.floor, MeasureFloor(dir.path()));
   if (!o.command.empty()) {
     CHOIR_RETURN_IF_ERROR(RunCommand(o.command, cluster, key, &result));
     return result;
   }
+  CHOIR_ASSIGN_OR_RETURN(result.floor, MeasureFloor(dir.path()));
   const double step = static_cast<double>(o.step_us) * 1e-6;
   LoadShape shape;
   shape.prompt = {o.prompt, o.prompt};
@@ -210,16 +218,12 @@ StatusOr<Result> Measure(const RouterBenchOptions& o) {
   shape.seed = static_cast<uint64_t>(o.seed);
   LoadTarget target{.url = cluster.url(), .api_key = key, .model = "model", .streams = o.streams};
   if (o.rate == 0) target.seconds_max = o.seconds;
-  const double client = CpuSeconds(getpid());
-  const double gateway = cluster.Cpu("gateway");
-  const double router = cluster.Cpu("router");
+  const CpuTimes before = cluster.Cpu();
   CHOIR_ASSIGN_OR_RETURN(const std::vector<LoadRecord> records,
                          RunLoad(target, shape.arrival, PlanLoad(shape)));
+  result.cpu = cluster.Cpu() - before;
   result.report = ReportOf(records);
   result.added = AddedDelayOf(records, step, request_seconds);
-  result.gateway_cpu = cluster.Cpu("gateway") - gateway;
-  result.router_cpu = cluster.Cpu("router") - router;
-  result.client_cpu = CpuSeconds(getpid()) - client;
   return result;
 }
 
@@ -245,13 +249,12 @@ void PrintTable(const RouterBenchOptions& o, const Result& r) {
   std::printf(
       "\n%.1f requests/s, %.0f tokens/s; CPU of gateway and router: %.1f and %.1f us a token, "
       "%.0f and %.0f us a request, of the client: %.0f us\n",
-      r.report.requests_per_s(), r.report.output_tokens_per_s(), r.gateway_cpu / tokens * 1e6,
-      r.router_cpu / tokens * 1e6, r.gateway_cpu / requests * 1e6, r.router_cpu / requests * 1e6,
-      r.client_cpu / requests * 1e6);
+      r.report.requests_per_s(), r.report.output_tokens_per_s(), r.cpu.gateway / tokens * 1e6,
+      r.cpu.router / tokens * 1e6, r.cpu.gateway / requests * 1e6, r.cpu.router / requests * 1e6,
+      r.cpu.client / requests * 1e6);
   std::printf(
-      "least for a request of one token here: %.3f ms (%d times to another process %.0f us, %d "
-      "times "
-      "to another thread %.0f us, %d times to the disk %.0f us)\n",
+      "least for a request of one token here: %.3f ms (%d times to another process %.0f us, "
+      "%d times to another thread %.0f us, %d times to the disk %.0f us)\n",
       r.floor.seconds() * 1e3, Floor::kTcpHops, r.floor.tcp_hop * 1e6, Floor::kThreadHops,
       r.floor.thread_hop * 1e6, Floor::kSyncs, r.floor.sync * 1e6);
   for (const auto& [error, count] : r.report.errors) {
@@ -278,9 +281,9 @@ void PrintJson(const RouterBenchOptions& o, const Result& r) {
                                 {"added_ttft", ToJson(r.added.ttft)},
                                 {"added_piece", ToJson(r.added.piece)},
                                 {"added_itl", ToJson(r.added.itl)},
-                                {"gateway_cpu_seconds", r.gateway_cpu},
-                                {"router_cpu_seconds", r.router_cpu},
-                                {"client_cpu_seconds", r.client_cpu},
+                                {"gateway_cpu_seconds", r.cpu.gateway},
+                                {"router_cpu_seconds", r.cpu.router},
+                                {"client_cpu_seconds", r.cpu.client},
                                 {"result", ToJson(r.report)}};
   std::printf("%s\n", out.dump(2).c_str());
 }
@@ -314,8 +317,8 @@ int RunBenchRouter(int argc, const char* const* argv) {
   const StatusOr<Result> result = Measure(o);
   if (!result.ok()) return Complain(result.status());
   if (!o.command.empty()) {
-    std::printf("CPU of gateway and router: %.2f and %.2f s\n", result->gateway_cpu,
-                result->router_cpu);
+    std::printf("CPU of gateway and router: %.2f and %.2f s\n", result->cpu.gateway,
+                result->cpu.router);
     return 0;
   }
   o.json ? PrintJson(o, *result) : PrintTable(o, *result);

@@ -11,8 +11,6 @@
 #include "common/base/sha256.h"
 #include "common/runtime/run_program.h"
 
-extern char** environ;
-
 namespace choir {
 namespace {
 
