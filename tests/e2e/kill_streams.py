@@ -14,7 +14,7 @@ import threading
 import time
 
 from conftest import Cluster
-from streams import CHAT, KINDS, TALK, Answer, body, long_model
+from streams import CHAT, KINDS, TALK, ask_all, long_model
 
 EVENTS_BEFORE_KILL = 6
 THINKING = (CHAT, {**TALK, "chat_template_kwargs": {"open_think": True}})
@@ -28,7 +28,6 @@ def kinds(count, tokens):
 
 def run(cluster, requests, on_all_running=None):
     """The answers to all, asked at once; `on_all_running` is called when each has had some events. Nobody waits for it."""
-    answers = [Answer() for _ in requests]
     lock = threading.Lock()
     missing = [len(requests)]
 
@@ -40,15 +39,7 @@ def run(cluster, requests, on_all_running=None):
             if missing[0] == 0:
                 on_all_running()
 
-    def client(answer, path, kind):
-        answer.read(cluster.url, cluster.key, "POST", path, body(cluster, kind), on_event=count)
-
-    threads = [threading.Thread(target=client, args=(a, *r)) for a, r in zip(answers, requests)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(600)
-    return answers
+    return ask_all(cluster, requests, on_event=count)
 
 
 def victim(cluster, kind):

@@ -6,6 +6,7 @@
 import argparse
 import json
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -14,15 +15,19 @@ import tempfile
 from conftest import BIN, Cluster
 
 
-def prefer(model, bias):
-    """Adds `bias` to the scores by which tokens choose the first experts, in every layer. Of families with correction biases."""
-    path = model / "model.safetensors"
-    with open(path, "r+b") as file:
+def overwrite(model, pattern, values):
+    """Writes float32 `values` over the first numbers of each tensor whose name matches."""
+    with open(model / "model.safetensors", "r+b") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         for name, tensor in json.loads(file.read(size)).items():
-            if name.endswith("e_score_correction_bias"):
+            if re.search(pattern, name):
                 file.seek(8 + size + tensor["data_offsets"][0])
-                file.write(struct.pack(f"<{len(bias)}f", *bias))
+                file.write(struct.pack(f"<{len(values)}f", *values))
+
+
+def prefer(model, bias):
+    """Adds `bias` to the scores by which tokens choose the first experts, in every layer. Of families with correction biases."""
+    overwrite(model, "e_score_correction_bias$", bias)
 
 
 def worst(cluster, name, **labels):

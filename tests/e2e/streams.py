@@ -1,5 +1,6 @@
 """Streams as raw clients see them, for tests that kill what serves them: content over as many connections as it takes,
 whatever the framing, and when its events came."""
+import concurrent.futures
 import http.client
 import json
 import shutil
@@ -122,23 +123,34 @@ KINDS = [(TEXT, {**STORY, "seed": 1}), (TEXT, {**STORY, "seed": 2, "n": 3}), (TE
 def outlive(cluster, gateway, kinds):
     """Answers of streams through a gateway that is killed once all have begun; their clients go on at the cluster's own."""
     everyone_runs = threading.Barrier(len(kinds), action=gateway.kill)
-    answers = [Answer() for _ in kinds]
 
-    def client(answer, path, kind):
-        answer.read(gateway.url, cluster.key, "POST", path, body(cluster, kind), on_event=lambda n: n == 6 and everyone_runs.wait(60))
+    def go_on(answer):
         while not answer.done and answer.error is None:
             answer.resume(cluster.url, cluster.key)
 
-    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(120)
-    return answers
+    return ask_all(cluster, kinds, gateway.url, go_on, on_event=lambda n: n == 6 and everyone_runs.wait(60))
 
 
 def body(cluster, kind):
     return {**kind, "model": cluster.model, "stream": True}
+
+
+def ask_all(cluster, requests, url=None, then=lambda answer: None, **kwargs):
+    """The answers to all, each asked and read by a thread of its own, which calls `then` at last; what one of them raises is raised here."""
+    answers = [Answer() for _ in requests]
+
+    def client(answer, path, kind):
+        answer.read(url or cluster.url, cluster.key, "POST", path, body(cluster, kind), **kwargs)
+        then(answer)
+
+    pool = concurrent.futures.ThreadPoolExecutor(len(requests))
+    try:
+        clients = [pool.submit(client, answer, *request) for answer, request in zip(answers, requests)]
+        for ended in concurrent.futures.as_completed(clients, 600):
+            ended.result()
+    finally:
+        pool.shutdown(wait=False)  # after an error nobody waits for the others
+    return answers
 
 
 def ask(cluster, path, kind, **kwargs):

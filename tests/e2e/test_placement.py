@@ -1,16 +1,14 @@
 """Experts move between the ranks of a group while streams run: the load of the ranks becomes even, no byte of a stream changes."""
-import json
 import os
 import re
 import shutil
 import signal
-import struct
 import threading
 
 import pytest
 from conftest import Cluster, eventually
-from skewed_load import prefer, worst
-from streams import TEXT, Answer, ask, body, long_model
+from skewed_load import overwrite, prefer, worst
+from streams import TEXT, ask, ask_all, long_model
 
 STREAMS = [(TEXT, {"prompt": f"Tell me story {seed}", "max_tokens": 600, "temperature": 1.2, "ignore_eos": True, "seed": seed}) for seed in range(4)]
 MOVING = "worker: {redundant_experts: 1, placement_steps: 1}\n"
@@ -35,35 +33,19 @@ def undisturbed(skewed, tmp_path_factory):
     return answers
 
 
-def start(cluster, on_event=lambda stream, n: None):
-    """All streams at once; what they answer, and a way to wait for them."""
-    answers = [Answer() for _ in STREAMS]
-
-    def client(i):
-        path, kind = STREAMS[i]
-        answers[i].read(cluster.url, cluster.key, "POST", path, body(cluster, kind), on_event=lambda n: on_event(i, n))
-
-    threads = [threading.Thread(target=client, args=(i,)) for i in range(len(STREAMS))]
-    for t in threads:
-        t.start()
-
-    def join():
-        for t in threads:
-            t.join(120)
-        return [answer.content() for answer in answers]
-    return answers, join
+def contents(cluster):
+    """Of the answers to all streams, asked at once."""
+    return [answer.content() for answer in ask_all(cluster, STREAMS)]
 
 
 def test_experts_move_under_running_streams(skewed, undisturbed, tmp_path):
     cluster = Cluster(tmp_path, model=skewed, config=MOVING)
     try:
-        _, join = start(cluster)
-        assert join() == undisturbed
+        assert contents(cluster) == undisturbed
         # Still the same where experts lie elsewhere; and both ranks have half of the rows.
         assert worst(cluster, "choir_expert_placement_version") >= 1
         assert worst(cluster, "choir_expert_moves_total") >= 1
-        _, join = start(cluster)
-        assert join() == undisturbed
+        assert contents(cluster) == undisturbed
         assert worst(cluster, "choir_expert_rank_imbalance_ratio") < 1.2
         assert worst(cluster, "choir_expert_placements_total", result="failed") == 0
         assert "of experts is in force" in cluster.logs()
@@ -78,28 +60,11 @@ def test_a_rank_killed_among_the_moves_changes_no_byte(skewed, undisturbed, tmp_
             eventually(cluster.serves, what="a ready rank")
             pid = cluster.ready["pids"]["workers"][rank]
             everyone_runs = threading.Barrier(len(STREAMS), action=lambda: os.kill(pid, signal.SIGKILL))
-            answers, join = start(cluster, lambda i, n: n == event and everyone_runs.wait(60))
-            assert join() == undisturbed, [a.error for a in answers]
+            answers = ask_all(cluster, STREAMS, on_event=lambda n: n == event and everyone_runs.wait(60))
+            assert [a.content() for a in answers] == undisturbed, [a.error for a in answers]
             eventually(lambda: cluster.ready["pids"]["workers"][rank] not in (pid, None), what="a new worker")
     finally:
         assert cluster.stop() == 0, cluster.logs()
-
-
-def write_nan(model, pattern):
-    """Over the first number of each tensor of that name; returns what takes it back."""
-    path = model / "model.safetensors"
-    before = path.read_bytes()
-    (size,) = struct.unpack("<Q", before[:8])
-    with open(path, "r+b") as file:
-        for name, tensor in json.loads(before[8:8 + size]).items():
-            if re.search(pattern, name):
-                file.seek(8 + size + tensor["data_offsets"][0])
-                file.write(struct.pack("<f", float("nan")))
-
-    def restore():
-        with open(path, "r+b") as file:
-            file.write(before)
-    return restore
 
 
 def test_experts_that_cannot_be_read_stay_where_they_are(skewed, tmp_path):
@@ -107,16 +72,17 @@ def test_experts_that_cannot_be_read_stay_where_they_are(skewed, tmp_path):
     # Weights are converted at the start, so the file is read only for moves then.
     cluster = Cluster(tmp_path, model=model, config="worker: {dtype: bf16, redundant_experts: 1, placement_steps: 1}\n")
     try:
-        restore = write_nan(model, r"experts\.\d\.up_proj")
-        _, join = start(cluster)
-        answers = join()
+        weights = model / "model.safetensors"
+        good = weights.read_bytes()
+        overwrite(model, r"experts\.\d\.up_proj", [float("nan")])
+        answers = contents(cluster)
         assert worst(cluster, "choir_expert_placements_total", result="failed") >= 1
         assert worst(cluster, "choir_expert_placement_version") == 0
         log = "".join(p.read_text() for p in (cluster.state / "log").glob("worker*.log"))
         assert re.search(r"experts stay where they are: rank \d failed: .*model.safetensors: tensor model.layers.\d.mlp.experts.\d.up_proj.weight: ", log), log
-        restore()
-        _, join = start(cluster)
-        assert join() == answers
+        with open(weights, "r+b") as file:  # in place, as the workers have it open
+            file.write(good)
+        assert contents(cluster) == answers
         assert worst(cluster, "choir_expert_placement_version") >= 1
     finally:
         assert cluster.stop() == 0, cluster.logs()
@@ -126,8 +92,7 @@ def test_cover_puts_every_expert_on_both_ranks(skewed, undisturbed, tmp_path):
     cluster = Cluster(tmp_path, model=skewed, config="worker: {redundant_experts: 5, expert_cover: true, placement_steps: 1}\n")
     try:
         assert worst(cluster, "choir_expert_sole_copies") == 20  # two layers of ten
-        _, join = start(cluster)
-        assert join() == undisturbed
+        assert contents(cluster) == undisturbed
         assert worst(cluster, "choir_expert_sole_copies") == 0
         assert worst(cluster, "choir_expert_copies") == 20
     finally:

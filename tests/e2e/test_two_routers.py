@@ -13,7 +13,7 @@ import pytest
 from commands import audit, audit_records
 from conftest import Cluster, admin_page, eventually, is_ready
 from kill_streams import of_routers, victim
-from streams import KINDS, Answer, Gateway, ask, body, long_model, outlive
+from streams import KINDS, Answer, Gateway, ask, ask_all, long_model, outlive
 from test_audit import ask as ask_whole
 
 PARAMS = {"prompt": "Tell me a long story", "max_tokens": 1500, "temperature": 1.2, "extra_body": {"ignore_eos": True}}
@@ -146,18 +146,8 @@ def test_streams_leave_a_router_that_hangs(pair):
     expected = [ask(pair, path, kind).content() for path, kind in kinds]
     pid = victim(pair, "router")
     everyone_runs = threading.Barrier(len(kinds), action=lambda: os.kill(pid, signal.SIGSTOP))
-    answers = [Answer() for _ in kinds]
-
-    def client(answer, path, kind):  # none has the time to wait for TCP
-        answer.read(pair.url, pair.key, "POST", path, body(pair, kind), headers={"x-request-timeout": "25"},
-                    on_event=lambda n: n == 6 and everyone_runs.wait(60))
-
-    threads = [threading.Thread(target=client, args=(a, *k)) for a, k in zip(answers, kinds)]
-    try:
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join(120)
+    try:  # none has the time to wait for TCP
+        answers = ask_all(pair, kinds, headers={"x-request-timeout": "25"}, on_event=lambda n: n == 6 and everyone_runs.wait(60))
     finally:
         os.kill(pid, signal.SIGCONT)
     assert [a.error for a in answers] == [None] * len(kinds)
