@@ -24,6 +24,11 @@ def audit_records(folder, *more):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+def by_receipt(records):
+    """The records by the receipts that name them."""
+    return {f"{r['log']}:{r['seq']}": r for r in records}
+
+
 def check_router_config(tmp, text):
     """`choir-router --check-config` of that text."""
     (tmp / "c.yaml").write_text(text)

@@ -49,6 +49,17 @@ def is_ready(admin):
     return (admin_page(admin) or (0,))[0] == 200
 
 
+def status_page(admin):
+    """What a part's /statusz says; empty where nobody answers."""
+    page = admin_page(admin, "/statusz")
+    return json.loads(page[1]) if page else {}
+
+
+def own_host(last):
+    """A loopback address of this test run's own: nothing else takes a port there."""
+    return f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.{last}"
+
+
 @contextlib.contextmanager
 def held_workers(cluster):
     """While it lasts, or until what it yields is called, nothing is computed: what runs cannot end."""

@@ -1,14 +1,13 @@
 """A cluster as an operator starts it, part by part, each on an address that it keeps over restarts, and a load of streams
 through whichever gateways are in rotation, as behind a Service."""
 import itertools
-import os
 import signal
 import subprocess
 import threading
 import urllib.request
 
 from commands import add_key
-from conftest import BIN, eventually, is_ready
+from conftest import BIN, eventually, is_ready, own_host
 from streams import Answer
 
 DRAIN = ("--drain-timeout", "120s")
@@ -56,8 +55,7 @@ class Part:
 class Parts:
     def __init__(self, tmp, model, groups, ranks, routers, gateways):
         self.tmp, self.model, self.all = tmp, model.name, []
-        # An address of this test's own: nothing else takes its ports while a part is away.
-        self.host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.7"
+        self.host = own_host(7)  # nothing else takes its ports while a part is away
         self.key = add_key(tmp, "acme")
         self.workers = []
         for group in range(groups):

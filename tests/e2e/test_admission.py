@@ -12,7 +12,7 @@ import urllib.request
 import openai
 import pytest
 from commands import add_key, check_router_config
-from conftest import BIN, Cluster, eventually
+from conftest import BIN, Cluster, eventually, status_page
 
 CONFIG = """
 router:
@@ -57,8 +57,7 @@ class Queued(Cluster):
         return self.ready["metrics"]["router"]
 
     def admission(self, name):
-        with urllib.request.urlopen(self.router_url().replace("/metrics", "/statusz"), timeout=10) as page:
-            return json.load(page)["admission"]["classes"][name]
+        return status_page(self.router_url())["admission"]["classes"][name]
 
     def reaches(self, name, running, waiting):
         """The class is so and stays so: nothing is computed."""

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from commands import audit, audit_records
+from commands import audit, audit_records, by_receipt
 from conftest import BIN, CHECKPOINTS, Cluster, eventually
 
 SECRET = "an unmistakable prompt 8d1f"
@@ -47,10 +47,10 @@ def test_each_request_is_on_record_once_and_its_receipt_names_it(closed):
     cluster, seen, live, _, metric = closed
     assert live.returncode == 0, live.stdout + live.stderr
     found = audit_records(cluster.state / "audit")
-    by_receipt = {f"{r['log']}:{r['seq']}": r for r in found}
+    named = by_receipt(found)
     assert [code for code, _, _ in seen] == [200, 200, 401, 404, 400]
     for code, receipt, _ in seen:
-        record = by_receipt[receipt]
+        record = named[receipt]
         assert record["phase"] == ("intent" if code == 200 else "refused")
         assert code == 200 or record["status"] == code
     intents = [r for r in found if r["phase"] == "intent"]

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from commands import add_key
-from conftest import BIN, CHECKPOINTS, admin_page, eventually
+from conftest import BIN, CHECKPOINTS, admin_page, eventually, own_host, status_page
 
 
 def free_port(host):
@@ -21,7 +21,7 @@ def free_port(host):
 
 @pytest.fixture
 def start(tmp_path):
-    host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.9"  # nothing else takes a port there
+    host = own_host(9)
     begun = []
 
     def run(program, *arguments, admin=None):
@@ -140,7 +140,7 @@ def test_a_gateway_that_waits_ends_when_told(start, tls):
 
 
 def test_a_taken_admin_port_is_waited_for(tmp_path, start):
-    host = f"127.{1 + os.getpid() % 250}.{1 + os.getpid() // 250 % 250}.8"
+    host = own_host(8)
     log = tmp_path / "choir-gateway.log"
     with socket.create_server((host, 0)) as other:
         gateway, admin = start("choir-gateway", "--router", "127.0.0.1:1", "--retry-start", "1s", admin=f"{host}:{other.getsockname()[1]}")
@@ -163,7 +163,7 @@ def test_a_worker_with_other_weights_than_it_should_have_says_both_digests(tmp_p
     assert worker.wait(60) == 0
     worker, admin = start("choir-worker", "--weights-digest", digest)
     eventually(lambda: says(admin, 200, ""), 120, what="a ready worker")
-    assert json.loads(admin_page(admin, "/statusz")[1])["weights_digest"] == digest
+    assert status_page(admin)["weights_digest"] == digest
     assert start("choir-worker", "--weights-digest", digest[:-1])[0].wait(60) == 2
 
 

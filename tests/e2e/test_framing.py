@@ -4,7 +4,7 @@ import json
 import socket
 
 import pytest
-from commands import audit_records
+from commands import audit_records, by_receipt
 from conftest import Cluster, eventually, held_workers
 from wire import ask, call, connect, error_of, events, read_response, request
 
@@ -278,7 +278,7 @@ def test_a_name_stays_with_its_request(shared):
     # Free again when that has ended, but on record it stands for one request.
     status, headers, _ = call(shared, "/v1/completions", {"prompt": "again", "max_tokens": 1}, headers=named)
     assert status == 200 and headers["x-request-id"] == "twice" and "x-client-request-id" not in headers
-    records = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit")}
+    records = by_receipt(audit_records(shared.state / "audit"))
     record = records[headers["x-choir-audit"]]
     assert record["request_id"].startswith("req-") and record["client_request_id"] == "twice"
     mine = [r for r in records.values() if "twice" in (r.get("request_id"), r.get("client_request_id"))]
@@ -297,14 +297,14 @@ def test_the_name_in_the_answer_to_a_wrong_key_is_on_record(shared):
             status, headers, _ = call(shared, path, body, method=method, key="ck-no", headers=fields)
             name = headers["x-request-id"]
             assert status == 401 and (given is None or name == given)
-            found = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit", "--request", name)}
+            found = by_receipt(audit_records(shared.state / "audit", "--request", name))
             record = found[headers["x-choir-audit"]]
             assert (record["phase"], record["status"], record["client_request_id"]) == ("refused", 401, name)
             line = f"request_id={record['request_id']} client_request_id={name} "
             eventually(lambda: any(line in of and "status=401" in of for of in log.read_text().splitlines()), 30, "the router's line")
     # Nobody took the name: it stands for the first request of somebody.
     status, headers, _ = call(shared, "/v1/completions", {"prompt": "x", "max_tokens": 1}, headers=[("X-Request-Id", "wrong-key")])
-    found = {f"{r['log']}:{r['seq']}": r for r in audit_records(shared.state / "audit", "--request", "wrong-key")}
+    found = by_receipt(audit_records(shared.state / "audit", "--request", "wrong-key"))
     assert status == 200 and found[headers["x-choir-audit"]]["request_id"] == "wrong-key"
 
 

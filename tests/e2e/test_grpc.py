@@ -4,7 +4,7 @@ import sys
 
 import grpc
 import pytest
-from commands import audit_records
+from commands import audit_records, by_receipt
 from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_tools import protoc
@@ -83,9 +83,9 @@ def test_receipts_name_the_records_of_accepted_and_of_refused_calls(cluster, cha
     with pytest.raises(grpc.RpcError) as e:
         stub.ListModels(messages.ListModelsRequest(), metadata=[("authorization", "Bearer ck-no")])
     listed = dict(e.value.trailing_metadata())["x-choir-audit"]
-    by_receipt = {f"{r['log']}:{r['seq']}": r for r in audit_records(cluster.state / "audit")}
-    assert {receipt: (by_receipt[receipt]["phase"], by_receipt[receipt]["request_id"]) for receipt in seen} == seen
-    assert by_receipt[listed]["phase"] == "refused" and by_receipt[listed]["status"] == 401
+    records = by_receipt(audit_records(cluster.state / "audit"))
+    assert {receipt: (records[receipt]["phase"], records[receipt]["request_id"]) for receipt in seen} == seen
+    assert records[listed]["phase"] == "refused" and records[listed]["status"] == 401
 
 
 def test_models_health_and_reflection(cluster, channel, pb):

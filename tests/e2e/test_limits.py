@@ -9,7 +9,7 @@ import urllib.request
 import openai
 import pytest
 from commands import add_key, check_router_config
-from conftest import BIN, CHECKPOINTS, Cluster, eventually, held_workers
+from conftest import BIN, CHECKPOINTS, Cluster, eventually, held_workers, status_page
 
 CONFIG = """
 router:
@@ -50,8 +50,7 @@ class Limited(Cluster):
         return [self.metric(url, "choir_ledger_difference") for url in self.routers()]
 
     def status(self, router=0):
-        with urllib.request.urlopen(self.routers()[router].replace("/metrics", "/statusz"), timeout=10) as page:
-            return json.load(page)
+        return status_page(self.routers()[router])
 
     def records(self):
         return [json.loads(line) for path in (self.state / "audit").rglob("*.jsonl") for line in path.open()]

@@ -1,10 +1,8 @@
 """The configuration file while it changes: limits, the policy and content rules are taken up under open streams; a broken file changes nothing."""
-import json
 import threading
-import urllib.request
 
 import pytest
-from conftest import Cluster, eventually, held_workers
+from conftest import Cluster, eventually, held_workers, status_page
 
 START = "router: {policy: {name: least_load}}\n"
 
@@ -17,8 +15,7 @@ def cluster(tmp_path):
 
 
 def status(cluster):
-    url = cluster.ready["metrics"]["router"].replace("/metrics", "/statusz")
-    return json.loads(urllib.request.urlopen(url, timeout=10).read())
+    return status_page(cluster.ready["metrics"]["router"])
 
 
 def good(cluster):

@@ -11,7 +11,7 @@ import urllib.request
 import grpc
 import pytest
 from commands import add_key, audit_records
-from conftest import BIN, CHECKPOINTS, Cluster, eventually, is_ready
+from conftest import BIN, CHECKPOINTS, Cluster, eventually, is_ready, status_page
 from test_grpc import pb  # noqa: F401  a fixture
 
 MODEL = CHECKPOINTS / "tiny_glm4_moe"
@@ -64,7 +64,7 @@ class Part:
         return self.log_file.read_text()
 
     def status(self):
-        return json.loads(urllib.request.urlopen(f"http://{self.said['admin']}/statusz", timeout=10).read())
+        return status_page(self.said["admin"])
 
     def metric(self, name):
         for line in urllib.request.urlopen(f"http://{self.said['admin']}/metrics", timeout=10).read().decode().splitlines():

@@ -10,7 +10,7 @@ import signal
 import threading
 
 import pytest
-from commands import audit, audit_records
+from commands import audit, audit_records, by_receipt
 from conftest import Cluster, admin_page, eventually, is_ready
 from kill_streams import of_routers, victim
 from streams import KINDS, Answer, Gateway, ask, ask_all, long_model, outlive
@@ -74,7 +74,7 @@ def test_streams_go_on_at_the_other_router_and_both_logs_tell(cluster):
     logs = [cluster.state / "audit" / f"router-{r}" for r in (used, 1 - used)]
     dead, alive = [audit_records(log) for log in logs]
     gap = [r for r in dead if r["phase"] == "gap"]
-    intents = {f"{r['log']}:{r['seq']}": r for r in dead if r["phase"] == "intent"}
+    intents = by_receipt(r for r in dead if r["phase"] == "intent")
     went_on = [r for r in alive if r["phase"] == "intent"]
     # What was on record as done when the router was killed may have gone on all the same: nobody had heard of its end.
     assert len(gap) == 1 and 0 < len(gap[0]["open"]) <= len(went_on) == resumed
