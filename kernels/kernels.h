@@ -10,12 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "common/base/check.h"
 #include "common/base/status.h"
 #include "kernels/ops/attention.h"
 #include "kernels/ops/elementwise.h"
+#include "kernels/ops/grouped_gemm.h"
 #include "kernels/ops/linear.h"
 #include "kernels/ops/moe.h"
+#include "kernels/ops/permute.h"
 #include "kernels/ops/sample.h"
+#include "kernels/ops/slots.h"
 #include "kernels/stream.h"
 
 namespace choir {
@@ -48,6 +52,15 @@ class KernelSet {
   virtual void GateTopK(const GateTopKArgs&, const Stream&) const = 0;
   virtual void ExpertFfn(const ExpertFfnArgs&, const Stream&) const = 0;
   virtual void Combine(const CombineArgs&, const Stream&) const = 0;
+  // Rows of tokens to the order of their experts and back, for kernels whose memory the host does
+  // not read; where it does, that is the exchange's work (worker/comm/expert_exchange.h).
+  virtual void Permute(const PermuteArgs&, const Stream&) const { CHOIR_CHECK(false); }
+  virtual void Unpermute(const UnpermuteArgs&, const Stream&) const { CHOIR_CHECK(false); }
+  virtual void PlaceChoices(const PlaceChoicesArgs&, const Stream&) const { CHOIR_CHECK(false); }
+  virtual void GatherRows(const GatherRowsArgs&, const Stream&) const { CHOIR_CHECK(false); }
+  // Rows as f8 and back, of kernels whose memory the host does not read.
+  virtual void QuantizeF8(const QuantizeF8Args&, const Stream&) const { CHOIR_CHECK(false); }
+  virtual void Dequantize(const DequantizeArgs&, const Stream&) const { CHOIR_CHECK(false); }
   // False, and nothing was done: sampling is the host's, which sees the logits anyway.
   virtual bool TrySample(const SampleArgs&, const Stream&) const { return false; }
 };

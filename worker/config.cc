@@ -11,6 +11,7 @@
 #include "common/tls/tls_identity.h"
 #include "kernels/kernels.h"
 #include "worker/comm/local_address.h"
+#include "worker/expert_options.h"
 #include "worker/lws_environment.h"
 #include "worker/model/weights/numerics_id.h"
 #include "worker/pod_name.h"
@@ -59,6 +60,18 @@ void AddModelOptions(OptionSet* options, WorkerConfig* c) {
   options->Add(&c->cpu_path, {.key = "cpu_path",
                               .flag = "--cpu-path",
                               .help = "CPU kernels; auto: the best this machine has"});
+  options->AddChoice(&c->cuda_kernels,
+                     {.key = "cuda_kernels",
+                      .flag = "--cuda-kernels",
+                      .help = "GPU kernels; auto: the best that this card passes a check with"},
+                     {"auto", "simple", "tensor", "hopper"});
+  options->AddDuration(&c->device_timeout,
+                       {.key = "device_timeout",
+                        .flag = "--device-timeout",
+                        .help = "a GPU on which one wait, for a step or a copy, takes longer has "
+                                "failed: the worker ends, to be started again. Longer than "
+                                "--collective-timeout"},
+                       milliseconds(100), hours(1));
   options->Add(&c->weights_digest,
                {.key = "weights_digest",
                 .flag = "--weights-digest",
@@ -142,6 +155,14 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                 .flag = "--context-length",
                 .help = "longest sequence, in tokens; 0: the model's"},
                0, int64_t{1} << 30);
+  options->Add(&c->cuda_graph_rows,
+               {.key = "cuda_graph_rows",
+                .flag = "--cuda-graph-rows",
+                .help = "with a GPU, decode steps of up to so many sequences are launched as CUDA "
+                        "graphs, one for each size of 1, 2, 4, 8, 16, 24, 32, 48, 64, 96, ...; "
+                        "answers are the same; 0: none. No effect on the CPU, in groups of several "
+                        "ranks with experts, and with --cpu-experts"},
+               0, 1024);
   options->Add(
       &c->threads,
       {.key = "threads", .flag = "--threads", .help = "compute threads; 0: usable cores / ranks"},
@@ -159,28 +180,6 @@ void AddEngineOptions(OptionSet* options, WorkerConfig* c) {
                         .flag = "--drain-timeout",
                         .help = "running sequences get this long at SIGTERM"},
                        Duration(0), hours(24));
-}
-
-void AddPlacementOptions(OptionSet* options, WorkerConfig* c) {
-  options->Add(
-      &c->redundant_experts,
-      {.key = "redundant_experts",
-       .flag = "--redundant-experts",
-       .help =
-           "experts of each layer that this rank may hold beyond an even share: "
-           "copies of busy ones, moved as the load asks, each with the memory of its weights; 0: "
-           "experts stay where they are. The same on all ranks of a group"},
-      0, 4096);
-  options->Add(&c->expert_cover,
-               {.key = "expert_cover",
-                .flag = "--expert-cover",
-                .help = "use --redundant-experts for second copies first, so that every expert "
-                        "is on two ranks where there is room"});
-  options->Add(&c->placement_steps,
-               {.key = "placement_steps",
-                .flag = "--placement-steps",
-                .help = "steps between two looks at the load of experts, at least"},
-               1, 1 << 20);
 }
 
 // What follows from LeaderWorkerSet's environment and was not given otherwise.
@@ -229,24 +228,6 @@ Status CheckAddresses(const WorkerConfig& c) {
   return absl::OkStatus();
 }
 
-Status CheckDeviceMovesExperts(const WorkerConfig& c) {
-  if (c.redundant_experts == 0 || c.device == "cpu") return absl::OkStatus();
-  return InvalidArgument(
-      "--redundant-experts {}: with --device {} experts stay where they are loaded, leave it out",
-      c.redundant_experts, c.device);
-}
-
-Status CheckPlacement(const WorkerConfig& c) {
-  if (c.redundant_experts > 0 && c.ranks == 1) {
-    return InvalidArgument("--redundant-experts {}: one rank holds all experts, leave it out",
-                           c.redundant_experts);
-  }
-  if (c.expert_cover && c.redundant_experts == 0) {
-    return InvalidArgument("--expert-cover: second copies need room, give --redundant-experts");
-  }
-  return absl::OkStatus();
-}
-
 Status CheckDigest(const std::string& digest) {
   if (digest.empty() || IsHexDigest(digest)) return absl::OkStatus();
   return InvalidArgument("--weights-digest {}: must be 64 digits of 0-9a-f", digest);
@@ -263,10 +244,23 @@ Status CheckAndComplete(WorkerConfig* c, const std::optional<LwsEnvironment>& lw
   if (lws) CHOIR_RETURN_IF_ERROR(CompleteLws(c, lws->leader));
   CHOIR_RETURN_IF_ERROR(CheckAddresses(*c));
   CHOIR_RETURN_IF_ERROR(CheckDigest(c->weights_digest));
-  CHOIR_RETURN_IF_ERROR(CheckPlacement(*c));
-  if (c->device == "cuda" && c->cpu_path != "auto") {
+  CHOIR_RETURN_IF_ERROR(CheckExpertOptions(*c));
+  if (c->device == "cuda" && c->cpu_path != "auto" && CpuExpertsOf(*c) == 0) {
     return InvalidArgument(
-        "--cpu-path {}: --device cuda computes on the GPU, leave one of them out", c->cpu_path);
+        "--cpu-path {}: --device cuda computes on the GPU, leave one of them out or give "
+        "--cpu-experts",
+        c->cpu_path);
+  }
+  if (c->device == "cpu" && c->cuda_kernels != "auto") {
+    return InvalidArgument(
+        "--cuda-kernels {}: --device cpu does not use the GPU, leave one of them out",
+        c->cuda_kernels);
+  }
+  if (c->device != "cpu" && c->ranks > 1 && c->device_timeout <= c->collective_timeout) {
+    return InvalidArgument(
+        "--device-timeout {:g}s: must be longer than --collective-timeout {:g}s, for which a step "
+        "on the GPU may wait for other ranks",
+        Seconds(c->device_timeout), Seconds(c->collective_timeout));
   }
   if (c->cpu_path != "auto" && c->cpu_path != "reference") {
     const auto paths = CpuPaths();
@@ -312,19 +306,13 @@ std::optional<int> ReadWorkerConfig(int argc, const char* const* argv, WorkerCon
   AddModelOptions(&options, config);
   AddGroupOptions(&options, config);
   AddEngineOptions(&options, config);
-  AddPlacementOptions(&options, config);
+  AddExpertOptions(&options, config);
   AddPeerTlsOptions(&options, &config->tls);
   AddLogOptions(&options, &config->log);
   AddTraceOptions(&options, &config->trace);
-  options.AddSectionCheck([config] { return CheckDeviceMovesExperts(*config); });
   options.AddCheck([config, lws = *lws] { return CheckAndComplete(config, lws); });
   options.AddStartCheck([config] { return TlsIdentity::Open(config->tls, kWorkerRole).status(); });
   return options.Parse(argc, argv);
-}
-
-std::string PlacementOf(const WorkerConfig& config) {
-  return fmt::format("{}{} every {} steps", config.redundant_experts,
-                     config.expert_cover ? " with cover" : "", config.placement_steps);
 }
 
 }  // namespace choir

@@ -15,9 +15,14 @@ std::string LinkTo(const char* path) {
 
 }  // namespace
 
-std::string HostIdentity() {
+std::string MachineIdentity() {
   std::string boot = "?";
   std::ifstream("/proc/sys/kernel/random/boot_id") >> boot;
+  return boot;
+}
+
+std::string HostIdentity() {
+  const std::string boot = MachineIdentity();
   char host[256] = {};
   (void)gethostname(host, sizeof host - 1);
   return fmt::format("{} (boot {}, {}, {}, user {})", host, boot.substr(0, 8),

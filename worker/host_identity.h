@@ -9,5 +9,7 @@ namespace choir {
 // network, too: what is apart in that is run as if it were on two machines, and may be meant so.
 // Any thread.
 std::string HostIdentity();
+// Equal for processes of one machine, in whatever containers: they may see the same cards.
+std::string MachineIdentity();
 
 }  // namespace choir

@@ -31,6 +31,10 @@ WorkerMetrics::WorkerMetrics(int64_t group, int64_t rank, int64_t num_ranks)
       sole_experts_(
           metrics_.Gauge("choir_expert_sole_copies",
                          "Experts of all layers that one rank of the group alone holds.")),
+      graph_captures_(metrics_.Counter("choir_graph_captures_total",
+                                       "Decode steps that were recorded as graphs of the GPU.")),
+      graph_steps_(
+          metrics_.Counter("choir_graph_steps_total", "Decode steps that were launched as one.")),
       expert_moves_(metrics_.Counter("choir_expert_moves_total",
                                      "Experts that this rank read to put a placement in force.")),
       placements_applied_(metrics_.Counter(kPlacements, kPlacementsHelp, {{"result", "applied"}})),
@@ -86,9 +90,11 @@ WorkerMetrics::WorkerMetrics(int64_t group, int64_t rank, int64_t num_ranks)
                                          "Time of a step, by what it computed.",
                                          Metrics::StepSeconds(), {{"phase", "decode"}})),
       step_tokens_(metrics_.Histogram("choir_step_tokens", "Tokens of a step.", TokenBuckets())),
-      dispatch_seconds_(metrics_.Histogram("choir_a2a_seconds", "Time of a step in the exchange.",
+      dispatch_seconds_(metrics_.Histogram("choir_a2a_seconds",
+                                           "Time of a step that the host spends in the exchange.",
                                            Metrics::StepSeconds(), {{"op", "dispatch"}})),
-      combine_seconds_(metrics_.Histogram("choir_a2a_seconds", "Time of a step in the exchange.",
+      combine_seconds_(metrics_.Histogram("choir_a2a_seconds",
+                                          "Time of a step that the host spends in the exchange.",
                                           Metrics::StepSeconds(), {{"op", "combine"}})) {
   reload_success_.Set(1);
   metrics_
@@ -158,6 +164,8 @@ void WorkerMetrics::RefreshCounters(const EngineStats& stats) {
   CountUp(prefix_hits_, counted_.prefix_hit_tokens, stats.prefix_hit_tokens);
   CountUp(dispatch_bytes_, counted_.exchange.dispatch_bytes, stats.exchange.dispatch_bytes);
   CountUp(combine_bytes_, counted_.exchange.combine_bytes, stats.exchange.combine_bytes);
+  CountUp(graph_captures_, counted_.graphs.captures, stats.graphs.captures);
+  CountUp(graph_steps_, counted_.graphs.replays, stats.graphs.replays);
   RefreshExperts(stats);
   RefreshPlacement(stats);
   counted_ = stats;

@@ -43,6 +43,7 @@ class WorkerMetrics {
 
   // Where experts lie.
   prometheus::Gauge &rank_imbalance_, &placement_version_, &expert_copies_, &sole_experts_;
+  prometheus::Counter &graph_captures_, &graph_steps_;
   prometheus::Counter &expert_moves_, &placements_applied_, &placements_kept_, &placements_failed_;
 
   prometheus::Gauge &running_, &waiting_, &vllm_running_, &vllm_waiting_, &vllm_kv_usage_;

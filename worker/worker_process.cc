@@ -11,7 +11,10 @@
 #include "common/http/failed_start.h"
 #include "worker/comm/local_address.h"
 #include "worker/comm/local_collectives.h"
+#include "worker/expert_options.h"
 #include "worker/host_identity.h"
+#include "worker/model/exchange_maker.h"
+#include "worker/model_options.h"
 
 namespace choir {
 namespace {
@@ -112,25 +115,24 @@ void WorkerProcess::OnLoadProgress(int64_t done, int64_t total) {
 }
 
 Status WorkerProcess::OpenDevice() {
-  CHOIR_ASSIGN_OR_RETURN(backend_, OpenBackend(config_.device, config_.cpu_path,
-                                               config_.group * config_.ranks + config_.rank));
+  CHOIR_ASSIGN_OR_RETURN(backend_, OpenBackend(BackendOptionsOf(config_)));
   if (!backend_.why_cpu.empty()) {
     CHOIR_LOG(info, "--device auto: the CPU computes: {}", backend_.why_cpu);
   }
-  return absl::OkStatus();
+  if (!backend_.why_tensor.empty()) {
+    CHOIR_LOG(warn, "--cuda-kernels auto: tensor: hopper fails here: {}", backend_.why_tensor);
+  }
+  device_join_ = MakeDeviceJoin(backend_, config_, [this] { return AddressForRanks(); });
+  if (CpuExpertsOf(config_) == 0) return absl::OkStatus();
+  return OpenHostKernels(config_.cpu_path, &backend_);
 }
 
 Status WorkerProcess::Load() {
   const MonoTime start = Clock::Real().Now();
+  CHOIR_RETURN_IF_ERROR(CheckExpertCountsFolder(config_));
   CHOIR_RETURN_IF_ERROR(OpenDevice());
-  LoadOptions load{.model_dir = config_.model_dir,
-                   .dtype = config_.dtype,
-                   .rank = static_cast<int>(config_.rank),
-                   .num_ranks = static_cast<int>(config_.ranks),
-                   .weights_digest = config_.weights_digest,
-                   .cache_dir = config_.cache_dir};
+  LoadOptions load = LoadOptionsOf(config_, backend_);
   load.progress = [this](int64_t done, int64_t total) { OnLoadProgress(done, total); };
-  load.device = backend_.device();
   load.check = [this](const LoadedModel& sizes) {
     return Engine::Check(OptionsOfEngine(), sizes, static_cast<int>(config_.ranks));
   };
@@ -145,25 +147,17 @@ Status WorkerProcess::Load() {
   CHOIR_RETURN_IF_ERROR(MakeEngine(std::move(loaded)));
   metrics_.LoadSeconds("engine", Seconds(Clock::Real().Now() - read));
   CHOIR_LOG(info, "{} ({}) is loaded: {} on {}, {} threads, weights {}, numerics id {}",
-            config_.model_name, model.info().family, backend_.kernels->Name(),
+            config_.model_name, model.info().family, model.info().kernels,
             backend_.device()->Name(), config_.threads, model.info().weights_digest,
             model.numerics_id());
+  const std::string why = WhyNoGraphs(config_, *backend_.device(), model.info());
+  if (!why.empty()) CHOIR_LOG(info, "no step runs as a CUDA graph: {}", why);
   Serve(model);
   return absl::OkStatus();
 }
 
 EngineOptions WorkerProcess::OptionsOfEngine() const {
-  return {.step_tokens = config_.step_tokens,
-          .sequences_max = std::min(config_.sequences_max, config_.step_tokens),
-          .waiting_max = config_.waiting_max,
-          .kv_bytes = config_.kv_bytes,
-          .context_length = config_.context_length,
-          .prefix_cache = config_.prefix_cache,
-          .num_threads = static_cast<int>(config_.threads),
-          .nice = static_cast<int>(config_.nice),
-          .redundant_experts = static_cast<int32_t>(config_.redundant_experts),
-          .expert_cover = config_.expert_cover,
-          .placement_steps = config_.placement_steps};
+  return EngineOptionsOf(config_, device_join_ ? device_join_->rows() : RowPath::kHost);
 }
 
 Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
@@ -248,7 +242,7 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
                   .numerics_id = loaded.numerics_id(),
                   .model = config_.model_name,
                   .dtype = loaded.compute() == Compute::kF32 ? "f32" : "bf16",
-                  .kernels = backend_.kernels->Name(),
+                  .kernels = loaded.info().kernels,
                   .placement = PlacementOf(config_),
                   .host = HostIdentity(),
                   .pid = getpid(),
@@ -256,6 +250,12 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
   options.collectives = {.timeout = config_.collective_timeout, .ring_bytes = config_.ring_bytes};
   options.heartbeat_timeout = config_.heartbeat_timeout;
   options.mesh_address = [this] { return AddressForRanks(); };
+  if (device_join_ != nullptr) {
+    const ModelInfo& info = loaded.info();
+    const DeviceSlotSizes slots =
+        SlotSizesOf(SlotOptionsOf(config_), {config_.ranks, info.top_k, info.hidden});
+    options.join_devices = [this, slots](auto* hosts) { return device_join_->Join(hosts, slots); };
+  }
   options.on_epoch = [this](const std::shared_ptr<Collectives>& c) { OnEpoch(c); };
   options.on_status = [this](const GroupStatus& group) {
     Learn([&](WorkerFacts& facts) { facts.group = group; });
@@ -271,13 +271,14 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
 void WorkerProcess::OnEpoch(const std::shared_ptr<Collectives>& collectives) {
   self_test_->Forget();
   engine_->SetEpoch(collectives);
-  if (collectives == nullptr) return;
   bool passed = false;
   {
     std::lock_guard lock(mu_);
+    collectives_ = collectives ? collectives->name() : "";
+    rows_by_ = collectives && device_join_ ? device_join_->path() : "";
     passed = facts_.self_test == SelfTest::kPassed;
   }
-  if (!passed) self_test_->Start(engine_.get());
+  if (collectives != nullptr && !passed) self_test_->Start(engine_.get());
 }
 
 void WorkerProcess::OnOutput(StepOutput output) {
@@ -365,6 +366,8 @@ std::string WorkerProcess::StatusJson() const {
                                 {"draining", status_.draining},
                                 {"reason", status_.reason},
                                 {"epoch", status_.epoch},
+                                {"collectives", collectives_},
+                                {"rows_by", rows_by_},
                                 {"routers", server_ == nullptr ? 0 : server_->num_routers()},
                                 {"running", stats.load.running},
                                 {"waiting", stats.load.waiting},
@@ -383,7 +386,10 @@ std::string WorkerProcess::StatusJson() const {
 void WorkerProcess::Stop() {
   group_.reset();
   if (engine_ != nullptr) engine_->Stop();
-  if (engine_thread_.joinable()) engine_thread_.join();
+  if (engine_thread_.joinable()) {
+    engine_thread_.join();
+    LeaveExpertCounts(config_, engine_->expert_counts());
+  }
   if (server_ != nullptr) server_->Shutdown(kShutdownGrace);
   admin_.reset();
 }

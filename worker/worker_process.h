@@ -11,6 +11,7 @@
 #include "common/rpc/tracing.h"
 #include "common/tls/tls_report.h"
 #include "worker/backend.h"
+#include "worker/comm/device_join.h"
 #include "worker/config.h"
 #include "worker/engine/engine.h"
 #include "worker/model/model.h"
@@ -70,15 +71,18 @@ class WorkerProcess {
   std::shared_ptr<TlsIdentity> tls_;  // null: plain text
   std::unique_ptr<TlsReport> tls_report_;
   Backend backend_;
+  std::unique_ptr<DeviceJoin> device_join_;  // null: the CPU computes
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<SelfTestRun> self_test_;
 
-  mutable std::mutex mu_;  // guards the next five, and server_ until Listen is done
+  mutable std::mutex mu_;  // guards the next seven, and server_ until Listen is done
   WorkerFacts facts_;
   WorkerStatus status_;
   ProgressWatch progress_;
   Engine* open_engine_ = nullptr;  // once it may be asked
   std::string weights_digest_;     // likewise
+  std::string collectives_;        // of the epoch that is served: "nccl+shm"
+  std::string rows_by_;            // likewise; see DeviceJoin::path
   MonoTime progress_shown_{};      // of loading; the loading thread's
 
   std::unique_ptr<AdminServer> admin_;

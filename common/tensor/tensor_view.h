@@ -26,10 +26,10 @@ class TensorView {
   TensorView(const void* data, DType dtype, std::initializer_list<int64_t> shape)
       : TensorView(const_cast<void*>(data), dtype, shape) {}
 
-  bool empty() const { return data_ == nullptr; }
-  DType dtype() const { return dtype_; }
+  constexpr bool empty() const { return data_ == nullptr; }
+  constexpr DType dtype() const { return dtype_; }
   int rank() const { return rank_; }
-  int64_t dim(int i) const { return dims_[static_cast<size_t>(i)]; }
+  constexpr int64_t dim(int i) const { return dims_[static_cast<size_t>(i)]; }
   int64_t num_elements() const {
     int64_t n = 1;
     for (int i = 0; i < rank_; ++i) n *= dim(i);
@@ -37,7 +37,7 @@ class TensorView {
   }
   size_t num_bytes() const { return static_cast<size_t>(BytesOf(dtype_, num_elements())); }
 
-  void* raw() const { return data_; }
+  constexpr void* raw() const { return data_; }
   template <typename T>
   T* data() const {
     CHOIR_DCHECK(sizeof(T) == SizeOf(dtype_));

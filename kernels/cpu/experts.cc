@@ -335,6 +335,7 @@ class Ffn {
 void CpuKernels::ExpertFfn(const ExpertFfnArgs& a, const Stream& stream) const {
   CHOIR_CHECK(a.offsets.size() == a.experts.size() + 1 && a.offsets.front() == 0 &&
               a.offsets.back() == a.x.dim(0));
+  CHOIR_CHECK(!a.has_f8_rows());  // GPUs have those
   CHOIR_CHECK(a.x.dtype() == DType::kF32 || a.compute == Compute::kBF16);
   CHOIR_CHECK(a.y.dim(0) == a.x.dim(0) && a.scratch.dim(0) >= a.x.dim(0));
   if (a.experts.empty() || a.x.dim(0) == 0) return;

@@ -1,17 +1,19 @@
-// How a function that runs on the GPU is declared. The kernels of simple/ are templates over the
-// block that runs them: GpuBlock (gpu_block.cuh) in the module, an emulated one in tests, so they
-// are compiled by nvcc and by the host's compiler from the same lines. This is the one place that
-// asks which of them reads it.
+// How a function that runs on the GPU is declared. The kernels of simple/, tensor/ and hopper/ are
+// templates over the block that runs them: GpuBlock (gpu_block.cuh) or HopperBlock in the module,
+// an emulated one in tests, so they are compiled by nvcc and by the host's compiler from the same
+// lines. This is the one place that asks which of them reads it.
 #pragma once
 
 #include <cstdint>
 
 #ifdef __CUDACC__
 #define CHOIR_DEVICE __device__ __forceinline__
-#define CHOIR_UNROLL _Pragma("unroll")  // of a loop over what is to stay in registers
+#define CHOIR_UNROLL _Pragma("unroll")    // of a loop over what is to stay in registers
+#define CHOIR_ROLLED _Pragma("unroll 1")  // of a loop whose copies would need more of them
 #else
 #define CHOIR_DEVICE inline
 #define CHOIR_UNROLL
+#define CHOIR_ROLLED
 #endif
 
 namespace choir::cuda {
@@ -21,13 +23,25 @@ inline constexpr int kWarp = 32;
 // The grid of one kernel. A kernel is a value with `template <class Block> void operator()(Block&)
 // const`, called once by each thread of each block. Block: thread(), threads() and x(), y() (its
 // place in the grid), lane(), warp(); Sync() (all threads of the block), ShuffleXor(value, mask)
-// and Ballot(flag) (all 32 lanes of a warp); Mma(sums, a, b) (mma.sync m16n8k16); shared():
+// and Ballot(flag) (all 32 lanes of a warp, each with its own mask); AtomicAdd(to, value) in shared
+// memory; Mma(sums, a, b) (mma.sync m16n8k16); LoadMatrices(to, row) and LoadTransposed(to, row)
+// (ldmatrix.x4: 8 x 8 of 16 bits each, lane i names row i of 32 in shared memory); shared():
 // `shared_bytes` of memory of the block.
+//
+// Copies that run beside the thread's own work: CopyAsync(to, from, there) of 16 bytes to shared
+// memory, zeros where not `there`; CommitCopies() ends a group of them; WaitCopies<n>() waits until
+// only the n latest groups may be under way. The thread then sees its own, others after a Sync().
 struct Grid {
   int64_t x = 1;
   int64_t y = 1;
   int threads = 128;  // a multiple of kWarp, at most 1024
   int64_t shared_bytes = 0;
+};
+
+// What a card offers a launcher's plan. No bit of a result may depend on it.
+struct CardLimits {
+  int multiprocessors = 0;
+  int64_t shared_bytes = 0;  // most of one block
 };
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "kernels/cuda/launch_error.h"
 #include "kernels/cuda/module_parts.h"
 
 namespace choir::cuda {
@@ -42,6 +43,9 @@ const char* Info(int32_t device, DeviceInfo* info) {
   cudaDeviceProp properties;
   if (const cudaError_t e = cudaGetDeviceProperties(&properties, device)) return Why(e);
   std::snprintf(info->name, sizeof info->name, "%s", properties.name);
+  if (cudaDeviceGetPCIBusId(info->bus_id, sizeof info->bus_id, device) != cudaSuccess) {
+    return "its bus id cannot be had";
+  }
   info->major = properties.major;
   info->minor = properties.minor;
   info->processors = properties.multiProcessorCount;
@@ -60,6 +64,13 @@ const char* Memory(uint64_t* free_bytes, uint64_t* total_bytes) {
   return Why(error);
 }
 
+// Of a call whose failure its caller is told, and may live with: poll has to forget it. A sticky
+// error is there again after that.
+const char* Told(cudaError_t error) {
+  if (error != cudaSuccess) (void)cudaGetLastError();
+  return Why(error);
+}
+
 const char* MakeStream(void** stream) {
   cudaStream_t made = nullptr;
   const cudaError_t error = cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking);
@@ -74,31 +85,53 @@ const char* MakeEvent(void** event) {
   return Why(error);
 }
 
+// The runtime may remember "not ready" as its last error, in place of one that poll has to find.
 const char* IsDone(void* event, bool* done) {
+  if (const cudaError_t earlier = cudaPeekAtLastError()) KeepLaunchError(Why(earlier));
   const cudaError_t error = cudaEventQuery(EventOf(event));
   *done = error == cudaSuccess;
-  return error == cudaErrorNotReady ? nullptr : Why(error);
+  if (error != cudaErrorNotReady) return Why(error);
+  (void)cudaGetLastError();
+  return nullptr;
 }
 
+const char* Poll() {
+  const char* kept = launch_error.load();
+  return kept != nullptr ? kept : Why(cudaPeekAtLastError());
+}
+
+void Forget() {
+  launch_error.store(nullptr);
+  (void)cudaGetLastError();
+}
+
+// What was not allowed in a capture ends it, and is no error of the device. The card's memory for
+// the graph is taken here and not by the first run, where having none would end the process.
 const char* EndGraph(void* stream, void** graph) {
   cudaGraph_t captured = nullptr;
   *graph = nullptr;
-  if (const cudaError_t e = cudaStreamEndCapture(StreamOf(stream), &captured)) return Why(e);
+  if (const cudaError_t e = cudaStreamEndCapture(StreamOf(stream), &captured)) return Told(e);
   cudaGraphExec_t made = nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&made, captured, 0);
+  cudaError_t error = cudaGraphInstantiate(&made, captured, 0);
   (void)cudaGraphDestroy(captured);
+  if (error != cudaSuccess) return Told(error);
+  error = cudaGraphUpload(made, StreamOf(stream));
+  if (error != cudaSuccess) {
+    (void)cudaGraphExecDestroy(made);
+    return Told(error);
+  }
   *graph = made;
-  return Why(error);
+  return nullptr;
 }
 
 void FillMemory(DeviceTable* t) {
-  t->allocate = [](size_t bytes, void** memory) { return Why(cudaMalloc(memory, bytes)); };
+  t->allocate = [](size_t bytes, void** memory) { return Told(cudaMalloc(memory, bytes)); };
   t->allocate_managed = [](size_t bytes, void** memory) {
-    return Why(cudaMallocManaged(memory, bytes, cudaMemAttachGlobal));
+    return Told(cudaMallocManaged(memory, bytes, cudaMemAttachGlobal));
   };
   t->free = [](void* memory) { (void)cudaFree(memory); };
   t->allocate_pinned = [](size_t bytes, void** memory) {
-    return Why(cudaMallocHost(memory, bytes));
+    return Told(cudaMallocHost(memory, bytes));
   };
   t->free_pinned = [](void* memory) { (void)cudaFreeHost(memory); };
   t->copy = [](void* to, const void* from, size_t bytes, void* stream) {
@@ -123,7 +156,7 @@ void FillStreams(DeviceTable* t) {
     return Why(cudaEventElapsedTime(milliseconds, EventOf(from), EventOf(to)));
   };
   t->begin_graph = [](void* stream) {
-    return Why(cudaStreamBeginCapture(StreamOf(stream), cudaStreamCaptureModeThreadLocal));
+    return Told(cudaStreamBeginCapture(StreamOf(stream), cudaStreamCaptureModeThreadLocal));
   };
   t->end_graph = EndGraph;
   t->run_graph = [](void* graph, void* stream) {
@@ -143,7 +176,8 @@ void FillDevice(DeviceTable* table) {
   table->memory = Memory;
   FillMemory(table);
   FillStreams(table);
-  table->poll = [] { return Why(cudaPeekAtLastError()); };
+  table->poll = Poll;
+  table->forget = Forget;
 }
 
 }  // namespace choir::cuda

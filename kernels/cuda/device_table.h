@@ -2,8 +2,10 @@
 // functions over opaque handles; `const char*` results are null for success, else why not (static
 // text). Free of CUDA and of abseil.
 //
-// Thread: all calls for a device from the rank's owner thread, but poll and free_pinned. Errors of
-// kernels are sticky: once poll says one, the process has to end and be started again.
+// Thread: one a stream, which has called use: the rank's owner thread, or that of a lane
+// (worker/device/device.h). poll and free_pinned: any. Errors of kernels are sticky: once poll says
+// one, the process has to end and be started again. That of a start which was refused is one as
+// well, as what should have run did not: only who asked for it on trial may forget it.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +17,7 @@ enum class Probe : int32_t { kReady, kNoDriver, kOldDriver, kNoDevice, kFailed }
 
 struct DeviceInfo {
   char name[256] = {};
+  char bus_id[32] = {};          // "0000:3b:00.0": the same for parts of one card
   int32_t major = 0, minor = 0;  // compute capability: 9.0 is Hopper
   int32_t processors = 0;
   uint64_t memory_bytes = 0;
@@ -44,16 +47,18 @@ struct DeviceTable {
   void (*free_event)(void*) = nullptr;
   const char* (*record)(void* event, void* stream) = nullptr;
   const char* (*wait_event)(void* stream, void* event) = nullptr;  // the stream waits, not the host
-  const char* (*is_done)(void* event, bool*) = nullptr;
+  const char* (*is_done)(void* event, bool*) = nullptr;  // says no error of a start, as poll does
   const char* (*elapsed)(void* from, void* to, float* milliseconds) = nullptr;  // of done events
 
   // Work enqueued between the two becomes a graph instead of running; run_graph enqueues it all.
+  // An error of either leaves the stream as it was before, and no graph.
   const char* (*begin_graph)(void* stream) = nullptr;
   const char* (*end_graph)(void* stream, void** graph) = nullptr;
   const char* (*run_graph)(void* graph, void* stream) = nullptr;
   void (*free_graph)(void*) = nullptr;
 
-  const char* (*poll)() = nullptr;  // an error that a kernel or copy has left behind
+  const char* (*poll)() = nullptr;  // an error that a kernel, its start or a copy has left behind
+  void (*forget)() = nullptr;       // it; one of the card itself is there again with its next work
 };
 
 }  // namespace choir::cuda

@@ -28,6 +28,18 @@ struct GpuBlock {
   __device__ __forceinline__ uint32_t Ballot(bool flag) const {
     return __ballot_sync(0xffffffffu, flag);
   }
+  // Of shared memory. What was there before.
+  __device__ __forceinline__ uint32_t AtomicAdd(uint32_t* to, uint32_t value) const {
+    return Add(SharedAddress(to), value);
+  }
+  // In halves, as cards add them: of 64 bits they only compare and swap, again and again where many
+  // want one place. Whole after a Sync().
+  __device__ __forceinline__ void AtomicAdd(uint64_t* to, uint64_t value) const {
+    const auto low = static_cast<uint32_t>(value);
+    const uint32_t before = Add(SharedAddress(to), low);
+    const uint32_t high = static_cast<uint32_t>(value >> 32) + (before + low < low ? 1 : 0);
+    if (high != 0) Add(SharedAddress(to) + sizeof(uint32_t), high);
+  }
   // d += a · b, 16 x 8 += 16 x 16 · 16 x 8, of the whole warp; bf16 with FP32 sums.
   __device__ __forceinline__ void Mma(float (&d)[4], const uint32_t (&a)[4],
                                       const uint32_t (&b)[2]) const {
@@ -37,9 +49,46 @@ struct GpuBlock {
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
+  __device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], const void* row) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  }
+  __device__ __forceinline__ void LoadTransposed(uint32_t (&to)[4], const void* row) const {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(SharedAddress(row))
+                 : "memory");
+  }
+  __device__ __forceinline__ void CopyAsync(void* to, const void* from, bool there) const {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)),
+                 "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
+                 : "memory");
+  }
+  __device__ __forceinline__ void CommitCopies() const {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  template <int kLeft>
+  __device__ __forceinline__ void WaitCopies() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+  }
   __device__ __forceinline__ std::byte* shared() const {
     extern __shared__ __align__(16) unsigned char memory[];
     return reinterpret_cast<std::byte*>(memory);
+  }
+
+ private:
+  static __device__ __forceinline__ uint32_t SharedAddress(const void* at) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(at));
+  }
+  static __device__ __forceinline__ uint32_t Add(uint32_t address, uint32_t value) {
+    uint32_t before;
+    asm volatile("atom.shared.add.u32 %0, [%1], %2;"
+                 : "=r"(before)
+                 : "r"(address), "r"(value)
+                 : "memory");
+    return before;
   }
 };
 
@@ -47,6 +96,24 @@ template <class Kernel>
 __global__ void Enter(const __grid_constant__ Kernel kernel) {
   GpuBlock block;
   kernel(block);
+}
+
+// The same for a kernel that says with how many threads it runs, and how many of its blocks a
+// multiprocessor is to have registers for.
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocksLeast)
+    EnterBounded(const __grid_constant__ Kernel kernel) {
+  GpuBlock block;
+  kernel(block);
+}
+
+template <class Kernel>
+constexpr auto EntryOf() {
+  if constexpr (requires { Kernel::kBlocksLeast; }) {
+    return EnterBounded<Kernel>;
+  } else {
+    return Enter<Kernel>;
+  }
 }
 
 // Starts kernels on one stream. Errors of a start are sticky in the runtime and found by
@@ -57,24 +124,47 @@ class GpuRunner {
 
   template <class Kernel>
   void operator()(const Grid& grid, const Kernel& kernel) const {
+    Start(EntryOf<Kernel>(), grid, kernel);
+  }
+
+  // Pageable memory is taken over before the call returns; the copy waits for earlier kernels. In a
+  // graph it would be read again when the graph runs, and not be there: ends the capture instead,
+  // as what a capture does not allow does.
+  void Copy(void* device, const void* host, size_t bytes) const {
+    const auto stream = static_cast<cudaStream_t>(stream_.native);
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (cudaStreamIsCapturing(stream, &capture) != cudaSuccess ||
+        capture != cudaStreamCaptureStatusNone) {
+      (void)cudaStreamSynchronize(stream);
+      return;
+    }
+    (void)cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream);
+  }
+  std::span<std::byte> workspace() const { return stream_.workspace; }
+  // Of the calling thread's device; a card that does not answer has one block's worth of all.
+  CardLimits card() const {
+    int device = 0;
+    int multiprocessors = 1;
+    int shared = 99 * 1024;
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+    (void)cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    return {multiprocessors, shared};
+  }
+
+ protected:
+  template <class Kernel>
+  void Start(void (*enter)(Kernel), const Grid& grid, const Kernel& kernel) const {
     if (grid.x == 0 || grid.y == 0) return;
-    // Above 48 KiB has to be asked for; kernels of simple/ stay below 99 KiB, which all have.
+    // Above 48 KiB is asked for; more than 99 KiB, which all have, is of Hopper's or asks card().
     if (grid.shared_bytes > 48 * 1024) {
-      (void)cudaFuncSetAttribute(Enter<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      (void)cudaFuncSetAttribute(enter, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(grid.shared_bytes));
     }
     const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-    Enter<Kernel>
-        <<<blocks, static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
-           static_cast<cudaStream_t>(stream_.native)>>>(kernel);
+    enter<<<blocks, static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
+            static_cast<cudaStream_t>(stream_.native)>>>(kernel);
   }
-
-  // Pageable memory is taken over before the call returns; the copy waits for earlier kernels.
-  void Copy(void* device, const void* host, size_t bytes) const {
-    (void)cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice,
-                          static_cast<cudaStream_t>(stream_.native));
-  }
-  std::span<std::byte> workspace() const { return stream_.workspace; }
 
  private:
   KernelStream stream_;

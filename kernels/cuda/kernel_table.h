@@ -12,6 +12,7 @@
 #include "kernels/ops/moe.h"
 #include "kernels/ops/permute.h"
 #include "kernels/ops/sample.h"
+#include "kernels/ops/slots.h"
 
 namespace choir::cuda {
 
@@ -42,6 +43,8 @@ struct KernelTable {
   // Not on the menu of KernelSet: what the GPU path has besides.
   void (*permute)(const PermuteArgs&, const KernelStream&) = nullptr;
   void (*unpermute)(const UnpermuteArgs&, const KernelStream&) = nullptr;
+  void (*place_choices)(const PlaceChoicesArgs&, const KernelStream&) = nullptr;
+  void (*gather_rows)(const GatherRowsArgs&, const KernelStream&) = nullptr;
   void (*grouped_gemm)(const GroupedGemmArgs&, const KernelStream&) = nullptr;
   void (*quantize_f8)(const QuantizeF8Args&, const KernelStream&) = nullptr;
   void (*dequantize)(const DequantizeArgs&, const KernelStream&) = nullptr;

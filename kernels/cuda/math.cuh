@@ -20,15 +20,13 @@ CHOIR_DEVICE float Max(float a, float b) { return a > b ? a : b; }
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // exp(x) = 2^n · exp(r), |r| <= ln 2 / 2, ln 2 in two parts; the polynomial is the Taylor series to
-// r^7, which leaves 5e-9 of the result. Within 2 units in the last place; below -87.3: 0; NaN
-// stays.
-CHOIR_DEVICE float Exp(float x) {
+// r^7, which leaves 5e-9 of the result. Gives exp(r).
+CHOIR_DEVICE float ExpOfRest(float x, float* n_of) {
   constexpr float kLog2E = 1.44269504088896341f;
   constexpr float kLn2High = 0.693359375f;  // its product with any n is exact
   constexpr float kLn2Low = -2.12194440e-4f;
-  if (x < -87.3f) return 0.0f;
-  if (x > 88.72f) return kInfinity;
   const float n = rintf(x * kLog2E);
+  *n_of = n;
   float r = Fma(-n, kLn2High, x);
   r = Fma(-n, kLn2Low, r);
   float p = 1.0f / 5040.0f;
@@ -38,13 +36,32 @@ CHOIR_DEVICE float Exp(float x) {
   p = Fma(p, r, 1.0f / 6.0f);
   p = Fma(p, r, 0.5f);
   p = Fma(p, r, 1.0f);
-  p = Fma(p, r, 1.0f);
+  return Fma(p, r, 1.0f);
+}
+
+inline constexpr float kExpLeast = -87.3f;  // below: 0
+
+// Within 2 units in the last place; NaN stays.
+CHOIR_DEVICE float Exp(float x) {
+  if (x < kExpLeast) return 0.0f;
+  if (x > 88.72f) return kInfinity;
+  float n;
+  const float p = ExpOfRest(x, &n);
   if (n != n) return n;
   const int half = static_cast<int>(n) / 2;  // in two factors: 2^128 has none of its own
   const int rest = static_cast<int>(n) - half;
   const float a = std::bit_cast<float>(static_cast<uint32_t>(half + 127) << 23);
   const float b = std::bit_cast<float>(static_cast<uint32_t>(rest + 127) << 23);
   return p * a * b;
+}
+
+// The same bits without a branch. REQUIRES: x is not positive, or NaN.
+CHOIR_DEVICE float ExpNotPositive(float x) {
+  float n;
+  const float p = ExpOfRest(x, &n);
+  const int exponent = static_cast<int>(n < -126.0f ? -126.0f : n) + 127;
+  const float value = p * std::bit_cast<float>(static_cast<uint32_t>(exponent) << 23);
+  return x < kExpLeast ? 0.0f : value;
 }
 
 CHOIR_DEVICE float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }

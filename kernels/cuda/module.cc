@@ -11,13 +11,19 @@ Module MakeModule() {
   m.architectures = CHOIR_CUDA_ARCHITECTURES;  // by the build
   FillDevice(&m.device);
   FillNccl(&m.nccl);
+  FillCublasLt(&m.cublaslt);
   m.simple.name = "cuda-simple";
   FillSimpleRows(&m.simple);
   FillSimpleProducts(&m.simple);
   FillSimpleChoices(&m.simple);
   m.tensor = m.simple;
-  m.tensor.name = "cuda-tensor";
+  m.tensor.name = "cuda-tensor2";  // the number rises with every change of its bits
   FillTensorProducts(&m.tensor);
+  FillTensorAttention(&m.tensor);
+  FillTensorChoices(&m.tensor);
+  m.hopper = m.tensor;
+  m.hopper.name = nullptr;
+  FillHopperProducts(&m.hopper);
   return m;
 }
 

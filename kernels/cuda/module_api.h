@@ -6,13 +6,14 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/cublaslt_table.h"
 #include "kernels/cuda/device_table.h"
 #include "kernels/cuda/kernel_table.h"
 #include "kernels/cuda/nccl_table.h"
 
 namespace choir::cuda {
 
-inline constexpr uint32_t kModuleApiVersion = 3;
+inline constexpr uint32_t kModuleApiVersion = 10;
 inline constexpr const char* kModuleFile = "choir_cuda.so";
 inline constexpr const char* kModuleEntry = "choir_cuda_create";
 
@@ -21,8 +22,10 @@ struct Module {
   const char* architectures = nullptr;  // "80-real;90a-real;100a-real"
   DeviceTable device;
   NcclTable nccl;
+  CublasLtTable cublaslt;
   KernelTable simple;  // the oracle on the card
   KernelTable tensor;  // the same, products on tensor cores
+  KernelTable hopper;  // the same, for compute capability 9.0 alone; no name: not in this build
 };
 
 // The type of kModuleEntry. Null: the module does not speak this version. Static, never freed.

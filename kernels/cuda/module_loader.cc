@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <charconv>
 #include <filesystem>
 
 namespace choir {
@@ -17,8 +18,7 @@ StatusOr<const cuda::Module*> OpenCudaModule(const std::string& path) {
   if (path.empty() || !std::filesystem::is_regular_file(path, ignored)) {
     return NotFound(
         "no CUDA module: it is missing beside the program: {}; copy it there from the build's bin, "
-        "or "
-        "build it with nvcc of the CUDA toolkit 13",
+        "or build it with nvcc of the CUDA toolkit 13",
         path);
   }
   // With a slash in it, or dlopen would search its own folders.
@@ -27,8 +27,8 @@ StatusOr<const cuda::Module*> OpenCudaModule(const std::string& path) {
   if (module == nullptr) {
     const char* why = dlerror();
     return FailedPrecondition(
-        "the CUDA module cannot be opened: {}; install the libraries it names (cuBLASLt and NCCL "
-        "of CUDA 13) or add their folder to LD_LIBRARY_PATH",
+        "the CUDA module cannot be opened: {}; use the module of the same build, and install the "
+        "library that this names or add its folder to LD_LIBRARY_PATH",
         why != nullptr ? why : file);
   }
   const auto create = reinterpret_cast<cuda::CreateModule>(dlsym(module, cuda::kModuleEntry));
@@ -64,6 +64,36 @@ StatusOr<const cuda::Module*> OpenUsableCudaModule(const std::string& path) {
       break;
   }
   return Unavailable("the GPU does not answer ({}): see the kernel log for Xid errors", detail);
+}
+
+// "80-real" runs on 8.0 and what follows in that family; an "a" binds to the very capability.
+bool RunsOn(const std::string& architectures, int32_t major, int32_t minor) {
+  const char* const end = architectures.data() + architectures.size();
+  for (const char* at = architectures.data(); at < end; ++at) {
+    int32_t number = 0;
+    const auto [after, error] = std::from_chars(at, end, number);
+    if (error != std::errc()) continue;
+    const bool exact = after < end && *after == 'a';
+    if (number / 10 == major && (exact ? number % 10 == minor : number % 10 <= minor)) return true;
+    at = after;
+  }
+  return false;
+}
+
+bool HasHopperKernels(const cuda::Module& module, const cuda::DeviceInfo& info) {
+  return module.hopper.name != nullptr && info.major == 9 && info.minor == 0;
+}
+
+StatusOr<cuda::DeviceInfo> UsableCard(const cuda::Module& module, int32_t card) {
+  cuda::DeviceInfo info;
+  if (const char* error = module.device.info(card, &info)) {
+    return Unavailable("cuda:{}: {}", card, error);
+  }
+  if (RunsOn(module.architectures, info.major, info.minor)) return info;
+  return FailedPrecondition(
+      "cuda:{} ({}) has compute capability {}.{}, this build is for {}: build with "
+      "-DCMAKE_CUDA_ARCHITECTURES={}{}",
+      card, info.name, info.major, info.minor, module.architectures, info.major, info.minor);
 }
 
 }  // namespace choir

@@ -2,6 +2,7 @@
 // driver, an old driver, no GPU. The module stays open until the process ends.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "common/base/status.h"
@@ -19,5 +20,16 @@ StatusOr<const cuda::Module*> OpenCudaModule(const std::string& path);
 
 // The module, on a machine with a GPU that it can use; Unavailable says what is missing.
 StatusOr<const cuda::Module*> OpenUsableCudaModule(const std::string& path);
+
+// Whether code that was built for `architectures` ("80-real, 90a-real") runs on a card of this
+// compute capability.
+bool RunsOn(const std::string& architectures, int32_t major, int32_t minor);
+
+// Whether the module has kernels for Hopper, and the card is one.
+bool HasHopperKernels(const cuda::Module& module, const cuda::DeviceInfo& info);
+
+// What this card of the machine is, where the module's code runs on it. Unavailable: it does not
+// answer. FailedPrecondition: the build is for other cards.
+StatusOr<cuda::DeviceInfo> UsableCard(const cuda::Module& module, int32_t card);
 
 }  // namespace choir

@@ -22,7 +22,13 @@ struct Library {
   decltype(&ncclGroupEnd) group_end = nullptr;
   decltype(&ncclSend) send = nullptr;
   decltype(&ncclRecv) recv = nullptr;
+  decltype(&ncclAllGather) all_gather = nullptr;
+  decltype(&ncclAlltoAll) all_to_all = nullptr;  // of 2.28
   decltype(&ncclCommAbort) abort = nullptr;
+  // Of newer ones.
+  decltype(&ncclMemAlloc) allocate = nullptr;
+  decltype(&ncclMemFree) free = nullptr;
+  decltype(&ncclCommWindowRegister) register_window = nullptr;
 };
 
 template <class Function>
@@ -38,17 +44,22 @@ Library OpenLibrary() {
     l.error = "libnccl.so.2 cannot be opened: install NCCL 2.28 or newer";
     return l;
   }
-  const bool whole = Find(library, "ncclGetVersion", &l.get_version) &&
-                     Find(library, "ncclGetUniqueId", &l.get_unique_id) &&
-                     Find(library, "ncclCommInitRankConfig", &l.init) &&
-                     Find(library, "ncclCommGetAsyncError", &l.async_error) &&
-                     Find(library, "ncclGetErrorString", &l.error_string) &&
-                     Find(library, "ncclGroupStart", &l.group_start) &&
-                     Find(library, "ncclGroupEnd", &l.group_end) &&
-                     Find(library, "ncclSend", &l.send) && Find(library, "ncclRecv", &l.recv) &&
-                     Find(library, "ncclCommAbort", &l.abort);
+  const bool whole =
+      Find(library, "ncclGetVersion", &l.get_version) &&
+      Find(library, "ncclGetUniqueId", &l.get_unique_id) &&
+      Find(library, "ncclCommInitRankConfig", &l.init) &&
+      Find(library, "ncclCommGetAsyncError", &l.async_error) &&
+      Find(library, "ncclGetErrorString", &l.error_string) &&
+      Find(library, "ncclGroupStart", &l.group_start) &&
+      Find(library, "ncclGroupEnd", &l.group_end) && Find(library, "ncclSend", &l.send) &&
+      Find(library, "ncclRecv", &l.recv) && Find(library, "ncclAllGather", &l.all_gather) &&
+      Find(library, "ncclAlltoAll", &l.all_to_all) && Find(library, "ncclCommAbort", &l.abort);
   l.error = whole ? nullptr : "libnccl.so.2 lacks functions: install NCCL 2.28 or newer";
   if (whole) (void)l.get_version(&l.version);
+  const bool windows = whole && Find(library, "ncclMemAlloc", &l.allocate) &&
+                       Find(library, "ncclMemFree", &l.free) &&
+                       Find(library, "ncclCommWindowRegister", &l.register_window);
+  if (!windows) l.register_window = nullptr;
   return l;
 }
 
@@ -89,6 +100,20 @@ NcclState Poll(void* comm, const char** why) {
 
 }  // namespace
 
+void FillWindows(NcclTable* t) {
+  t->allocate = [](size_t bytes, void** memory) -> const char* {
+    if (Nccl().register_window == nullptr) return "this NCCL has no symmetric memory";
+    return Why(Nccl().allocate(memory, bytes));
+  };
+  t->free = [](void* memory) { (void)Nccl().free(memory); };
+  t->register_window = [](void* comm, void* memory, size_t bytes, void** window) {
+    static_assert(sizeof(ncclWindow_t) == sizeof(void*));
+    return Why(Nccl().register_window(CommOf(comm), memory, bytes,
+                                      reinterpret_cast<ncclWindow_t*>(window),
+                                      NCCL_WIN_COLL_SYMMETRIC));
+  };
+}
+
 void FillNccl(NcclTable* t) {
   t->open = [](int32_t* version) {
     *version = Nccl().version;
@@ -102,6 +127,7 @@ void FillNccl(NcclTable* t) {
     return error;
   };
   t->connect = Connect;
+  FillWindows(t);
   t->poll = Poll;
   t->begin_group = [] { return Why(Nccl().group_start()); };
   t->end_group = [] { return Why(Nccl().group_end()); };
@@ -112,6 +138,14 @@ void FillNccl(NcclTable* t) {
   t->recv = [](void* comm, void* to, size_t bytes, int32_t peer, void* stream) {
     return Why(
         Nccl().recv(to, bytes, ncclUint8, peer, CommOf(comm), static_cast<cudaStream_t>(stream)));
+  };
+  t->all_gather = [](void* comm, const void* from, void* to, size_t bytes, void* stream) {
+    return Why(Nccl().all_gather(from, to, bytes, ncclUint8, CommOf(comm),
+                                 static_cast<cudaStream_t>(stream)));
+  };
+  t->all_to_all = [](void* comm, const void* from, void* to, size_t bytes, void* stream) {
+    return Why(Nccl().all_to_all(from, to, bytes, ncclUint8, CommOf(comm),
+                                 static_cast<cudaStream_t>(stream)));
   };
   t->abort = [](void* comm) { (void)Nccl().abort(CommOf(comm)); };
 }

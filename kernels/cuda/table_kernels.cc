@@ -16,16 +16,19 @@ class TableKernels final : public KernelSet {
 
   std::string Name() const override { return name_; }
 
-  // Only what goes to the device ahead of a kernel (upload.cuh): a slot a row, or a row and head; a
-  // sequence and its block table; matrices of the most experts a layer may have, and one tile.
+  // What goes to the device ahead of a kernel (upload.cuh) where it is not there: a slot a row, or
+  // a row and head; a sequence and its block table; the most experts a layer may have. And a list
+  // of tiles, at most one a row. Or rows in bf16 (hopper/linear.cuh). And what attention computes
+  // of parts of long sequences before they are one (tensor/attention.cuh).
   size_t WorkspaceBytes(const KernelLimits& limits, int) const override {
     constexpr int64_t kAlign = 256;
-    constexpr int64_t kExpertBytes = 192;
+    constexpr int64_t kExpertBytes = sizeof(ExpertWeights);
     constexpr int64_t kRowBytes = 64;  // the widest: a row's sampling parameters
     const int64_t slots = limits.rows_max * std::max<int64_t>(kRowBytes, 8 * limits.heads_max);
     const int64_t tables = limits.positions_max * 4;
     const int64_t experts = kGateExpertsMax * kExpertBytes + limits.rows_max * 16;
-    return static_cast<size_t>(std::max({slots, tables, experts}) + 8 * kAlign);
+    return static_cast<size_t>(std::max({slots, tables, experts, RoundedBytes(limits)}) +
+                               PartBytes(limits) + 8 * kAlign);
   }
 
   void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
@@ -48,12 +51,43 @@ class TableKernels final : public KernelSet {
     t_.expert_ffn(a, Of(s));
   }
   void Combine(const CombineArgs& a, const Stream& s) const override { t_.combine(a, Of(s)); }
+  void Permute(const PermuteArgs& a, const Stream& s) const override { t_.permute(a, Of(s)); }
+  void Unpermute(const UnpermuteArgs& a, const Stream& s) const override { t_.unpermute(a, Of(s)); }
+  void PlaceChoices(const PlaceChoicesArgs& a, const Stream& s) const override {
+    t_.place_choices(a, Of(s));
+  }
+  void GatherRows(const GatherRowsArgs& a, const Stream& s) const override {
+    t_.gather_rows(a, Of(s));
+  }
+  void QuantizeF8(const QuantizeF8Args& a, const Stream& s) const override {
+    t_.quantize_f8(a, Of(s));
+  }
+  void Dequantize(const DequantizeArgs& a, const Stream& s) const override {
+    t_.dequantize(a, Of(s));
+  }
   bool TrySample(const SampleArgs& a, const Stream& s) const override {
     t_.sample(a, Of(s));
     return true;
   }
 
  private:
+  // Of rows that a product takes at once: with more it reads the weights again, which then no
+  // longer shows.
+  static int64_t RoundedBytes(const KernelLimits& limits) {
+    constexpr int64_t kRows = 4096;
+    return std::min(kRows, limits.rows_max) * limits.columns_max * 2;
+  }
+  // Enough to keep a card of 132 multiprocessors busy with parts of 64 queries of 512 columns, or
+  // for all parts there can be. With less, attention is slower, not wrong.
+  static int64_t PartBytes(const KernelLimits& limits) {
+    constexpr int64_t kQueryBytes = (512 + 2) * 4;
+    constexpr int64_t kTileQueries = 64;
+    constexpr int64_t kKeys = 512;  // of the smallest part
+    const int64_t parts = (limits.positions_max + kKeys - 1) / kKeys;
+    const int64_t queries = limits.rows_max * std::max(limits.heads_max, kTileQueries) * parts;
+    return parts < 2 ? 0 : std::min<int64_t>(132 * kTileQueries, queries) * kQueryBytes;
+  }
+
   const KernelTable& t_;
   const std::string name_;
 };

@@ -14,6 +14,7 @@ struct PermuteArgs {
   TensorView expert_ids;  // [T, top_k] i32
   TensorView offsets;     // [E + 1] i32: rows of expert e are offsets[e] .. offsets[e + 1]
   TensorView row_of;      // [T * top_k] i32
+  TensorView counts;      // [E] i64, or empty: rows of each expert are added
   TensorView y;           // [T * top_k, H] f32 or bf16; rows from offsets[E] on stay as they are
   int64_t Flops() const { return 0; }
   int64_t Bytes() const {

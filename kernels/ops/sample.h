@@ -4,9 +4,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "common/tensor/tensor_view.h"
+#include "kernels/ops/staged.h"
 
 namespace choir {
 
@@ -22,9 +22,9 @@ struct SampleRow {
 };
 
 struct SampleArgs {
-  TensorView logits;                // [T, V] f32
-  std::span<const SampleRow> rows;  // [T]; host memory
-  TensorView ids;                   // [T] i32
+  TensorView logits;       // [T, V] f32
+  Staged<SampleRow> rows;  // [T]
+  TensorView ids;          // [T] i32
   int64_t Flops() const { return 40 * logits.num_elements(); }
   int64_t Bytes() const { return static_cast<int64_t>(logits.num_bytes()); }
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/reference/reference_kernels.h"
 
@@ -31,6 +32,13 @@ double Dot(const GroupedGemmArgs& a, int64_t row, int64_t w_row, int64_t begin, 
   return sum;
 }
 
+std::pair<int64_t, int64_t> RowsOf(const GroupedGemmArgs& a, int64_t expert) {
+  const auto i = static_cast<size_t>(expert);
+  if (a.counts.empty()) return {a.offsets[i], a.offsets[i + 1]};
+  const int64_t begin = expert * (a.x.dim(0) / a.num_experts());
+  return {begin, begin + a.counts.data<int32_t>()[i]};
+}
+
 }  // namespace
 
 void Permute(const PermuteArgs& a) {
@@ -50,6 +58,9 @@ void Permute(const PermuteArgs& a) {
     }
   }
   a.offsets.data<int32_t>()[experts] = row;
+  for (int64_t e = 0; !a.counts.empty() && e < experts; ++e) {
+    a.counts.data<int64_t>()[e] += a.offsets.data<int32_t>()[e + 1] - a.offsets.data<int32_t>()[e];
+  }
 }
 
 void Unpermute(const UnpermuteArgs& a) {
@@ -66,6 +77,36 @@ void Unpermute(const UnpermuteArgs& a) {
   }
 }
 
+void PlaceChoices(const PlaceChoicesArgs& a) {
+  const int64_t experts = a.copies.dim(0) - 1;
+  const int64_t pairs = a.expert_ids.num_elements() / a.sources;
+  const auto* copies = a.copies.data<int32_t>();
+  for (int32_t s = 0; s < a.sources; ++s) {
+    std::vector<int32_t> turns(static_cast<size_t>(experts), s);  // by expert
+    for (int64_t p = 0; p < pairs; ++p) {
+      const int32_t expert = a.expert_ids.data<int32_t>()[s * pairs + p];
+      int32_t rank = -1, slot = -1;
+      if (expert >= 0 && expert < experts) {
+        const int32_t count = copies[expert + 1] - copies[expert];
+        const int32_t copy = copies[expert] + turns[static_cast<size_t>(expert)]++ % count;
+        rank = a.copy_rank.data<int32_t>()[copy];
+        slot = a.copy_slot.data<int32_t>()[copy];
+      }
+      a.slot_of.data<int32_t>()[s * pairs + p] = rank == a.self ? slot : -1;
+      if (s != a.self) continue;
+      a.row_of.data<int32_t>()[p] = rank < 0 ? -1 : static_cast<int32_t>(rank * pairs + p);
+    }
+  }
+}
+
+void GatherRows(const GatherRowsArgs& a) {
+  const int64_t width = a.y.dim(1);
+  for (int64_t p = 0; p < a.y.dim(0); ++p) {
+    const int64_t row = a.row_of.data<int32_t>()[p];
+    if (row >= 0) std::copy_n(a.x.f32() + row * width, width, a.y.f32() + p * width);
+  }
+}
+
 void GroupedGemm(const GroupedGemmArgs& a) {
   const int64_t outputs = a.y.dim(1);
   const int64_t width = a.x.dim(1);
@@ -74,8 +115,8 @@ void GroupedGemm(const GroupedGemmArgs& a) {
   const int64_t blocks_down = (outputs + kF8Block - 1) / kF8Block;
   const int64_t blocks_across = (width + kF8Block - 1) / kF8Block;
   for (int64_t e = 0; e < a.num_experts(); ++e) {
-    const auto i = static_cast<size_t>(e);
-    for (int64_t r = a.offsets[i]; r < a.offsets[i + 1]; ++r) {
+    const auto [begin, end] = RowsOf(a, e);
+    for (int64_t r = begin; r < end; ++r) {
       for (int64_t n = 0; n < outputs; ++n) {
         double sum = 0.0;
         for (int64_t k = 0; k < width; k += step) {
@@ -94,6 +135,8 @@ void GroupedGemm(const GroupedGemmArgs& a) {
 void QuantizeF8(const QuantizeF8Args& a) {
   const int64_t width = a.x.dim(1);
   const int64_t blocks = a.y_scale.dim(1);
+  const int64_t y_stride = a.y_stride != 0 ? a.y_stride : width;
+  const int64_t scale_stride = a.y_scale_stride != 0 ? a.y_scale_stride : blocks;
   for (int64_t t = 0; t < a.x.dim(0); ++t) {
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t begin = b * kF8Block;
@@ -103,10 +146,10 @@ void QuantizeF8(const QuantizeF8Args& a) {
         size = std::max(size, std::abs(static_cast<float>(At(a.x, t * width + k))));
       }
       const float scale = size / 448.0f;
-      a.y_scale.f32()[t * blocks + b] = scale;
+      a.y_scale.f32()[t * scale_stride + b] = scale;
       for (int64_t k = begin; k < end; ++k) {
-        const int64_t i = t * width + k;
-        a.y.data<uint8_t>()[i] = ToF8(static_cast<float>(At(a.x, i)) / scale);
+        const auto value = static_cast<float>(At(a.x, t * width + k));
+        a.y.data<uint8_t>()[t * y_stride + k] = ToF8(value / scale);
       }
     }
   }
@@ -115,7 +158,13 @@ void QuantizeF8(const QuantizeF8Args& a) {
 void Dequantize(const DequantizeArgs& a) {
   const int64_t width = a.w.dim(1);
   for (int64_t i = 0; i < a.w.num_elements(); ++i) {
-    Put(a.y, i, WeightAt(a.w, a.w_scale, i / width, i % width));
+    const int64_t row = i / width, column = i % width;
+    if (a.scale_of_rows()) {
+      const float scale = a.w_scale.f32()[row * a.w_scale.dim(1) + column / kF8Block];
+      Put(a.y, i, F8ToF32(a.w.data<uint8_t>()[i]) * scale);
+    } else {
+      Put(a.y, i, WeightAt(a.w, a.w_scale, row, column));
+    }
   }
 }
 

@@ -4,11 +4,14 @@
 
 #include "kernels/ops/grouped_gemm.h"
 #include "kernels/ops/permute.h"
+#include "kernels/ops/slots.h"
 
 namespace choir::reference {
 
 void Permute(const PermuteArgs& args);
 void Unpermute(const UnpermuteArgs& args);
+void PlaceChoices(const PlaceChoicesArgs& args);
+void GatherRows(const GatherRowsArgs& args);
 void GroupedGemm(const GroupedGemmArgs& args);
 void QuantizeF8(const QuantizeF8Args& args);
 void Dequantize(const DequantizeArgs& args);

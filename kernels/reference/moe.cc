@@ -4,6 +4,7 @@
 #include <numeric>
 #include <vector>
 
+#include "kernels/reference/gpu_ops.h"
 #include "kernels/reference/reference_kernels.h"
 
 namespace choir::reference {
@@ -66,16 +67,57 @@ struct ExpertProduct {
   const TensorView& bias;
   bool input_major;
 
-  template <class X>
-  double At(const X& x, int64_t output) const {
+  double At(const std::vector<double>& x, int64_t output) const {
     double sum = bias.empty() ? 0.0 : reference::At(bias, output);
     const int64_t width = w.dim(input_major ? 0 : 1);
     for (int64_t i = 0; i < width; ++i) {
-      sum += x(i) * (input_major ? WeightAt(w, scale, i, output) : WeightAt(w, scale, output, i));
+      sum += x[static_cast<size_t>(i)] *
+             (input_major ? WeightAt(w, scale, i, output) : WeightAt(w, scale, output, i));
     }
     return sum;
   }
 };
+
+// A row as f8 and back.
+std::vector<double> ThroughF8(float* row, int64_t width) {
+  const int64_t blocks = (width + kF8Block - 1) / kF8Block;
+  std::vector<uint8_t> codes(static_cast<size_t>(width));
+  std::vector<float> scales(static_cast<size_t>(blocks));
+  QuantizeF8({.x = TensorView(row, DType::kF32, {1, width}),
+              .y = TensorView(codes.data(), DType::kF8E4M3, {1, width}),
+              .y_scale = TensorView(scales.data(), DType::kF32, {1, blocks})});
+  std::vector<double> values;
+  for (const uint8_t code : codes) {
+    const float scale = scales[values.size() / kF8Block];
+    values.push_back(static_cast<double>(F8ToF32(code)) * scale);
+  }
+  return values;
+}
+
+// What the first products see of row r.
+std::vector<double> RowOf(const ExpertFfnArgs& a, int64_t r) {
+  std::vector<double> values;
+  for (int64_t i = 0; i < a.x.dim(1); ++i) {
+    if (a.has_f8_rows()) {
+      const float scale = a.x_scale.f32()[r * a.x_scale_pitch() + i / kF8Block];
+      const uint8_t code = a.x.data<uint8_t>()[r * a.x_pitch() + i];
+      values.push_back(static_cast<double>(F8ToF32(code)) * scale);
+    } else {
+      values.push_back(Operand(At(a.x, r * a.x.dim(1) + i), a.compute));
+    }
+  }
+  return values;
+}
+
+// The same of the last one, of what glu gave.
+std::vector<double> InnerRowOf(const ExpertFfnArgs& a, int64_t r) {
+  const int64_t inner = a.scratch.dim(1);
+  float* row = a.scratch.f32() + r * inner;
+  if (a.has_f8_rows()) return ThroughF8(row, inner);
+  std::vector<double> values;
+  for (int64_t f = 0; f < inner; ++f) values.push_back(Operand(row[f], a.compute));
+  return values;
+}
 
 }  // namespace
 
@@ -118,7 +160,7 @@ void ReferenceKernels::GateTopK(const GateTopKArgs& a, const Stream&) const {
 void ReferenceKernels::ExpertFfn(const ExpertFfnArgs& a, const Stream&) const {
   const int64_t hidden = a.x.dim(1);
   const int64_t inner = a.scratch.dim(1);
-  CHOIR_CHECK(a.offsets.size() == a.experts.size() + 1 && a.offsets.back() == a.x.dim(0));
+  CheckExpertFfn(a);
   for (size_t e = 0; e < a.experts.size(); ++e) {
     const ExpertWeights& w = a.experts[e];
     const bool fused = w.up.empty();
@@ -128,13 +170,13 @@ void ReferenceKernels::ExpertFfn(const ExpertFfnArgs& a, const Stream&) const {
                            fused ? w.gate_bias : none, a.input_major};
     const ExpertProduct down{w.down, w.down_scale, w.down_bias, a.input_major};
     for (int64_t r = a.offsets[e]; r < a.offsets[e + 1]; ++r) {
-      const auto x = [&](int64_t i) { return Operand(At(a.x, r * hidden + i), a.compute); };
+      const std::vector<double> x = RowOf(a, r);
       for (int64_t f = 0; f < inner; ++f) {
         const double g = gate.At(x, fused ? 2 * f : f);
         const double u = up.At(x, fused ? 2 * f + 1 : f);
         a.scratch.f32()[r * inner + f] = static_cast<float>(ApplyGlu(a.glu, g, u));
       }
-      const auto h = [&](int64_t f) { return Operand(a.scratch.f32()[r * inner + f], a.compute); };
+      const std::vector<double> h = InnerRowOf(a, r);
       for (int64_t i = 0; i < hidden; ++i) {
         a.y.f32()[r * hidden + i] = static_cast<float>(down.At(h, i));
       }

@@ -3,12 +3,10 @@
 // answers on the owner thread.
 //
 //   enforced     an answer means: on the disk. What cannot be written is refused.
-//   bounded      an answer means: written; on the disk within sync_interval. What cannot be written
-//   is
-//                refused.
-//   best-effort  an answer means: written, or given up. Nothing is refused for the log's sake; what
-//   was
-//                lost is counted, and a gap record says how many once writing works again.
+//   bounded      an answer means: written; on the disk within sync_interval. What cannot be
+//                written is refused.
+//   best-effort  an answer means: written, or given up. Nothing is refused for the log's sake;
+//                what was lost is counted, and a gap record says how many once writing works again.
 //
 // What cannot be written but intents is kept (at most backlog_max records, half of that for
 // outcomes alone) and tried again, outcomes first. Their requests are answered with an error after

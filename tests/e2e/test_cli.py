@@ -113,9 +113,9 @@ def test_doctor_checks_the_sections_of_all_parts(tmp_path):
 
     config.write_text("up: {ranks: 2}\nrouter: {retry: {min: 1}, tenants: {acme: {}}}\nworker: {step_tokens: 512}\n")  # flags add the rest
     assert {level for level, _ in told().values()} == {"good"} and len(told()) == 4
-    config.write_text("worker: {ranks: 2, leader: '127.0.0.1:1', redundant_experts: 3, device: auto}\n")
+    config.write_text("worker: {ranks: 2, leader: '127.0.0.1:1', redundant_experts: 3, device: cuda, cpu_experts: 1}\n")
     placed = told()
-    assert "with --device auto experts stay" in placed.pop("worker")[1] and {level for level, _ in placed.values()} == {"good"}
+    assert "experts that move would have other bits" in placed.pop("worker")[1] and {level for level, _ in placed.values()} == {"good"}
     for text in (None, "up: [\n"):  # no file, no YAML: each part would refuse it
         config.unlink() if text is None else config.write_text(text)
         assert {level for level, _ in told().values()} == {"bad"}, told()

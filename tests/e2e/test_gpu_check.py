@@ -1,21 +1,163 @@
-"""tools/gpu_check on a machine without a GPU says so, with a code of its own, and checks nothing."""
+"""tools/gpu_check: on a machine without a GPU it says so, with a code of its own, and checks nothing; on an emulated card the whole
+of it runs; and what fails, hangs or has no time is told while the rest still runs."""
+import argparse
+import importlib.util
+import json
 import os
+import shutil
 import subprocess
 
-from conftest import BIN
+import pytest
+from conftest import BIN, ROOT
 
 NO_GPU = 3
+PROGRAMS = ("choir", "choir-router", "choir-gateway", "choir-worker", "choir-gpu-check")
+SUITES = ("kernels_contract_test", "device_golden_test")
+
+
+def script(name, text, folder):
+    (folder / name).write_text("#!/bin/sh\n" + text)
+    (folder / name).chmod(0o755)
+
+
+def gpu_check(out, programs, seconds):
+    return subprocess.run([ROOT / "tools" / "gpu_check", out], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "CHOIR_GPU_CHECK_BIN": str(programs),
+                               "CHOIR_GPU_CHECK_SMALL": "1", "CHOIR_GPU_CHECK_SECONDS": str(seconds)})
+
+
+def states(out):
+    return {s["name"]: s["state"] for s in json.loads((out / "gpu_check.json").read_text())["sections"]}
 
 
 def test_without_a_gpu_it_says_why_and_nothing_counts_as_checked(tmp_path):
-    run = subprocess.run([BIN / "choir-gpu-check", tmp_path], capture_output=True, text=True, timeout=600,
-                         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    for section in ("limits", "nccl"):
+        run = subprocess.run([BIN / "choir-gpu-check", section, tmp_path], capture_output=True, text=True, timeout=600,
+                             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+        assert run.returncode == NO_GPU, run.stderr
+        assert "nothing was checked" in run.stderr
+    run = gpu_check(tmp_path / "out", BIN, 10)
     assert run.returncode == NO_GPU, run.stderr
     assert "nothing was checked" in run.stderr
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "out").exists()
 
 
-def test_it_refuses_what_it_does_not_know():
-    run = subprocess.run([BIN / "choir-gpu-check", "--fast"], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 2
-    assert "usage" in run.stderr
+def test_it_refuses_what_it_does_not_know(tmp_path):
+    for wrong in (["--fast"], ["speed", tmp_path], ["sweep"]):
+        run = subprocess.run([BIN / "choir-gpu-check", *wrong], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 2, run.stderr
+
+
+def test_all_of_it_runs_on_an_emulated_card(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for program in PROGRAMS:
+        shutil.copy(BIN / program, programs)
+    shutil.copy(BIN.parent / "emulated" / "choir_cuda.so", programs)
+    for suite in SUITES:  # they are tests of their own here
+        script(suite, "echo '[  PASSED  ] 3 tests.'\n", programs)
+    out = tmp_path / "out"
+    run = gpu_check(out, programs, 1060)  # a card that is emulated beside other tests may take twice the time of each section
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {"limits", "contract", "models", "sweep", "ops", "slice", "processes", "nccl"} <= states(out).keys()
+    report = json.loads((out / "gpu_check.json").read_text())
+    assert report["card"]["name"] == "an emulated card"
+    assert report["sweep"]["failures"] == [] and report["sweep"]["cases"] == 40
+    assert [r["ranks"] for r in report["processes"]["runs"]] == [1, 2]
+    assert report["processes"]["runs"][1]["pause_s"] > 0
+    for how in ("planned by the cards", "planned by the hosts", "in two micro-batches"):
+        assert any(f"by NCCL, {how}: the same bytes" in line for line in report["processes"]["lines"]), how
+    assert "emulated-sm90 on cuda:0" in report["processes"]["computes_on"]
+    assert len(report["nccl"]["lines"]) == 2
+    assert {s["kind"] for s in report["slice"]["steps"]} == {"decode", "prefill"}
+    figures = {f["figure"]: f for f in report["figures"]}
+    step = figures["step_ratio"]
+    assert [r["of"] for r in step["readings"]] == ["batch 3", "batch 1"] and step["worst"]["value"] == step["seen"] >= step["best"]["value"]
+    assert "copy's rate" in figures["mla_decode"]["judged_by"] and [r["judged"] for r in figures["mla_decode"]["readings"]] == [True, False]
+    assert figures["f8_contiguous"]["note"] == "no data sheet of an emulated card is known here"
+    # The end of the output is what a caller sees of it.
+    assert len(run.stdout) < 12000 and "| nccl | passed |" in run.stdout and run.stdout.rstrip().endswith(f"see {out}")
+    markdown = (out / "gpu_check.md").read_text()
+    for words in ("an emulated card", "## Figures", "grouped_gemm", "2 ranks on one card", "Projection, batch 3 a GPU"):
+        assert words in markdown
+    assert sorted(p.name for p in out.iterdir()) == ["gpu_check.json", "gpu_check.md", "logs.tar.gz"]
+
+
+def test_what_fails_hangs_or_is_left_out_is_told_and_the_rest_still_runs(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    script("choir-gpu-check", f"""case $1 in
+  sweep) exec sleep 600;;
+  ops) echo 'an illegal memory access'; exit 1;;
+  nccl) echo 'choir-gpu-check: nothing was checked: no NCCL'; exit 3;;
+  report) exec {BIN}/choir-gpu-check "$@";;
+esac
+""", programs)
+    script("kernels_contract_test", "echo '[==========] 0 tests from 0 test suites ran. (0 ms total)'\n", programs)
+    script("device_golden_test", "exit 0\n", programs)
+    out = tmp_path / "out"
+    run = gpu_check(out, programs, 30)
+    assert run.returncode == 1, run.stdout + run.stderr
+    ended = states(out)
+    assert ended["sweep"] == "hung"
+    assert ended["ops"] == "failed with 1" and "an illegal memory access" in run.stdout
+    assert ended["contract"] == "failed: it has no tests for this card"
+    assert ended["processes"] == "failed with 1"  # there is no choir to start
+    assert ended["nccl"] == "left out: nothing was checked: no NCCL"
+    assert ended["limits"] == ended["models"] == ended["slice"] == "passed"
+    assert "| sweep | hung |" in run.stdout and "not seen in this run" in run.stdout
+
+
+def test_nothing_begins_when_the_time_is_over(tmp_path):
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    script("choir-gpu-check", f'[ "$1" != report ] || exec {BIN}/choir-gpu-check "$@"\n', programs)
+    for suite in SUITES:
+        script(suite, "exit 0\n", programs)
+    run = gpu_check(tmp_path / "out", programs, 0)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert set(states(tmp_path / "out").values()) - {"left out: no compute-sanitizer here, or no time left"} == {"left out: no time left"}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    spec = importlib.util.spec_from_file_location("processes", ROOT / "tools" / "gpu" / "processes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_clusters_have_a_model_whose_attention_hoppers_own_kernel_computes(processes, tmp_path, small):
+    options = argparse.Namespace(bin=BIN, small=small, environment=None)
+    config = json.loads((processes.make_model(options, tmp_path) / "config.json").read_text())
+    # As kernels/cuda/hopper/mla_attention.cuh covers it.
+    assert (config["kv_lora_rank"], config["qk_rope_head_dim"], config["num_attention_heads"] % 64) == (512, 64, 0)
+    assert config["model_type"] == "deepseek_v3" and ("quantization_config" in config) == (not small)
+
+
+def answer(processes, *events):
+    made = processes.Answer()
+    for event in events:
+        made.take(json.dumps(event) if isinstance(event, dict) else event)
+    return made
+
+
+def test_answers_are_compared_by_text_and_log_probabilities(processes):
+    def one(text, logprob):
+        choice = {"text": text, "logprobs": {"tokens": [text], "token_logprobs": [logprob]}}
+        return answer(processes, {"choices": [choice]}, {"choices": [{"text": "", "finish_reason": "length"}]}, "[DONE]")
+
+    same, other_text, other_logprob = one("a", -1.5), one("b", -1.5), one("a", -1.5000001)
+    assert same.done and same.content() == ("a", [("a", -1.5)], "length")
+    processes.compare([same], [one("a", -1.5)], "same")
+    for wrong in (other_text, other_logprob):
+        with pytest.raises(processes.Failed, match="2 ranks: answer 0 differs"):
+            processes.compare([wrong], [same], "2 ranks")
+
+
+def test_a_pause_is_the_longest_gap_after_the_kill(processes):
+    made = processes.Answer()
+    made.times = [0.0, 5.0, 5.1, 6.1, 6.2]
+    assert made.pause_since(5.05) == pytest.approx(1.0)
+    assert made.pause_since(9) == 0

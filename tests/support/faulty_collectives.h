@@ -43,6 +43,7 @@ class FaultyCollectives final : public Collectives {
   void Wake() override { inner_->Wake(); }
   void Abort(const Status& reason) override { inner_->Abort(reason); }
   Status status() const override { return inner_->status(); }
+  Status LookAfterPeers() override { return inner_->LookAfterPeers(); }
 
   int64_t calls() const { return calls_; }
 

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -21,6 +22,7 @@
 #include "tools/choir/run_file.h"
 #include "tools/up/child.h"
 #include "tools/up/cluster.h"
+#include "worker/comm/nccl_collectives.h"
 
 namespace choir {
 namespace {
@@ -55,25 +57,64 @@ Finding CheckCpu() {
           slow ? "this CPU has neither AVX2 nor AVX-512: expect a tenth of the speed" : ""};
 }
 
-Finding CheckGpu() {
-  const bool there = std::filesystem::exists("/dev/nvidiactl");
+// As a worker that takes this card would find it (worker/backend.h).
+Finding CheckCard(const cuda::Module& module, int32_t card) {
+  const StatusOr<cuda::DeviceInfo> info = UsableCard(module, card);
+  if (!info.ok()) {
+    const bool silent = absl::IsUnavailable(info.status());
+    return {Level::kWarning, "gpu", "workers do not compute on it: " + MessageOf(info.status()),
+            silent ? "see the kernel log for Xid errors"
+                   : "or leave it out of CUDA_VISIBLE_DEVICES, or let the CPU compute"};
+  }
+  return {Level::kGood, "gpu",
+          fmt::format("cuda:{} ({}), {:.0f} GiB; the module has kernels for {}; workers compute on "
+                      "it with --device cuda{}",
+                      card, info->name, static_cast<double>(info->memory_bytes) / (1 << 30),
+                      module.architectures,
+                      HasHopperKernels(module, *info)
+                          ? "; they check those for Hopper as they start (--cuda-kernels)"
+                          : ""),
+          ""};
+}
+
+std::vector<Finding> CheckGpus() {
+  constexpr int32_t kCardsMax = 16;  // that are told one by one
   const auto module = OpenUsableCudaModule(DefaultCudaModule());
   if (!module.ok()) {
-    const std::string why = MessageOf(module.status());
-    if (!there) return {Level::kGood, "gpu", "the CPU computes: " + why, ""};
-    return {Level::kWarning, "gpu", "an NVIDIA GPU is here, but the CPU computes: " + why,
-            "see what the message says after the colon"};
+    const std::string why = "the CPU computes: " + MessageOf(module.status());
+    if (!std::filesystem::exists("/dev/nvidiactl")) return {{Level::kGood, "gpu", why, ""}};
+    return {{Level::kWarning, "gpu", "an NVIDIA GPU is here, but " + why,
+             "see what the message says after the colon"}};
   }
-  cuda::DeviceInfo info;
-  if (const char* error = (*module)->device.info(0, &info); error != nullptr)
-    return {Level::kWarning, "gpu", std::string("the GPU does not answer: ") + error,
-            "see the kernel log for Xid errors"};
-  return {Level::kGood, "gpu",
-          fmt::format("{}, {:.0f} GiB; the module has kernels for {}; workers compute on it with "
-                      "--device cuda",
-                      info.name, static_cast<double>(info.memory_bytes) / (1 << 30),
-                      (*module)->architectures),
-          ""};
+  int32_t cards = 0;
+  char detail[256] = {};
+  (void)(*module)->device.probe(&cards, detail, sizeof detail);
+  std::vector<Finding> findings;
+  for (int32_t card = 0; card < std::min(cards, kCardsMax); ++card) {
+    findings.push_back(CheckCard(**module, card));
+  }
+  if (cards > kCardsMax) {
+    findings.push_back({Level::kGood, "gpu",
+                        fmt::format("{} more cards were not looked at", cards - kCardsMax), ""});
+  }
+  return findings;
+}
+
+// Of machines whose GPUs can be used: how rows of experts get from one to the other.
+std::vector<Finding> CheckNccl() {
+  const auto module = OpenUsableCudaModule(DefaultCudaModule());
+  if (!module.ok() || (*module)->nccl.open == nullptr) return {};
+  int32_t version = 0;
+  const char* error = (*module)->nccl.open(&version);
+  if (error == nullptr) {
+    return {{Level::kGood, "nccl", NcclVersion(version) + " joins the GPUs of a group", ""}};
+  }
+  int32_t cards = 0;
+  char detail[256] = {};
+  (void)(*module)->device.probe(&cards, detail, sizeof detail);
+  return {{cards > 1 ? Level::kWarning : Level::kGood, "nccl",
+           fmt::format("ranks on GPUs exchange through the host's memory: {}", error),
+           cards > 1 ? "the GPUs of a group are joined by it: install libnccl2" : ""}};
 }
 
 Finding CheckMemory() {
@@ -188,8 +229,10 @@ int RunDoctor(int argc, const char* const* argv) {
   options.Add(&config, {.flag = "--config",
                         .help = "also check this configuration file, the sections of all parts"});
   if (const auto code = options.Parse(argc, argv)) return *code;
-  std::vector<Finding> findings = {CheckCpu(),          CheckGpu(),   CheckMemory(), CheckFiles(),
-                                   CheckSharedMemory(), CheckPorts(), CheckState()};
+  std::vector<Finding> findings = {CheckCpu(),          CheckMemory(), CheckFiles(),
+                                   CheckSharedMemory(), CheckPorts(),  CheckState()};
+  for (Finding& finding : CheckGpus()) findings.push_back(std::move(finding));
+  for (Finding& finding : CheckNccl()) findings.push_back(std::move(finding));
   if (!config.empty()) {
     for (Finding& finding : CheckConfig(config)) findings.push_back(std::move(finding));
   }

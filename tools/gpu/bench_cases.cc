@@ -2,88 +2,143 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <numeric>
+
+#include "worker/model/layers/f8_rows.h"
 
 namespace choir::gpu {
 namespace {
 
 constexpr int64_t kBlockTokens = 64;
+constexpr int64_t kGroups = 4;  // experts of the grouped products that figures ask about
+
+using cuda::KernelStream;
+using cuda::KernelTable;
+
+template <class Args>
+using Op = void (*KernelTable::*)(const Args&, const KernelStream&);
+
+cuda::DenseFormat FormatOf(DType dtype) {
+  return dtype == DType::kBF16 ? cuda::DenseFormat::kBF16 : cuda::DenseFormat::kF8;
+}
 
 class Cases {
  public:
-  Cases(const cuda::KernelTable& table, const BenchShapes& shapes, BenchMemory& memory,
-        const std::function<void(const BenchCase&)>& use)
-      : table_(table), s_(shapes), memory_(memory), use_(use) {}
+  Cases(const BenchShapes& shapes, Card& card, const std::function<void(const BenchCase&)>& use)
+      : s_(shapes), card_(card), use_(use) {}
 
-  void Rows();
+  void Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int64_t width);
   void Routing();
-  void Products();
-  void Grouped(bool f8, int64_t rows, const char* form);
-  void Gqa();
   void Mla(const char* form, int64_t sequences, int32_t rows);
-  void Sampling();
+  void Gqa(int64_t sequences);
+  void Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype);
+  void LinearsOfALayer(int64_t rows);
+  void Heads(int64_t rows);
+  void Experts(int64_t tokens);
+  void Rows(int64_t rows);
+  void Sampling(int64_t rows);
 
  private:
   template <class Args>
-  void Use(const char* op, std::string shape, const Args& args,
-           void (*run)(const Args&, const cuda::KernelStream&)) {
-    Use(op, std::move(shape), args, run, args.Bytes(), args.Flops());
+  void Use(BenchCase c, const Args& args, Op<Args> op) {
+    c.run = [args, op](const KernelTable& table, const KernelStream& stream) {
+      (table.*op)(args, stream);
+    };
+    c.same = [op](const KernelTable& a, const KernelTable& b) { return a.*op == b.*op; };
+    use_(c);
   }
-  template <class Args>
-  void Use(const char* op, std::string shape, const Args& args,
-           void (*run)(const Args&, const cuda::KernelStream&), int64_t bytes, int64_t flops) {
-    use_({op, std::move(shape), bytes, flops,
-          [args, run](const cuda::KernelStream& stream) { run(args, stream); }});
-  }
-  TensorView F32(std::initializer_list<int64_t> shape) { return memory_.Make(DType::kF32, shape); }
+  void GateAnd(const GateTopKArgs& gate, const PermuteArgs& permute, const char* op,
+               const std::string& shape, const char* figure);
+  TensorView F32(std::initializer_list<int64_t> shape) { return card_.Make(DType::kF32, shape); }
+  TensorView Ids(int64_t tokens, int64_t top_k, int64_t experts);
+  TensorView Scales(DType dtype, int64_t rows, int64_t width);
 
   // `count` sequences of the whole context, each with its last `rows` in the batch.
   struct Paged {
     std::vector<int32_t> table;
     std::vector<AttentionSequence> sequences;
-    int64_t blocks = 0, rows = 0, keys = 0;  // keys: over all rows
+    int64_t blocks = 0, rows = 0;
   };
   Paged MakePaged(int64_t count, int32_t rows) const;
 
-  const cuda::KernelTable& table_;
   const BenchShapes s_;
-  BenchMemory& memory_;
+  Card& card_;
   const std::function<void(const BenchCase&)>& use_;
 };
 
-void Cases::Rows() {
-  const TensorView x = F32({s_.tokens, s_.hidden});
-  const std::string shape = fmt::format("{} x {}", s_.tokens, s_.hidden);
-  const RmsNormArgs norm{.x = x, .w = F32({s_.hidden}), .y = F32({s_.tokens, s_.hidden})};
-  Use("rms_norm", shape, norm, table_.rms_norm);
-  const SwiGluArgs glu{.gate = F32({s_.tokens * s_.top_k, s_.inner}),
-                       .up = F32({s_.tokens * s_.top_k, s_.inner}),
-                       .y = F32({s_.tokens * s_.top_k, s_.inner})};
-  Use("swi_glu", fmt::format("{} x {}", s_.tokens * s_.top_k, s_.inner), glu, table_.swi_glu);
-  const EmbeddingArgs embedding{.ids = memory_.Make(DType::kI32, {s_.tokens}),
-                                .table = memory_.Make(DType::kBF16, {s_.vocab, s_.hidden}),
-                                .y = F32({s_.tokens, s_.hidden})};
-  Use("embedding", shape, embedding, table_.embedding);
-  const RopeArgs rope{.x = F32({s_.tokens, s_.heads, s_.rope}),
-                      .num_tokens = s_.tokens,
-                      .num_heads = s_.heads,
-                      .token_stride = s_.heads * s_.rope,
-                      .head_stride = s_.rope,
-                      .rotary_dim = s_.rope,
-                      .interleaved = true,
-                      .cos = F32({s_.context, s_.rope / 2}),
-                      .sin = F32({s_.context, s_.rope / 2}),
-                      .positions = memory_.Make(DType::kI32, {s_.tokens})};
-  Use("rope", fmt::format("{} x {} x {}", s_.tokens, s_.heads, s_.rope), rope, table_.rope);
-  const QuantizeF8Args f8{.x = x,
-                          .y = memory_.Make(DType::kF8E4M3, {s_.tokens, s_.hidden}),
-                          .y_scale = F32({s_.tokens, (s_.hidden + 127) / 128})};
-  Use("quantize_f8", shape, f8, table_.quantize_f8);
+TensorView Cases::Ids(int64_t tokens, int64_t top_k, int64_t experts) {
+  const TensorView ids = card_.Make(DType::kI32, {tokens, top_k});
+  std::vector<int32_t> spread(static_cast<size_t>(tokens * top_k));
+  for (size_t i = 0; i < spread.size(); ++i) {
+    spread[i] = static_cast<int32_t>(i * 7 % static_cast<size_t>(experts));
+  }
+  card_.Upload(ids, spread.data());
+  return ids;
+}
+
+// Empty for formats without.
+TensorView Cases::Scales(DType dtype, int64_t rows, int64_t width) {
+  if (dtype == DType::kF4E2M1) return card_.Make(DType::kU8, {rows, width / kF4Block});
+  if (dtype != DType::kF8E4M3) return {};
+  return card_.Make(DType::kF32, {(rows + 127) / 128, (width + 127) / 128},
+                    {.range = 0.004, .base = 0.005});
+}
+
+// Masked: the form of decode steps, with counts that lie on the card; every row is there.
+void Cases::Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int64_t width) {
+  const bool f8 = dtype == DType::kF8E4M3;
+  std::vector<int32_t> offsets;
+  for (int64_t e = 0; e <= kGroups; ++e) offsets.push_back(static_cast<int32_t>(e * rows));
+  const int64_t across = (width + 127) / 128, blocks = (outputs + 127) / 128;
+  const Contents scales{.range = 0.004, .base = 0.005};
+  GroupedGemmArgs args{
+      .x = card_.Make(dtype, {kGroups * rows, width}),
+      .x_scale = f8 ? card_.Make(DType::kF32, {kGroups * rows, across}, scales) : TensorView(),
+      .w = card_.Make(dtype, {kGroups * outputs, width}),
+      .w_scale = f8 ? card_.Make(DType::kF32, {kGroups * blocks, across}, scales) : TensorView(),
+      .y = card_.Make(DType::kBF16, {kGroups * rows, outputs}),
+      .offsets = offsets};
+  if (masked) {
+    const std::vector<int32_t> counts(kGroups, static_cast<int32_t>(rows));
+    args.offsets = {};
+    args.counts = card_.Make(DType::kI32, {kGroups});
+    args.rows_expected = rows;
+    card_.Upload(args.counts, counts.data());
+  }
+  BenchCase c{.op = "grouped_gemm",
+              .shape = fmt::format("{} {}x{}, N{} K{}, {}", masked ? "masked" : "contiguous",
+                                   kGroups, rows, outputs, width, NameOf(dtype)),
+              .work = {args.Bytes(), args.Flops(), f8 ? Math::kF8 : Math::kBF16}};
+  if (!masked) c.dense = {kGroups * rows, outputs, width, FormatOf(dtype)};
+  const bool first = width == s_.hidden;  // of an expert's two products
+  if (f8 && !masked && first) c.figure = "f8_contiguous";
+  if (f8 && masked && rows == s_.decode_rows && first) c.figure = "f8_decode";
+  if (!f8 && !masked && first) c.figure = "bf16_grouped";
+  Use(std::move(c), args, &KernelTable::grouped_gemm);
+  card_.FreeAll();
+}
+
+void Cases::GateAnd(const GateTopKArgs& gate, const PermuteArgs& permute, const char* op,
+                    const std::string& shape, const char* figure) {
+  use_({.op = op,
+        .shape = shape,
+        .work = {gate.Bytes() + permute.Bytes(), gate.Flops() + permute.Flops()},
+        .figure = figure,
+        .dense = {},
+        .run =
+            [&](const KernelTable& table, const KernelStream& stream) {
+              table.gate_top_k(gate, stream);
+              table.permute(permute, stream);
+            },
+        .same =
+            [](const KernelTable& a, const KernelTable& b) {
+              return a.gate_top_k == b.gate_top_k && a.permute == b.permute;
+            }});
 }
 
 void Cases::Routing() {
-  const TensorView ids = memory_.Make(DType::kI32, {s_.tokens, s_.top_k});
-  const TensorView weights = F32({s_.tokens, s_.top_k});
+  const int64_t pairs = s_.tokens * s_.top_k;
   const GateTopKArgs gate{.logits = F32({s_.tokens, s_.experts}),
                           .bias = F32({s_.experts}),
                           .score = GateScore::kSigmoid,
@@ -92,63 +147,33 @@ void Cases::Routing() {
                           .group_score = GroupScore::kSumOfBestTwo,
                           .normalize = true,
                           .scaling = 2.5f,
-                          .expert_ids = memory_.Make(DType::kI32, {s_.tokens, s_.top_k}),
-                          .weights = weights};
-  Use("gate_top_k", fmt::format("{} x {}, top {}", s_.tokens, s_.experts, s_.top_k), gate,
-      table_.gate_top_k);
-  std::vector<int32_t> spread(static_cast<size_t>(s_.tokens * s_.top_k));
-  for (size_t i = 0; i < spread.size(); ++i) {
-    spread[i] = static_cast<int32_t>(i * 7 % static_cast<size_t>(s_.experts));
-  }
-  memory_.Fill(ids, spread);
+                          .expert_ids = card_.Make(DType::kI32, {s_.tokens, s_.top_k}),
+                          .weights = F32({s_.tokens, s_.top_k})};
+  const std::string of_gate = fmt::format("{} x {}, top {}", s_.tokens, s_.experts, s_.top_k);
+  const std::string of_rows = fmt::format("{} x {} x {}", s_.tokens, s_.top_k, s_.hidden);
   const PermuteArgs permute{.x = F32({s_.tokens, s_.hidden}),
-                            .expert_ids = ids,
-                            .offsets = memory_.Make(DType::kI32, {s_.experts + 1}),
-                            .row_of = memory_.Make(DType::kI32, {s_.tokens * s_.top_k}),
-                            .y = memory_.Make(DType::kBF16, {s_.tokens * s_.top_k, s_.hidden})};
-  const std::string shape = fmt::format("{} x {} x {}", s_.tokens, s_.top_k, s_.hidden);
-  Use("permute", shape, permute, table_.permute);
-  const UnpermuteArgs unpermute{.y = F32({s_.tokens * s_.top_k, s_.hidden}),
+                            .expert_ids = Ids(s_.tokens, s_.top_k, s_.experts),
+                            .offsets = card_.Make(DType::kI32, {s_.experts + 1}),
+                            .row_of = card_.Make(DType::kI32, {pairs}),
+                            .y = card_.Make(DType::kBF16, {pairs, s_.hidden})};
+  GateAnd(gate, permute, "gate + permute", of_rows, "");
+  // Choosing and placing without the rows, which alone take as long as they are to be copied.
+  constexpr int64_t kNarrow = 4;
+  PermuteArgs places = permute;
+  places.x = F32({s_.tokens, kNarrow});
+  places.y = card_.Make(DType::kBF16, {pairs, kNarrow});
+  GateAnd(gate, places, "gate + places", of_gate, "gate_permute");
+  Use({.op = "gate_top_k", .shape = of_gate, .work = {gate.Bytes(), gate.Flops()}}, gate,
+      &KernelTable::gate_top_k);
+  Use({.op = "permute", .shape = of_rows, .work = {permute.Bytes(), 0}}, permute,
+      &KernelTable::permute);
+  const UnpermuteArgs unpermute{.y = F32({pairs, s_.hidden}),
                                 .row_of = permute.row_of,
-                                .weights = weights,
+                                .weights = gate.weights,
                                 .out = F32({s_.tokens, s_.hidden})};
-  Use("unpermute", shape, unpermute, table_.unpermute);
-}
-
-void Cases::Products() {
-  for (const DType dtype : {DType::kBF16, DType::kF8E4M3, DType::kF4E2M1}) {
-    LinearArgs linear{.x = F32({s_.batch, s_.hidden}),
-                      .w = memory_.Make(dtype, {s_.inner, s_.hidden}),
-                      .w_scale = {},
-                      .bias = {},
-                      .y = F32({s_.batch, s_.inner}),
-                      .compute = Compute::kBF16};
-    if (dtype == DType::kF8E4M3)
-      linear.w_scale = F32({(s_.inner + 127) / 128, (s_.hidden + 127) / 128});
-    if (dtype == DType::kF4E2M1)
-      linear.w_scale = memory_.Make(DType::kU8, {s_.inner, s_.hidden / 32});
-    Use("linear", fmt::format("{} x {} -> {}, {}", s_.batch, s_.hidden, s_.inner, NameOf(dtype)),
-        linear, table_.linear);
-  }
-}
-
-void Cases::Grouped(bool f8, int64_t rows, const char* form) {
-  constexpr int64_t kExperts = 4;
-  const int64_t outputs = 2 * s_.inner;
-  const DType dtype = f8 ? DType::kF8E4M3 : DType::kBF16;
-  std::vector<int32_t> offsets;
-  for (int64_t e = 0; e <= kExperts; ++e) offsets.push_back(static_cast<int32_t>(e * rows));
-  const int64_t across = (s_.hidden + 127) / 128;
-  const GroupedGemmArgs args{
-      .x = memory_.Make(dtype, {kExperts * rows, s_.hidden}),
-      .x_scale = f8 ? F32({kExperts * rows, across}) : TensorView(),
-      .w = memory_.Make(dtype, {kExperts * outputs, s_.hidden}),
-      .w_scale = f8 ? F32({kExperts * ((outputs + 127) / 128), across}) : TensorView(),
-      .y = memory_.Make(DType::kBF16, {kExperts * rows, outputs}),
-      .offsets = offsets};
-  Use("grouped_gemm",
-      fmt::format("{} {}x{}, N{} K{}, {}", form, kExperts, rows, outputs, s_.hidden, NameOf(dtype)),
-      args, table_.grouped_gemm);
+  Use({.op = "unpermute", .shape = of_rows, .work = {unpermute.Bytes(), unpermute.Flops()}},
+      unpermute, &KernelTable::unpermute);
+  card_.FreeAll();
 }
 
 Cases::Paged Cases::MakePaged(int64_t count, int32_t rows) const {
@@ -162,15 +187,14 @@ Cases::Paged Cases::MakePaged(int64_t count, int32_t rows) const {
                            static_cast<int32_t>(s_.context) - rows, p.table.data() + i * blocks});
   }
   p.rows = count * rows;
-  for (int64_t r = 0; r < rows; ++r) p.keys += count * (s_.context - r);
   return p;
 }
 
-void Cases::Gqa() {
+void Cases::Gqa(int64_t sequences) {
   constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128;
-  const Paged p = MakePaged(s_.batch, 1);
-  const TensorView k = memory_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
-  const TensorView v = memory_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
+  const Paged p = MakePaged(sequences, 1);
+  const TensorView k = card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
+  const TensorView v = card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
   const PagedAttentionArgs args{.q = F32({p.rows, kHeads, kDim}),
                                 .k = {k},
                                 .v = {v},
@@ -178,54 +202,198 @@ void Cases::Gqa() {
                                 .sequences = p.sequences,
                                 .kv_heads = kKvHeads,
                                 .scale = 0.088f};
-  Use("paged_attention",
-      fmt::format("decode {} x {} keys, 32/8 heads of 128", s_.batch, s_.context), args,
-      table_.paged_attention, p.keys * kKvHeads * kDim * 4, p.keys * kHeads * kDim * 4);
+  Use({.op = "paged_attention",
+       .shape = fmt::format("decode {} x {} keys, 32/8 heads of 128", sequences, s_.context),
+       .work = {args.Bytes(), args.Flops()}},
+      args, &KernelTable::paged_attention);
+  card_.FreeAll();
 }
 
 void Cases::Mla(const char* form, int64_t sequences, int32_t rows) {
   const Paged p = MakePaged(sequences, rows);
-  const int64_t width = s_.lora + s_.rope;
-  const TensorView latent = memory_.Make(DType::kBF16, {p.blocks, kBlockTokens, width});
+  const TensorView latent = card_.Make(DType::kBF16, {p.blocks, kBlockTokens, s_.lora + s_.rope});
   const MlaAttentionArgs args{.q_latent = F32({p.rows, s_.heads, s_.lora}),
                               .q_rope = F32({p.rows, s_.heads, s_.rope}),
                               .latent = {latent},
                               .out = F32({p.rows, s_.heads, s_.lora}),
                               .sequences = p.sequences,
                               .scale = 0.072f};
-  Use("mla_attention",
-      fmt::format("{} {} x {} rows, {} keys, {} heads", form, sequences, rows, s_.context,
-                  s_.heads),
-      args, table_.mla_attention, sequences * s_.context * width * 2,
-      p.keys * s_.heads * 2 * (width + s_.lora));
+  const bool asked = rows == 1 && sequences == s_.batches.back();
+  Use({.op = "mla_attention",
+       .shape = fmt::format("{} {} x {} rows, {} keys, {} heads", form, sequences, rows, s_.context,
+                            s_.heads),
+       .work = {args.Bytes(), args.Flops()},
+       .figure = asked ? "mla_decode" : ""},
+      args, &KernelTable::mla_attention);
+  card_.FreeAll();
 }
 
-void Cases::Sampling() {
-  const std::vector<SampleRow> rows(static_cast<size_t>(s_.batch),
+void Cases::Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype) {
+  const LinearArgs args{.x = F32({rows, width}),
+                        .w = card_.Make(dtype, {outputs, width}),
+                        .w_scale = Scales(dtype, outputs, width),
+                        .bias = {},
+                        .y = F32({rows, outputs}),
+                        .compute = Compute::kBF16};
+  BenchCase c{
+      .op = "linear",
+      .shape = fmt::format("{} {} x {} -> {}, {}", what, rows, width, outputs, NameOf(dtype)),
+      .work = {args.Bytes(), args.Flops()}};
+  if (dtype != DType::kF4E2M1) c.dense = {rows, outputs, width, FormatOf(dtype)};
+  Use(std::move(c), args, &KernelTable::linear);
+  card_.FreeAll();
+}
+
+// The products of DeepSeek-V3's layers that are not of experts.
+void Cases::LinearsOfALayer(int64_t rows) {
+  const DType f8 = DType::kF8E4M3;
+  Linear("q_a", rows, s_.q_lora, s_.hidden, f8);
+  Linear("q_b", rows, s_.heads * (s_.nope + s_.rope), s_.q_lora, f8);
+  Linear("kv_a", rows, s_.lora + s_.rope, s_.hidden, f8);
+  Linear("o", rows, s_.hidden, s_.heads * s_.nope, f8);
+  Linear("shared up", rows, s_.inner, s_.hidden, f8);
+  Linear("dense up", rows, s_.dense, s_.hidden, f8);
+  Linear("dense down", rows, s_.hidden, s_.dense, f8);
+}
+
+void Cases::Heads(int64_t rows) {
+  const HeadProjectArgs args{
+      .x = F32({rows, s_.heads, s_.nope}),
+      .w = card_.Make(DType::kBF16, {s_.heads * s_.nope, s_.lora}).Rows(0, s_.nope),
+      .w_head_stride = s_.nope * s_.lora,
+      .y = F32({rows, s_.heads, s_.lora}),
+      .compute = Compute::kBF16};
+  Use({.op = "head_project",
+       .shape = fmt::format("{} x {} heads, {} -> {}", rows, s_.heads, s_.nope, s_.lora),
+       .work = {args.Bytes(), args.Flops()}},
+      args, &KernelTable::head_project);
+  card_.FreeAll();
+}
+
+// The experts of one rank and layer with their share of `tokens` a rank, as rows in bf16 and in f8.
+void Cases::Experts(int64_t tokens) {
+  const DType f8 = DType::kF8E4M3;
+  const int64_t each = std::max<int64_t>(tokens * s_.top_k / s_.held, 1);
+  const int64_t rows = each * s_.held;
+  std::vector<int32_t> offsets = {0};
+  std::vector<ExpertWeights> experts;
+  for (int64_t e = 0; e < s_.held; ++e) {
+    offsets.push_back(static_cast<int32_t>((e + 1) * each));
+    experts.push_back({.gate = card_.Make(f8, {s_.inner, s_.hidden}),
+                       .up = card_.Make(f8, {s_.inner, s_.hidden}),
+                       .down = card_.Make(f8, {s_.hidden, s_.inner}),
+                       .gate_scale = Scales(f8, s_.inner, s_.hidden),
+                       .up_scale = Scales(f8, s_.inner, s_.hidden),
+                       .down_scale = Scales(f8, s_.hidden, s_.inner)});
+  }
+  ExpertFfnArgs args{.x = card_.Make(DType::kBF16, {rows, s_.hidden}),
+                     .offsets = offsets,
+                     .experts = experts,
+                     .y = F32({rows, s_.hidden}),
+                     .scratch = F32({rows, s_.inner}),
+                     .compute = Compute::kBF16};
+  const std::string shape =
+      fmt::format("{} experts x {} rows, {} / {}", s_.held, each, s_.hidden, s_.inner);
+  Use({.op = "expert_ffn", .shape = shape, .work = {args.Bytes(), args.Flops()}}, args,
+      &KernelTable::expert_ffn);
+  // As `--f8-rows` has them: as far apart as a row and its scales take.
+  const int64_t across = (s_.hidden + 127) / 128, words = F8Rows(s_.hidden).width();
+  args.x = TensorView(card_.Make(f8, {rows, 4 * words}).raw(), f8, {rows, s_.hidden});
+  args.x_scale =
+      TensorView(card_.Make(DType::kF32, {rows, words}, {.range = 0.004, .base = 0.005}).raw(),
+                 DType::kF32, {rows, across});
+  args.x_stride = 4 * words;
+  args.x_scale_stride = words;
+  Use({.op = "expert_ffn",
+       .shape = shape + ", rows in f8",
+       .work = {args.Bytes(), args.Flops(), Math::kF8}},
+      args, &KernelTable::expert_ffn);
+  card_.FreeAll();
+}
+
+void Cases::Rows(int64_t rows) {
+  const TensorView x = F32({rows, s_.hidden});
+  const std::string shape = fmt::format("{} x {}", rows, s_.hidden);
+  const RmsNormArgs norm{.x = x, .w = F32({s_.hidden}), .y = F32({rows, s_.hidden})};
+  Use({.op = "rms_norm", .shape = shape, .work = {norm.Bytes(), norm.Flops()}}, norm,
+      &KernelTable::rms_norm);
+  const SwiGluArgs glu{
+      .gate = F32({rows, s_.dense}), .up = F32({rows, s_.dense}), .y = F32({rows, s_.dense})};
+  Use({.op = "swi_glu",
+       .shape = fmt::format("{} x {}", rows, s_.dense),
+       .work = {glu.Bytes(), glu.Flops()}},
+      glu, &KernelTable::swi_glu);
+  const EmbeddingArgs embedding{.ids = Ids(rows, 1, s_.vocab),
+                                .table = card_.Make(DType::kBF16, {s_.vocab, s_.hidden}),
+                                .y = F32({rows, s_.hidden})};
+  const TensorView ids(embedding.ids.raw(), DType::kI32, {rows});
+  Use({.op = "embedding", .shape = shape, .work = {embedding.Bytes(), 0}},
+      EmbeddingArgs{ids, embedding.table, embedding.y}, &KernelTable::embedding);
+  const RopeArgs rope{.x = F32({rows, s_.heads, s_.rope}),
+                      .num_tokens = rows,
+                      .num_heads = s_.heads,
+                      .token_stride = s_.heads * s_.rope,
+                      .head_stride = s_.rope,
+                      .rotary_dim = s_.rope,
+                      .interleaved = true,
+                      .cos = F32({s_.context, s_.rope / 2}),
+                      .sin = F32({s_.context, s_.rope / 2}),
+                      .positions = card_.Make(DType::kI32, {rows})};
+  Use({.op = "rope",
+       .shape = fmt::format("{} x {} x {}", rows, s_.heads, s_.rope),
+       .work = {rope.Bytes(), rope.Flops()}},
+      rope, &KernelTable::rope);
+  const QuantizeF8Args f8{.x = x,
+                          .y = card_.Make(DType::kF8E4M3, {rows, s_.hidden}),
+                          .y_scale = F32({rows, (s_.hidden + 127) / 128})};
+  Use({.op = "quantize_f8", .shape = shape, .work = {f8.Bytes(), f8.Flops()}}, f8,
+      &KernelTable::quantize_f8);
+  card_.FreeAll();
+}
+
+void Cases::Sampling(int64_t rows) {
+  const std::vector<SampleRow> each(static_cast<size_t>(rows),
                                     {.temperature = 0.7, .top_p = 0.95, .seed = 1, .top_k = 50});
-  const SampleArgs args{.logits = F32({s_.batch, s_.vocab}),
-                        .rows = rows,
-                        .ids = memory_.Make(DType::kI32, {s_.batch})};
-  Use("sample", fmt::format("{} x {}, top_k 50, top_p 0.95", s_.batch, s_.vocab), args,
-      table_.sample);
+  const SampleArgs args{
+      .logits = F32({rows, s_.vocab}), .rows = each, .ids = card_.Make(DType::kI32, {rows})};
+  Use({.op = "sample",
+       .shape = fmt::format("{} x {}, top_k 50, top_p 0.95", rows, s_.vocab),
+       .work = {args.Bytes(), 0}},  // its operations are integers'
+      args, &KernelTable::sample);
+  card_.FreeAll();
 }
 
 }  // namespace
 
-void ForBenchCases(const cuda::KernelTable& table, const BenchShapes& shapes, BenchMemory& memory,
+void ForBenchCases(const BenchShapes& s, Card& card,
                    const std::function<void(const BenchCase&)>& use) {
-  Cases cases(table, shapes, memory, use);
-  cases.Rows();
+  Cases cases(s, card, use);
+  const DType f8 = DType::kF8E4M3, bf16 = DType::kBF16;
+  cases.Grouped(f8, s.grouped_rows, false, 2 * s.inner, s.hidden);
+  cases.Grouped(f8, s.decode_rows, true, 2 * s.inner, s.hidden);
+  cases.Mla("decode", s.batches.back(), 1);
+  cases.Grouped(bf16, s.grouped_rows, false, 2 * s.inner, s.hidden);
   cases.Routing();
-  cases.Products();
-  for (const bool f8 : {false, true}) {
-    cases.Grouped(f8, shapes.grouped_rows, "contiguous");
-    cases.Grouped(f8, shapes.batch, "decode");
+  cases.Grouped(f8, s.grouped_rows, false, s.hidden, s.inner);
+  cases.Grouped(f8, s.decode_rows, true, s.hidden, s.inner);
+  for (const int64_t batch : s.batches) {
+    cases.Grouped(f8, batch, true, 2 * s.inner, s.hidden);
+    cases.Experts(batch);
+    cases.LinearsOfALayer(batch);
+    cases.Heads(batch);
+    cases.Rows(batch);
+    cases.Gqa(batch);
   }
-  cases.Gqa();
-  cases.Mla("decode", shapes.batch, 1);
-  cases.Mla("prefill", 1, static_cast<int32_t>(shapes.context / 8));
-  cases.Sampling();
+  cases.Linear("head", s.batches.front(), s.vocab, s.hidden, bf16);
+  cases.Linear("shared up", s.batches.front(), s.inner, s.hidden, DType::kF4E2M1);
+  if (s.batches.size() > 1) cases.Mla("decode", s.batches.front(), 1);
+  cases.Mla("prefill", 1, static_cast<int32_t>(s.context / 8));
+  cases.Sampling(s.batches.front());
+  cases.Experts(s.tokens);
+  cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, f8);
+  cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, bf16);
+  cases.Linear("dense up", s.tokens, s.dense, s.hidden, f8);
+  cases.Rows(s.tokens);
 }
 
 }  // namespace choir::gpu

@@ -1,207 +1,254 @@
-// choir-gpu-check: what the card here allows and how near to it each kernel comes.
-//   choir-gpu-check [--probe] [OUT]
-// --probe: only says what there is. Writes OUT/gpu_check.json and OUT/gpu_check.md. Exit codes: 0
-// all ran, 1 a kernel failed, 2 wrong use, 3 no GPU that can be used (and why).
-#include <algorithm>
+// choir-gpu-check: what the card here allows, how near to it each kernel comes, and what follows.
+// Each section is a process of its own, for an error of the device is sticky; tools/gpu_check runs
+// them one after the other in bounded time. Exit codes: 0 the section passed, 1 it failed, 2 wrong
+// use, 3 no GPU that can be used (and why).
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
+#include "common/config/options.h"
 #include "kernels/cuda/module_loader.h"
-#include "tools/gpu/bench_cases.h"
+#include "tools/gpu/limits.h"
+#include "tools/gpu/must.h"
+#include "tools/gpu/nccl_check.h"
+#include "tools/gpu/op_times.h"
+#include "tools/gpu/report.h"
+#include "tools/gpu/slice.h"
+#include "tools/gpu/sweep.h"
+#include "tools/gpu/tables.h"
 
 namespace choir::gpu {
 namespace {
 
 constexpr int kNoGpu = 3;
-constexpr float kCaseMilliseconds = 200.0f;  // about as long as each is repeated
-constexpr int kRunsMax = 50;
 
-using cuda::DeviceTable;
+using Json = nlohmann::ordered_json;
 
-[[noreturn]] void Fail(const std::string& what) {
-  std::fprintf(stderr, "choir-gpu-check: %s\n", what.c_str());
-  std::exit(1);
+struct Arguments {
+  std::string section, out, module = DefaultCudaModule();
+  bool small = false;          // shapes for an emulated card
+  bool hopper_shapes = false;  // beside those
+  int64_t seed = 1;
+  int64_t cases = 1'000'000;
+  double seconds = 3600;
+  std::string op;
+  std::string table;  // the fastest to take; empty: the fastest there is
+  RunFacts facts;
+};
+
+// What a section works with.
+struct Opened {
+  const cuda::Module* module = nullptr;
+  cuda::DeviceInfo info;
+  std::vector<const cuda::KernelTable*> tables;
+};
+
+CardOptions CardOptionsOf(const Arguments& a) {
+  CardOptions options;
+  options.seed = static_cast<uint64_t>(a.seed);
+  if (!a.small) return options;
+  options.pool_bytes = 4099;
+  options.flush_bytes = 64;
+  options.workspace_bytes = size_t{1} << 20;
+  options.case_ms = 0;
+  options.runs_max = 1;
+  return options;
 }
 
-void Must(const char* error, const std::string& what) {
-  if (error != nullptr) Fail(what + ": " + error);
+MonoTime DeadlineOf(const Arguments& a) {
+  return Clock::Real().Now() + std::chrono::milliseconds(static_cast<int64_t>(a.seconds * 1e3));
 }
 
-// Device memory, given back at the end: all cases together take less than 10 GB.
-class DeviceMemory final : public BenchMemory {
- public:
-  explicit DeviceMemory(const DeviceTable& device) : device_(device) {}
-  ~DeviceMemory() override {
-    for (void* memory : made_) device_.free(memory);
+void Write(const Arguments& a, const std::string& name, const Json& json) {
+  std::ofstream(a.out + "/" + name + ".json") << json.dump(2) << "\n";
+}
+
+Limits ReadLimits(const Arguments& a) {
+  std::ifstream in(a.out + "/limits.json");
+  const Json limits = Json::parse(in, nullptr, false);
+  if (limits.is_discarded()) Fail(a.out + "/limits.json: is missing; run the section limits first");
+  return LimitsOf(limits);
+}
+
+int Probe(const Arguments& a, const Opened& o) {
+  std::printf("%s, compute capability %d.%d, %.0f GiB\n", o.info.name, o.info.major, o.info.minor,
+              static_cast<double>(o.info.memory_bytes) / (1 << 30));
+  if (a.out.empty()) return 0;
+  std::filesystem::create_directories(a.out);
+  std::vector<std::string> tables;
+  for (const cuda::KernelTable* table : o.tables) tables.emplace_back(table->name);
+  Write(a, "card",
+        {{"name", o.info.name},
+         {"compute_capability", fmt::format("{}.{}", o.info.major, o.info.minor)},
+         {"memory_gib", static_cast<double>(o.info.memory_bytes) / (1 << 30)},
+         {"processors", o.info.processors},
+         {"driver_cuda",
+          fmt::format("{}.{}", o.info.driver_version / 1000, o.info.driver_version % 1000 / 10)},
+         {"module_cuda",
+          fmt::format("{}.{}", o.info.runtime_version / 1000, o.info.runtime_version % 1000 / 10)},
+         {"architectures", o.module->architectures},
+         {"tables", tables}});
+  return 0;
+}
+
+int MeasureCard(const Arguments& a, const Opened& o) {
+  Card card(o.module->device, CardOptionsOf(a));
+  LimitShapes shapes;
+  if (a.small) shapes = {.copy_bytes = 4096, .sides = {16}, .products = {}};
+  const Json limits = MeasureLimits(o.module->cublaslt, card, shapes);
+  Write(a, "limits", limits);
+  std::printf("%s\n", limits.dump(1).c_str());
+  return 0;
+}
+
+int TimeAllOps(const Arguments& a, const Opened& o) {
+  Card card(o.module->device, CardOptionsOf(a));
+  OpTimesOptions options{.limits = ReadLimits(a), .deadline = DeadlineOf(a)};
+  if (a.small) options.shapes = BenchShapes::Small();
+  options.progress = [&a](const Json& rows) { Write(a, "ops", rows); };
+  (void)TimeOps(o.tables, o.module->cublaslt, card, options);
+  return 0;
+}
+
+int SweepShapes(const Arguments& a, const Opened& o) {
+  Card card(o.module->device, CardOptionsOf(a));
+  SweepOptions options{.seed = static_cast<uint64_t>(a.seed),
+                       .cases_max = a.cases,
+                       .deadline = DeadlineOf(a),
+                       .op = a.op,
+                       .sizes = {}};
+  if (a.small) options.sizes = SweepSizes::Small();
+  options.sizes.hopper |= a.hopper_shapes;
+  const Json told = Sweep(o.tables, card, options);
+  Write(a, "sweep", told);
+  for (const Json& line : told["lines"]) std::printf("%s\n", line.get<std::string>().c_str());
+  return told["failures"].empty() ? 0 : 1;
+}
+
+int RunLayers(const Arguments& a, const Opened& o) {
+  SliceOptions options = a.small ? SliceOptions::Small() : SliceOptions();
+  options.deadline = DeadlineOf(a);
+  const Json told = RunSlice(o.module->device, *o.tables.back(), ReadLimits(a), options);
+  Write(a, "slice", told);
+  for (const char* key : {"lines", "failures"}) {
+    for (const Json& line : told[key]) std::printf("%s\n", line.get<std::string>().c_str());
   }
-  DeviceMemory(const DeviceMemory&) = delete;
-  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  return told["failures"].empty() ? 0 : 1;
+}
 
-  TensorView Make(DType dtype, std::initializer_list<int64_t> shape) override {
-    void* memory = nullptr;
-    const TensorView like(memory, dtype, shape);
-    Must(device_.allocate(like.num_bytes() + 1, &memory), "device memory");
-    made_.push_back(memory);
-    // As f32 and bf16 about 0.06, as f8 small; ids and scales by exponent 127: zero and one.
-    const int byte = dtype == DType::kI32 ? 0 : dtype == DType::kU8 ? 127 : 0x3d;
-    const std::vector<char> bytes(std::min<size_t>(like.num_bytes(), kPart),
-                                  static_cast<char>(byte));
-    for (size_t at = 0; at < like.num_bytes(); at += kPart) {
-      Copy(static_cast<char*>(memory) + at, bytes.data(), std::min(kPart, like.num_bytes() - at));
+// Ranks are forked, so this process does not open the module.
+int CheckNcclRanks(const Arguments& a) {
+  NcclCheckOptions options{.module = a.module};
+  options.limit = std::chrono::milliseconds(static_cast<int64_t>(a.seconds * 1e3 / 2));
+  if (a.small) options.play = {.rounds = 4, .ragged_bytes = 300, .large_bytes = 9000};
+  Json told = {{"lines", Json::array()}, {"failures", Json::array()}, {"runs", Json::array()}};
+  for (const int ranks : {2, 4}) {
+    Json run = CheckNccl(ranks, options);
+    if (run.contains("nothing")) {
+      std::fprintf(stderr, "choir-gpu-check: nothing was checked: %s\n",
+                   run.value("nothing", "").c_str());
+      told["lines"].push_back("nothing was checked: " + run.value("nothing", ""));
+      Write(a, "nccl", told);
+      return kNoGpu;
     }
-    return TensorView(memory, dtype, shape);
+    for (const char* key : {"lines", "failures"}) {
+      for (const Json& line : run[key]) {
+        std::printf("%s\n", line.get<std::string>().c_str());
+        if (key == std::string("failures"))
+          told["lines"].push_back("FAILED: " + line.get<std::string>());
+        told[key].push_back(line);
+      }
+    }
+    told["runs"].push_back(std::move(run));
   }
-  void Fill(const TensorView& i32, const std::vector<int32_t>& values) override {
-    Copy(i32.raw(), values.data(), values.size() * sizeof(int32_t));
-  }
-
- private:
-  static constexpr size_t kPart = size_t{16} << 20;
-
-  void Copy(void* to, const void* from, size_t bytes) {
-    Must(device_.copy(to, from, bytes, nullptr), "copy to the device");
-    Must(device_.wait_stream(nullptr), "copy to the device");
-  }
-
-  const DeviceTable& device_;
-  std::vector<void*> made_;
-};
-
-class Timer {
- public:
-  explicit Timer(const DeviceTable& device) : device_(device) {
-    Must(device.make_stream(&stream_), "stream");
-    Must(device.make_event(&begin_), "event");
-    Must(device.make_event(&end_), "event");
-  }
-  void* stream() const { return stream_; }
-
-  // Microseconds of one run, after one that warms up.
-  template <class Run>
-  double Microseconds(const Run& run, const std::string& what) {
-    const float first = Milliseconds(run, 1, what);
-    const int runs =
-        std::clamp(static_cast<int>(kCaseMilliseconds / std::max(first, 1e-3f)), 1, kRunsMax);
-    return 1e3 * static_cast<double>(Milliseconds(run, runs, what)) / runs;
-  }
-
- private:
-  template <class Run>
-  float Milliseconds(const Run& run, int runs, const std::string& what) {
-    Must(device_.record(begin_, stream_), what);
-    for (int i = 0; i < runs; ++i) run();
-    Must(device_.record(end_, stream_), what);
-    Must(device_.wait_stream(stream_), what);
-    Must(device_.poll(), what);
-    float milliseconds = 0.0f;
-    Must(device_.elapsed(begin_, end_, &milliseconds), what);
-    return milliseconds;
-  }
-
-  const DeviceTable& device_;
-  void* stream_ = nullptr;
-  void* begin_ = nullptr;
-  void* end_ = nullptr;
-};
-
-// GB/s that a copy inside the card's memory reads and writes together.
-double CopyRate(const DeviceTable& device, Timer& timer) {
-  constexpr size_t kBytes = size_t{1} << 30;
-  void* from = nullptr;
-  void* to = nullptr;
-  Must(device.allocate(kBytes, &from), "device memory");
-  Must(device.allocate(kBytes, &to), "device memory");
-  const double us = timer.Microseconds(
-      [&] { Must(device.copy(to, from, kBytes, timer.stream()), "copy"); }, "copy");
-  device.free(from);
-  device.free(to);
-  return 2.0 * static_cast<double>(kBytes) / us * 1e-3;
+  Write(a, "nccl", told);
+  return told["failures"].empty() ? 0 : 1;
 }
 
-struct Row {
-  std::string op, shape;
-  double us, gbs, tflops, copy_share;
+int Report(const Arguments& a) {
+  const Json report = Merge(a.out, a.facts);
+  Write(a, "gpu_check", report);
+  std::ofstream(a.out + "/gpu_check.md") << MarkdownOf(report);
+  std::printf("%s", SummaryOf(report).c_str());
+  return 0;
+}
+
+struct Section {
+  const char* name;
+  const char* what;
+  int (*run)(const Arguments&, const Opened&);
 };
 
-std::vector<Row> TimeAll(const cuda::Module& module, Timer& timer, double copy_rate) {
-  const DeviceTable& device = module.device;
-  DeviceMemory memory(device);
-  constexpr size_t kWorkspace = size_t{64} << 20;
-  void* workspace = nullptr;
-  Must(device.allocate(kWorkspace, &workspace), "device memory");
-  const cuda::KernelStream stream{timer.stream(), {static_cast<std::byte*>(workspace), kWorkspace}};
-  std::vector<Row> rows;
-  ForBenchCases(module.tensor, {}, memory, [&](const BenchCase& c) {
-    const double us = timer.Microseconds([&] { c.run(stream); }, c.op + " " + c.shape);
-    const double gbs = static_cast<double>(c.bytes) / us * 1e-3;
-    rows.push_back({c.op, c.shape, us, gbs, static_cast<double>(c.flops) / us * 1e-6,
-                    100.0 * gbs / copy_rate});
-    std::printf("%-16s %-52s %10.1f us %8.1f GB/s %5.1f %% of copy %8.2f TFLOPS\n", c.op.c_str(),
-                c.shape.c_str(), us, gbs, rows.back().copy_share, rows.back().tflops);
-  });
-  device.free(workspace);
-  return rows;
-}
+constexpr Section kSections[] = {
+    {"probe", "says what card is here", Probe},
+    {"limits", "measures a copy and cuBLASLt's products", MeasureCard},
+    {"ops", "times every op of every table beside the limits", TimeAllOps},
+    {"sweep", "compares tables at random shapes", SweepShapes},
+    {"slice", "takes steps of eight layers of DeepSeek-V3", RunLayers},
+};
 
-void Write(const std::string& out, const cuda::Module& module, const cuda::DeviceInfo& info,
-           double copy_rate, const std::vector<Row>& rows) {
-  std::filesystem::create_directories(out);
-  nlohmann::ordered_json json = {
-      {"card", info.name},
-      {"compute_capability", fmt::format("{}.{}", info.major, info.minor)},
-      {"driver_cuda", info.driver_version},
-      {"module_cuda", info.runtime_version},
-      {"architectures", module.architectures},
-      {"kernels", module.tensor.name},
-      {"copy_gb_per_s", copy_rate},
-      {"ops", nlohmann::ordered_json::array()}};
-  std::string table =
-      fmt::format("Card: {}; a copy inside its memory: {:.0f} GB/s; kernels: {}\n\n", info.name,
-                  copy_rate, module.tensor.name);
-  table += "| op | shape | us | GB/s, share of the copy | TFLOPS |\n|---|---|---|---|---|\n";
-  for (const Row& r : rows) {
-    json["ops"].push_back({{"op", r.op},
-                           {"shape", r.shape},
-                           {"us", r.us},
-                           {"gb_per_s", r.gbs},
-                           {"copy_percent", r.copy_share},
-                           {"tflops", r.tflops}});
-    table += fmt::format("| {} | {} | {:.1f} | {:.1f}, {:.1f} % | {:.2f} |\n", r.op, r.shape, r.us,
-                         r.gbs, r.copy_share, r.tflops);
-  }
-  std::ofstream(out + "/gpu_check.json") << json.dump(2) << "\n";
-  std::ofstream(out + "/gpu_check.md") << table;
-}
-
-int Main(int argc, char** argv) {
-  const bool probe = argc > 1 && std::strcmp(argv[1], "--probe") == 0;
-  if (argc > 2 || (argc > 1 && argv[1][0] == '-' && !probe)) {
-    std::fprintf(stderr, "usage: choir-gpu-check [--probe | OUT]\n");
-    return 2;
-  }
-  const auto opened = OpenUsableCudaModule(DefaultCudaModule());
+int RunSection(const Section& section, const Arguments& a) {
+  const auto opened = OpenUsableCudaModule(a.module);
   if (!opened.ok()) {
     std::fprintf(stderr, "choir-gpu-check: nothing was checked: %s\n",
                  MessageOf(opened.status()).c_str());
     return kNoGpu;
   }
-  const cuda::Module& module = **opened;
-  Must(module.device.use(0), "the card");
-  cuda::DeviceInfo info;
-  Must(module.device.info(0, &info), "the card");
-  std::printf("%s, compute capability %d.%d, %.0f GiB\n", info.name, info.major, info.minor,
-              static_cast<double>(info.memory_bytes) / (1 << 30));
-  if (probe) return 0;
-  Timer timer(module.device);
-  const double copy_rate = CopyRate(module.device, timer);
-  std::printf("a copy inside its memory: %.0f GB/s\n", copy_rate);
-  Write(argc > 1 ? argv[1] : ".", module, info, copy_rate, TimeAll(module, timer, copy_rate));
-  return 0;
+  Opened o{.module = *opened, .info = {}, .tables = {}};
+  Must(o.module->device.use(0), "the card");
+  Must(o.module->device.info(0, &o.info), "the card");
+  o.tables = TablesOf(*o.module, o.info);
+  while (!a.table.empty() && a.table != o.tables.back()->name) {
+    o.tables.pop_back();
+    if (o.tables.empty()) Fail("--table: this card has no kernels " + a.table);
+  }
+  return section.run(a, o);
+}
+
+std::optional<int> Read(int argc, char** argv, Arguments* a) {
+  OptionSet options("choir-gpu-check",
+                    "One section of tools/gpu_check, which checks and measures the GPU here.", "");
+  std::vector<std::string> names = {"report", "nccl"};
+  std::string all =
+      "report: one JSON and Markdown file from what the others wrote; nccl: NCCL between processes "
+      "on one card";
+  for (const Section& s : kSections) {
+    names.emplace_back(s.name);
+    all += fmt::format("; {}: {}", s.name, s.what);
+  }
+  options.AddChoice(&a->section, {.flag = "SECTION", .help = all, .required = true}, names);
+  options.Add(&a->out, {.flag = "OUT", .help = "folder of the results"});
+  options.Add(&a->module, {.flag = "--module", .help = "the CUDA module"});
+  options.Add(&a->small, {.flag = "--small", .help = "shapes for an emulated card"});
+  options.Add(&a->hopper_shapes, {.flag = "--hopper-shapes",
+                                  .help = "with --small: also shapes of the kernels for Hopper"});
+  options.Add(&a->seed, {.flag = "--seed", .help = "of contents, and of the first random shape"}, 0,
+              int64_t{1} << 60);
+  options.Add(&a->cases, {.flag = "--cases", .help = "random shapes at most"}, 0, 1'000'000'000);
+  options.Add(&a->seconds, {.flag = "--seconds", .help = "what has not begun by then is left out"},
+              0, 86400);
+  options.Add(&a->op, {.flag = "--op", .help = "only this op's random shapes"});
+  options.Add(&a->table, {.flag = "--table", .help = "leave out kernels above these: cuda-tensor"});
+  options.Add(&a->facts.commit, {.flag = "--commit", .help = "for the report"});
+  options.Add(&a->facts.driver, {.flag = "--driver", .help = "for the report"});
+  options.Add(&a->facts.date, {.flag = "--date", .help = "for the report"});
+  options.AddCheck([a]() -> Status {
+    if (a->section == "probe" || !a->out.empty()) return {};
+    return InvalidArgument("OUT: give the folder of the results");
+  });
+  return options.Parse(argc, argv);
+}
+
+int Main(int argc, char** argv) {
+  Arguments a;
+  if (const auto code = Read(argc, argv, &a)) return *code;
+  if (a.section == "report") return Report(a);
+  if (a.section == "nccl") return CheckNcclRanks(a);
+  for (const Section& s : kSections) {
+    if (a.section == s.name) return RunSection(s, a);
+  }
+  return 2;
 }
 
 }  // namespace

@@ -85,6 +85,11 @@ def engine():
             lines("Prefill", "Steps that compute prompts.", quantiles(f'choir_step_seconds{{phase="prefill",{HERE}}}'), "s"),
             lines("Busy", "Share of the time that is spent in steps.",
                   [("{{instance}}", rate(f"choir_step_seconds_sum{{{HERE}}}", "instance"))], "percentunit", ceiling=1),
+            lines("Decode steps as CUDA graphs", "Share of them that were launched as one; 0 on the CPU.",
+                  [("{{instance}}", share(f"choir_graph_steps_total{{{HERE}}}", f'choir_step_seconds_count{{phase="decode",{HERE}}}', "instance"))],
+                  "percentunit", ceiling=1),
+            lines("CUDA graphs made", "In ten minutes: it stands still once a rank has seen its batch sizes.",
+                  [("{{instance}}", f"increase(choir_graph_captures_total{{{HERE}}}[10m])")]),
         ]),
         ("KV memory", [
             lines("Held", "Share of the blocks that running sequences hold.",

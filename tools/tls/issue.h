@@ -1,6 +1,5 @@
 // Makes certificates: a private authority and what it signs, for clusters without a PKI of their
-// own
-// (`choir tls init`, `choir up --tls`) and for tests. ECDSA P-256, SHA-256. One thread.
+// own (`choir tls init`, `choir up --tls`) and for tests. ECDSA P-256, SHA-256. One thread.
 #pragma once
 
 #include <cstdint>

@@ -16,6 +16,8 @@
 
 namespace choir {
 
+class DeviceCollectives;
+
 class Collectives {
  public:
   virtual ~Collectives() = default;
@@ -40,6 +42,12 @@ class Collectives {
   virtual void Wake() = 0;  // any thread: ends the running or next WaitForAnnounce
   virtual void Abort(const Status& reason) = 0;  // any thread: kills this communicator on all ranks
   virtual Status status() const = 0;             // why it is dead, or OK; any thread
+  // For an owner that waits for something else than these collectives: dies if a peer is seen to
+  // have died, which otherwise only waits of its own find. Returns status().
+  virtual Status LookAfterPeers() { return status(); }
+
+  // Null: rows travel through the hosts' memory. Lives as long as the collectives.
+  virtual DeviceCollectives* device() { return nullptr; }
 };
 
 struct CollectivesOptions {

@@ -27,9 +27,7 @@ ExchangePlan::ExchangePlan(Collectives* collectives, const ExchangeLimits& limit
   bytes_.recv.resize(ranks_);
 }
 
-Status ExchangePlan::Begin(const ExpertPlacement& placement, int64_t tokens,
-                           const int32_t* expert_ids) {
-  CHOIR_CHECK(tokens <= limits_.tokens_max);
+void ExchangePlan::Use(const ExpertPlacement& placement) {
   CHOIR_CHECK(placement.num_ranks() == collectives_->size());
   placement_ = &placement;
   experts_ = &placement.ExpertsOf(collectives_->rank());
@@ -38,20 +36,64 @@ Status ExchangePlan::Begin(const ExpertPlacement& placement, int64_t tokens,
   for (size_t i = 0; i < experts_->size(); ++i) {
     slot_of_[static_cast<size_t>((*experts_)[i])] = static_cast<int32_t>(i);
   }
-  if (placement.HasCopies()) turns_.assign(num_experts, 0);
+}
+
+Status ExchangePlan::Begin(const ExpertPlacement& placement, int64_t tokens,
+                           const int32_t* expert_ids) {
+  CHOIR_CHECK(tokens <= limits_.tokens_max);
+  Use(placement);
   tokens_ = tokens;
   PlanOutgoing(expert_ids);
   return ExchangeCounts();
 }
 
-size_t ExchangePlan::RankFor(int32_t expert) {
+Status ExchangePlan::BeginTogether(const ExpertPlacement& placement,
+                                   std::span<const int64_t> tokens, int64_t tokens_each,
+                                   const int32_t* expert_ids) {
+  CHOIR_CHECK(tokens.size() == ranks_ && tokens_each <= limits_.tokens_max);
+  Use(placement);
+  tokens_ = tokens[self_];
+  const int64_t stride = tokens_each * limits_.top_k;
+  PlanOutgoing(expert_ids + static_cast<int64_t>(self_) * stride);
+  offsets_.assign(experts_->size() + 1, 0);
+  for (size_t r = 0; r < ranks_; ++r) {
+    CHOIR_CHECK(tokens[r] <= tokens_each);
+    const Status read = PlanIncoming(r, tokens[r], expert_ids + static_cast<int64_t>(r) * stride);
+    if (read.ok()) continue;
+    collectives_->Abort(read);
+    return read;
+  }
+  PlacePairs();
+  return absl::OkStatus();
+}
+
+// Who gets which of the source's rows, as the source itself decides it.
+Status ExchangePlan::PlanIncoming(size_t source, int64_t tokens, const int32_t* expert_ids) {
+  if (placement_->HasCopies()) turns_.assign(slot_of_.size(), 0);
+  std::vector<Pair>& pairs = incoming_[source].pairs;
+  pairs.clear();
+  for (int64_t i = 0; i < tokens * limits_.top_k; ++i) {
+    const int32_t expert = expert_ids[i];
+    if (expert < 0 || expert >= placement_->num_experts()) {
+      return Internal("dispatch: rank {} chose expert {} of {}", source, expert,
+                      placement_->num_experts());
+    }
+    if (RankFor(expert, source) != self_) continue;
+    pairs.push_back({static_cast<int32_t>(i / limits_.top_k), expert});
+    ++offsets_[static_cast<size_t>(SlotOf(expert)) + 1];
+  }
+  return absl::OkStatus();
+}
+
+size_t ExchangePlan::RankFor(int32_t expert, size_t source) {
   const std::span<const int32_t> ranks = placement_->RanksOf(expert);
   if (ranks.size() == 1) return static_cast<size_t>(ranks[0]);
-  const size_t turn = self_ + turns_[static_cast<size_t>(expert)]++;
+  const size_t turn = source + turns_[static_cast<size_t>(expert)]++;
   return static_cast<size_t>(ranks[turn % ranks.size()]);
 }
 
 void ExchangePlan::PlanOutgoing(const int32_t* expert_ids) {
+  if (placement_->HasCopies()) turns_.assign(slot_of_.size(), 0);
   for (Outgoing& out : outgoing_) {
     out.tokens.clear();
     out.pairs.clear();
@@ -62,7 +104,7 @@ void ExchangePlan::PlanOutgoing(const int32_t* expert_ids) {
       const int64_t slot = t * limits_.top_k + k;
       const int32_t expert = expert_ids[slot];
       CHOIR_CHECK(expert >= 0 && expert < placement_->num_experts());
-      Outgoing& out = outgoing_[RankFor(expert)];
+      Outgoing& out = outgoing_[RankFor(expert, self_)];
       if (out.tokens.empty() || out.tokens.back() != t)
         out.tokens.push_back(static_cast<int32_t>(t));
       out.pairs.push_back({static_cast<int32_t>(out.tokens.size() - 1), expert});
@@ -118,6 +160,12 @@ Status ExchangePlan::Order(std::span<const std::byte> received, size_t row_bytes
     collectives_->Abort(read);
     return read;
   }
+  PlacePairs();
+  return absl::OkStatus();
+}
+
+// From rows of each expert to a row for every pair.
+void ExchangePlan::PlacePairs() {
   for (size_t e = 1; e < offsets_.size(); ++e) offsets_[e] += offsets_[e - 1];
   received_ = offsets_.back();
   next_.assign(offsets_.begin(), offsets_.end() - 1);
@@ -127,7 +175,6 @@ Status ExchangePlan::Order(std::span<const std::byte> received, size_t row_bytes
       in.positions.push_back(next_[static_cast<size_t>(SlotOf(pair.expert))]++);
     }
   }
-  return absl::OkStatus();
 }
 
 // Unpacks the headers and counts the rows of each expert.

@@ -60,11 +60,16 @@ class ExchangePlan {
   // expert_ids: [tokens, top_k], ascending in a row. `placement` stays as it is until CombineBytes.
   // All ranks together; errors abort the communicator.
   Status Begin(const ExpertPlacement& placement, int64_t tokens, const int32_t* expert_ids);
+  // Both where this rank knows all choices: those of rank r begin at r * tokens_each * top_k of
+  // `expert_ids`, tokens[r] of them count. A pair's row is then its token. No rank has to be asked;
+  // choices that cannot be abort the communicator.
+  Status BeginTogether(const ExpertPlacement& placement, std::span<const int64_t> tokens,
+                       int64_t tokens_each, const int32_t* expert_ids);
   // Of the messages of a dispatch with rows of `row_bytes`.
   const Bytes& DispatchBytes(size_t row_bytes);
   // The header of the message to `rank`; returns what follows it.
   std::byte* WritePairs(size_t rank, std::byte* to) const;
-  // Reads the headers of all messages and gives every pair its row: by expert, then source rank,
+  // Reads the headers of all messages and gives every pair its row: by slot, then source rank,
   // then token. Errors abort the communicator.
   Status Order(std::span<const std::byte> received, size_t row_bytes);
   // Of the outputs on their way back. REQUIRES: Order.
@@ -77,12 +82,15 @@ class ExchangePlan {
   const Counts& counts_from(size_t rank) const { return counts_[rank * ranks_ + self_]; }
   int64_t tokens() const { return tokens_; }                         // own
   int64_t received() const { return received_; }                     // rows to compute here
-  const std::vector<int32_t>& experts() const { return *experts_; }  // of this rank, ascending
+  const std::vector<int32_t>& experts() const { return *experts_; }  // of this rank, by slot
   const std::vector<int32_t>& offsets() const { return offsets_; }   // [experts + 1]
 
  private:
+  void Use(const ExpertPlacement& placement);
   void PlanOutgoing(const int32_t* expert_ids);
-  size_t RankFor(int32_t expert);
+  Status PlanIncoming(size_t source, int64_t tokens, const int32_t* expert_ids);
+  size_t RankFor(int32_t expert, size_t source);
+  void PlacePairs();
   int32_t SlotOf(int32_t expert) const {  // among this rank's; -1: not here
     const bool known = expert >= 0 && static_cast<size_t>(expert) < slot_of_.size();
     return known ? slot_of_[static_cast<size_t>(expert)] : -1;

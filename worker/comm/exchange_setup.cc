@@ -51,6 +51,22 @@ StatusOr<std::unique_ptr<Collectives>> ExchangeSetup::JoinLocal(
 
 StatusOr<std::unique_ptr<Collectives>> ExchangeSetup::Connect(
     const std::vector<ExchangeEndpoint>& endpoints) {
+  CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<Collectives> made, ConnectHosts(endpoints));
+  if (!options_.join_devices) return made;
+  {
+    std::lock_guard lock(mu_);
+    if (given_up_) return Cancelled("generation {} is over", options_.generation);
+    joining_ = made.get();
+  }
+  const Status joined = options_.join_devices(&made);
+  std::lock_guard lock(mu_);
+  joining_ = nullptr;
+  CHOIR_RETURN_IF_ERROR(joined);
+  return made;
+}
+
+StatusOr<std::unique_ptr<Collectives>> ExchangeSetup::ConnectHosts(
+    const std::vector<ExchangeEndpoint>& endpoints) {
   if (endpoints.size() != options_.hosts.size()) {
     return InvalidArgument("{} endpoints for {} ranks", endpoints.size(), options_.hosts.size());
   }
@@ -71,7 +87,11 @@ StatusOr<std::unique_ptr<Collectives>> ExchangeSetup::Connect(
 
 void ExchangeSetup::GiveUp() {
   std::lock_guard lock(mu_);
+  given_up_ = true;
   if (mesh_ != nullptr) mesh_->Interrupt();
+  if (joining_ != nullptr) {
+    joining_->Abort(Cancelled("generation {} is over", options_.generation));
+  }
 }
 
 }  // namespace choir

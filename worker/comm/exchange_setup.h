@@ -28,6 +28,9 @@ struct ExchangeOptions {
   std::function<StatusOr<std::string>()> mesh_address;
   Duration connect_timeout = std::chrono::seconds(10);
   CollectivesOptions collectives;
+  // May put collectives of devices beside those of the hosts, with all ranks; an error is their
+  // death. Empty: it does not.
+  std::function<Status(std::unique_ptr<Collectives>*)> join_devices;
 };
 
 class ExchangeSetup {
@@ -42,6 +45,8 @@ class ExchangeSetup {
  private:
   explicit ExchangeSetup(ExchangeOptions options) : options_(std::move(options)) {}
   Status OpenAll();
+  StatusOr<std::unique_ptr<Collectives>> ConnectHosts(
+      const std::vector<ExchangeEndpoint>& endpoints);
   StatusOr<std::unique_ptr<Collectives>> JoinLocal(const std::vector<ExchangeEndpoint>& endpoints);
 
   const ExchangeOptions options_;
@@ -49,7 +54,9 @@ class ExchangeSetup {
   ExchangeEndpoint endpoint_;
   std::unique_ptr<ShmSegment> segment_;  // at the lowest rank of the host
   std::unique_ptr<GlooMesh> mesh_;       // until Connect has given it away
-  std::mutex mu_;                        // guards that mesh_ goes away, against GiveUp
+  std::mutex mu_;                        // guards against GiveUp: that mesh_ goes away, and
+  Collectives* joining_ = nullptr;       // while devices join
+  bool given_up_ = false;
 };
 
 }  // namespace choir

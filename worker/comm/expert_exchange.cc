@@ -44,23 +44,27 @@ class ExpertExchangeImpl final : public ExpertExchange {
   ExpertExchangeImpl(Collectives* collectives, const ExchangeLimits& limits)
       : collectives_(collectives), limits_(limits), plan_(collectives, limits) {}
 
-  StatusOr<DispatchedRows> Dispatch(const ExpertPlacement& placement, TensorView x,
-                                    TensorView expert_ids, DType payload) override {
+  Status BeginDispatch(const ExpertPlacement& placement, TensorView x, TensorView expert_ids,
+                       DType payload) override {
     const MonoTime start = Clock::Real().Now();
     const int64_t tokens = CheckDispatch(limits_, x, expert_ids, payload);
     payload_ = payload;
-    row_bytes_ = static_cast<size_t>(limits_.hidden) * SizeOf(payload);
+    width_ = WidthOf(limits_, x);
+    row_bytes_ = static_cast<size_t>(width_) * SizeOf(payload);
     const float* rows = tokens == 0 ? nullptr : x.f32();
     CHOIR_RETURN_IF_ERROR(
         plan_.Begin(placement, tokens, tokens == 0 ? nullptr : expert_ids.data<int32_t>()));
     CHOIR_RETURN_IF_ERROR(ExchangeRows(rows));
     CHOIR_RETURN_IF_ERROR(plan_.Order(received_, row_bytes_));
-    DispatchedRows out{GroupRows(rows), plan_.offsets(), plan_.experts()};
+    grouped_ = GroupRows(rows);
     stats_.dispatch_seconds += Seconds(Clock::Real().Now() - start);
-    return out;
+    return absl::OkStatus();
+  }
+  StatusOr<DispatchedRows> EndDispatch() override {
+    return DispatchedRows{grouped_, plan_.offsets(), plan_.experts()};
   }
 
-  Status Combine(TensorView expert_out, TensorView y) override {
+  Status BeginCombine(TensorView expert_out, TensorView y) override {
     const MonoTime start = Clock::Real().Now();
     CheckCombine(limits_, plan_, expert_out, y);
     const float* outputs = plan_.received() == 0 ? nullptr : expert_out.f32();
@@ -74,12 +78,13 @@ class ExpertExchangeImpl final : public ExpertExchange {
     stats_.combine_seconds += Seconds(Clock::Real().Now() - start);
     return absl::OkStatus();
   }
+  Status EndCombine() override { return absl::OkStatus(); }
 
   const ExchangeStats& stats() const override { return stats_; }
 
  private:
   void WriteRow(const float* from, std::byte* to) const {
-    const auto n = static_cast<size_t>(limits_.hidden);
+    const auto n = static_cast<size_t>(width_);
     if (payload_ == DType::kF32) {
       std::memcpy(to, from, n * sizeof(float));
       return;
@@ -98,7 +103,7 @@ class ExpertExchangeImpl final : public ExpertExchange {
       if (r == plan_.self()) continue;
       to = plan_.WritePairs(r, to);
       for (const int32_t token : plan_.to(r).tokens) {
-        WriteRow(rows + token * limits_.hidden, to);
+        WriteRow(rows + token * width_, to);
         to += row_bytes_;
       }
     }
@@ -116,13 +121,13 @@ class ExpertExchangeImpl final : public ExpertExchange {
         std::byte* to = grouped + static_cast<size_t>(in.positions[i]) * row_bytes_;
         const auto row = static_cast<size_t>(in.pairs[i].row);
         if (r == plan_.self()) {
-          WriteRow(own_rows + plan_.to(r).tokens[row] * limits_.hidden, to);
+          WriteRow(own_rows + plan_.to(r).tokens[row] * width_, to);
         } else {
           std::memcpy(to, received_.data() + in.rows_begin + row * row_bytes_, row_bytes_);
         }
       }
     }
-    return TensorView(static_cast<void*>(grouped), payload_, {received, limits_.hidden});
+    return TensorView(static_cast<void*>(grouped), payload_, {received, width_});
   }
 
   void CopyOutput(const float* from, float* to) const {
@@ -159,21 +164,28 @@ class ExpertExchangeImpl final : public ExpertExchange {
   const ExchangeLimits limits_;
   ExchangePlan plan_;
   DType payload_ = DType::kF32;
+  int64_t width_ = 0;  // columns of the rows of a dispatch
   size_t row_bytes_ = 0;
   std::span<std::byte> received_;
+  TensorView grouped_;
   Scratch send_buffer_, recv_buffer_, grouped_buffer_;
   ExchangeStats stats_;
 };
 
 }  // namespace
 
+int64_t WidthOf(const ExchangeLimits& limits, const TensorView& x) {
+  return x.rank() == 2 ? x.dim(1) : limits.hidden;
+}
+
 int64_t CheckDispatch(const ExchangeLimits& limits, const TensorView& x,
                       const TensorView& expert_ids, DType payload) {
   CHOIR_CHECK(payload == DType::kF32 || payload == DType::kBF16);
   const int64_t tokens = x.rank() == 2 ? x.dim(0) : 0;
   CHOIR_CHECK(tokens <= limits.tokens_max);
+  CHOIR_CHECK(WidthOf(limits, x) <= limits.hidden);
   if (tokens == 0) return 0;
-  CHOIR_CHECK(x.dtype() == DType::kF32 && x.dim(1) == limits.hidden);
+  CHOIR_CHECK(x.dtype() == DType::kF32);
   CHOIR_CHECK(expert_ids.dtype() == DType::kI32 && expert_ids.dim(0) == tokens &&
               expert_ids.dim(1) == limits.top_k);
   return tokens;

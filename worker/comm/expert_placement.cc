@@ -25,10 +25,7 @@ ExpertPlacement::ExpertPlacement(int32_t num_experts, std::vector<std::vector<in
     : experts_of_(std::move(experts_of)) {
   CHOIR_CHECK(num_experts >= 0 && !experts_of_.empty());
   for (const std::vector<int32_t>& experts : experts_of_) {
-    for (size_t i = 0; i < experts.size(); ++i) {
-      CHOIR_CHECK(experts[i] >= 0 && experts[i] < num_experts);
-      CHOIR_CHECK(i == 0 || experts[i - 1] < experts[i]);
-    }
+    for (const int32_t e : experts) CHOIR_CHECK(e >= 0 && e < num_experts);
   }
   FindRanks(num_experts);
 }
@@ -43,19 +40,25 @@ void ExpertPlacement::FindRanks(int32_t num_experts) {
     begins_[e + 1] += begins_[e];
   }
   ranks_.resize(begins_.back());
+  slots_.resize(begins_.back());
   std::vector<size_t> next(begins_.begin(), begins_.end() - 1);
   for (size_t r = 0; r < experts_of_.size(); ++r) {
-    for (const int32_t e : experts_of_[r]) {
-      ranks_[next[static_cast<size_t>(e)]++] = static_cast<int32_t>(r);
+    for (size_t slot = 0; slot < experts_of_[r].size(); ++slot) {
+      const auto e = static_cast<size_t>(experts_of_[r][slot]);
+      const size_t at = next[e]++;
+      CHOIR_CHECK(at == begins_[e] || ranks_[at - 1] < static_cast<int32_t>(r));  // once on a rank
+      ranks_[at] = static_cast<int32_t>(r);
+      slots_[at] = static_cast<int32_t>(slot);
     }
   }
 }
 
 int32_t ExpertPlacement::SlotOf(int32_t rank, int32_t expert) const {
-  const std::vector<int32_t>& experts = ExpertsOf(rank);
-  const auto at = std::lower_bound(experts.begin(), experts.end(), expert);
-  if (at == experts.end() || *at != expert) return -1;
-  return static_cast<int32_t>(at - experts.begin());
+  if (expert < 0 || expert >= num_experts()) return -1;
+  const std::span<const int32_t> ranks = RanksOf(expert);
+  const auto at = std::lower_bound(ranks.begin(), ranks.end(), rank);
+  if (at == ranks.end() || *at != rank) return -1;
+  return slots_[begins_[static_cast<size_t>(expert)] + static_cast<size_t>(at - ranks.begin())];
 }
 
 int32_t ExpertSlots(int32_t num_experts, int32_t num_ranks, int32_t redundant) {

@@ -14,7 +14,7 @@ class ExpertPlacement {
  public:
   // One copy each, in ranges: the first (experts % ranks) ranks hold one more.
   ExpertPlacement(int32_t num_experts, int32_t num_ranks);
-  // experts_of: by rank, ascending. REQUIRES: every expert is somewhere.
+  // experts_of: by rank, each once, in the order of its slots. REQUIRES: every expert is somewhere.
   ExpertPlacement(int32_t num_experts, std::vector<std::vector<int32_t>> experts_of);
 
   int32_t num_experts() const { return static_cast<int32_t>(begins_.size()) - 1; }
@@ -36,9 +36,9 @@ class ExpertPlacement {
  private:
   void FindRanks(int32_t num_experts);
 
-  std::vector<std::vector<int32_t>> experts_of_;  // by rank, ascending
-  std::vector<size_t> begins_;                    // [experts + 1]: of each expert's in ranks_
-  std::vector<int32_t> ranks_;
+  std::vector<std::vector<int32_t>> experts_of_;  // by rank
+  std::vector<size_t> begins_;                    // [experts + 1]: of each expert's in the next two
+  std::vector<int32_t> ranks_, slots_;
 };
 
 // Experts of a layer that a rank can hold when it may hold `redundant` more than an even share.

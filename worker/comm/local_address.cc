@@ -1,6 +1,8 @@
 #include "worker/comm/local_address.h"
 
+#include <ifaddrs.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -56,6 +58,21 @@ StatusOr<std::string> OwnAddress(const std::string& host) {
     close(fd);
     return own ? Numeric(a.ai_addr, a.ai_addrlen) : "";
   });
+}
+
+std::string InterfaceOf(const std::string& address) {
+  ifaddrs* found = nullptr;
+  if (getifaddrs(&found) != 0) return "";
+  std::string name;
+  for (const ifaddrs* i = found; i != nullptr && name.empty(); i = i->ifa_next) {
+    if (i->ifa_addr == nullptr) continue;
+    const bool v4 = i->ifa_addr->sa_family == AF_INET, v6 = i->ifa_addr->sa_family == AF_INET6;
+    if (!v4 && !v6) continue;
+    const socklen_t length = v4 ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    if (Numeric(i->ifa_addr, length) == address) name = i->ifa_name;
+  }
+  freeifaddrs(found);
+  return name;
 }
 
 std::string HostOf(const std::string& host_and_port) {

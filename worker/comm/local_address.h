@@ -20,6 +20,8 @@ StatusOr<std::string> MeshAddress(const MeshAddressHints& hints);
 // The first of the addresses of `host`, a name or a number, that is this machine's; numeric.
 // NotFound.
 StatusOr<std::string> OwnAddress(const std::string& host);
+// "eth0": the interface that has a numeric address; "" when none has.
+std::string InterfaceOf(const std::string& address);
 // "127.0.0.1", "::1", "localhost": reachable from this machine only.
 bool IsLoopbackHost(const std::string& host);
 // "0.0.0.0", "::", "[::]", "*" or "": every address of this machine.

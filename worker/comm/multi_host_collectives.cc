@@ -136,6 +136,10 @@ class MultiHostCollectives final : public Collectives {
     local_->Wake();
   }
 
+  Status LookAfterPeers() override {
+    if (const Status here = local_->LookAfterPeers(); !here.ok()) Abort(here);
+    return status();
+  }
   Status status() const override {
     std::lock_guard lock(mu_);
     return death_.ok() ? local_->status() : death_;

@@ -97,7 +97,9 @@ class ShmCollectives final : public Collectives {
       if (announced || IsDead() || woken_.load()) break;
       const Duration left = deadline - Clock::Real().Now();
       if (left <= Duration::zero()) break;
-      if (shm::FutexWait(mine.bell, bell, std::min(left, kLookAfterPeersIdle))) LookAfterPeers();
+      if (shm::FutexWait(mine.bell, bell, std::min(left, kLookAfterPeersIdle))) {
+        (void)LookAfterPeers();
+      }
     }
     mine.sleeping.store(0);
     woken_.store(false);
@@ -122,6 +124,10 @@ class ShmCollectives final : public Collectives {
     for (size_t r = 0; r < ranks_; ++r) RingBell(r);
   }
 
+  Status LookAfterPeers() override {
+    if (const Status alive = peers_->Check(); !alive.ok()) Abort(alive);
+    return status();
+  }
   Status status() const override {
     if (!IsDead()) return absl::OkStatus();
     const Header& header = mapping_->header();
@@ -164,10 +170,6 @@ class ShmCollectives final : public Collectives {
     }
   }
 
-  void LookAfterPeers() {
-    if (const Status alive = peers_->Check(); !alive.ok()) Abort(alive);
-  }
-
   Status Meet(const char* what) {
     if (IsDead()) return status();
     const uint64_t target = ++meetings_;
@@ -202,7 +204,7 @@ class ShmCollectives final : public Collectives {
           if (deadline == MonoTime{}) deadline = now + timeout_;
           if (now >= deadline) Abort(Late(what));
           if (shm::FutexWait(mine.bell, bell, std::min(deadline - now, kLookAfterPeers)))
-            LookAfterPeers();
+            (void)LookAfterPeers();
         }
         mine.sleeping.store(0);
         if (progress == Progress::kNone && IsDead()) {

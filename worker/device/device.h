@@ -10,7 +10,9 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -35,6 +37,23 @@ class DeviceBuffer {
   size_t size_ = 0;
 };
 
+// Work of a device that can be enqueued again. Freed before the device.
+using DeviceGraph = std::shared_ptr<void>;
+
+// Copies beside the work of a device, in an order of their own, so that the device computes while
+// they run. Of one thread, which has called Use: the device's, or another that neither calls Begin
+// nor Join. Errors are as Device::Wait's, which says them, too. Ends before its device.
+class DeviceLane {
+ public:
+  virtual ~DeviceLane() = default;
+  // What follows here takes place after the device's work so far.
+  virtual void Begin() = 0;
+  virtual void Copy(void* to, const void* from, size_t bytes) = 0;  // as Device::Copy, but here
+  virtual Status Wait() = 0;  // until all copies so far are done
+  // The device's work from now on takes place after the copies so far.
+  virtual void Join() = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -46,6 +65,11 @@ class Device {
   // Takes the memory that all calls of Allocate will share; once. ResourceExhausted, with what is
   // wanted and what is there. Devices that read the host's memory take it as it comes.
   virtual Status Reserve(size_t bytes) = 0;
+  // How much Reserve does not take beyond what the driver needs: NCCL takes it by itself when an
+  // epoch begins. Before Reserve.
+  virtual void LeaveForNccl(size_t bytes) { (void)bytes; }
+  // What Reserve could take now, of a device that has memory of its own.
+  virtual StatusOr<uint64_t> Room() { return UINT64_MAX; }
   // Contents are undefined. ResourceExhausted when the reserve is used up.
   virtual StatusOr<DeviceBuffer> Allocate(size_t bytes) = 0;
   // The host's side of copies.
@@ -54,9 +78,26 @@ class Device {
   // Takes place after all earlier work; memory of the host (AllocateHost's) stays as it is until
   // Wait.
   virtual void Copy(void* to, const void* from, size_t bytes) = 0;
+  // Graphs. What is enqueued between Begin and End does not take place but becomes a graph, which
+  // RunGraph enqueues as often as it likes: the same kernels with the same arguments, the same
+  // copies between the same places. An error of Begin or End means that there is no graph, and
+  // nothing else; after an error of Begin there is no End.
+  virtual bool HasGraphs() const { return false; }
+  virtual Status BeginGraph() { return Unimplemented("{}: it has no graphs", Name()); }
+  virtual StatusOr<DeviceGraph> EndGraph() { return Unimplemented("{}: it has no graphs", Name()); }
+  virtual void RunGraph(const DeviceGraph&) { CHOIR_CHECK(false); }
+
+  // REQUIRES: !ReadsHostMemory(). Null on a device that only measures.
+  virtual StatusOr<std::unique_ptr<DeviceLane>> MakeLane() {
+    return Unimplemented("{}: copies need no lane, it reads the host's memory", Name());
+  }
   // Until all work so far is done. The first error of a kernel or copy is the answer of this and
   // all later calls: the process has to be started again.
   virtual Status Wait() { return {}; }
+  // Where work waits for other ranks, Wait asks `look` again and again. An error of it is the
+  // answer of that Wait; by then nothing that is enqueued waits for others any more. Empty: nobody
+  // is asked.
+  virtual void Guard(std::function<Status()> look) { (void)look; }
   virtual Status status() const { return {}; }  // that error, without waiting
 };
 
@@ -81,6 +122,7 @@ class StagedBuffer {
 
   std::byte* device() const { return device_.data(); }
   std::byte* host() const { return host_.data(); }
+  size_t bytes() const { return device_.size(); }
 
   void Upload(size_t begin, size_t bytes) const {
     if (device() != host()) owner_->Copy(device() + begin, host() + begin, bytes);

@@ -3,6 +3,7 @@
 // an address where nothing is.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "worker/device/device.h"
@@ -19,14 +20,17 @@ class MeasuringDevice final : public Device {
   std::string Name() const override { return "none"; }
   bool ReadsHostMemory() const override { return false; }
   Status Reserve(size_t) override { return {}; }
+  void LeaveForNccl(size_t bytes) override { nccl_bytes_ = bytes; }
   StatusOr<DeviceBuffer> Allocate(size_t bytes) override {
     bytes_ += AlignedBytes(bytes);
     return Nowhere(bytes);
   }
   StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override { return Nowhere(bytes); }
   void Copy(void*, const void*, size_t) override { CHOIR_CHECK(false); }
+  StatusOr<std::unique_ptr<DeviceLane>> MakeLane() override { return nullptr; }
 
   size_t bytes() const { return bytes_; }
+  size_t nccl_bytes() const { return nccl_bytes_; }
 
  private:
   // Not null, for views of null are empty ones.
@@ -34,7 +38,7 @@ class MeasuringDevice final : public Device {
     return DeviceBuffer({reinterpret_cast<std::byte*>(kDeviceAlign), [](std::byte*) {}}, bytes);
   }
 
-  size_t bytes_ = 0;
+  size_t bytes_ = 0, nccl_bytes_ = 0;
 };
 
 }  // namespace choir

@@ -227,7 +227,7 @@ void EngineImpl::StepOrSleep() {
 StatusOr<bool> EngineImpl::EnterStep(int64_t own_tokens) {
   StepProtocol& protocol = *epoch_.protocol;
   const StatusOr<bool> entered = protocol.Enter(own_tokens, mover_ ? mover_->vote() : 0);
-  if (!entered.ok() || !*entered || mover_ == nullptr) return entered;
+  if (!entered.ok() || !*entered || mover_ == nullptr || num_ranks_ == 1) return entered;
   CHOIR_RETURN_IF_ERROR(mover_->BeforeStep(epoch_.collectives.get(), protocol.votes(),
                                            protocol.group_tokens(), model_->expert_counts()));
   return true;
@@ -246,6 +246,7 @@ Status EngineImpl::Compute(const StepPlan& plan) {
   batch.logits = sampler_->Logits(num_logits);
   batch.kv = kv_->views();
   batch.experts = mover_ ? mover_->placed() : nullptr;
+  if (epoch_.exchange != nullptr) epoch_.exchange->BeginStep(epoch_.protocol->tokens());
   CHOIR_RETURN_IF_ERROR(model_->Forward(batch, epoch_.exchange.get(), stream_));
   CHOIR_RETURN_IF_ERROR(sampler_->Sample(rows_.sampled, stream_, &sampled_));
   table_.Commit(plan, rows_, sampled_, &updates_);
@@ -258,6 +259,7 @@ void EngineImpl::EndEpoch(Finish finish) {
     current_ = nullptr;
   }
   if (epoch_.exchange != nullptr) AddTo(epoch_.exchange->stats(), &ended_exchanges_);
+  epoch_.exchange.reset();  // before the collectives that it uses
   epoch_ = Epoch{};
   table_.EndAll(finish, &updates_);
   SyncQueued(0);
@@ -316,6 +318,7 @@ void EngineImpl::Publish() {
   counts_.prefix_query_tokens = table_.prefix_stats().query_tokens;
   counts_.prefix_hit_tokens = table_.prefix_stats().hit_tokens;
   counts_.ledger_difference = table_.blocks().LedgerDifference();
+  counts_.graphs = model_->graphs();
   counts_.last_step_wall = WallSeconds();
   if (mover_ != nullptr) counts_.placement = mover_->stats();
   counts_.exchange = ended_exchanges_;

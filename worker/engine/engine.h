@@ -14,10 +14,12 @@
 #include "common/base/clock.h"
 #include "common/base/status.h"
 #include "worker/comm/collectives.h"
+#include "worker/comm/device_collectives.h"
 #include "worker/engine/expert_load.h"
 #include "worker/engine/expert_mover.h"
 #include "worker/engine/types.h"
 #include "worker/model/model.h"
+#include "worker/model/slot_sizes.h"
 
 namespace choir {
 
@@ -32,10 +34,16 @@ struct EngineOptions {
   bool prefix_cache = true;    // full blocks stay findable as long as their memory is not needed
   int num_threads = 1;
   int nice = 0;
+  int64_t graph_rows_max =
+      256;  // decode steps of up to so many rows run as graphs of a GPU; 0: none
   // Where experts lie (expert_mover.h). The same on all ranks of a group.
   int32_t redundant_experts = 0;  // that a rank may hold of a layer beyond an even share
   bool expert_cover = false;      // second copies of all, so that any one rank may vanish
   int64_t placement_steps = 256;  // between two looks at the load of experts, at least
+  // What rows on a device may take to other ranks; the collectives of an epoch decide.
+  RowPath row_path = RowPath::kHost;
+  SlotOptions slots;
+  int64_t micro_batch_rows = 0;  // ExchangeSizes has it; the same on all ranks
 };
 
 // Everything the metrics of a worker need, taken at any time by any thread. All counts are since
@@ -48,6 +56,7 @@ struct EngineStats {
            step_tokens = 0;  // steps in which this rank computed, or helped
   uint64_t rounds = 0;       // of the owner's loop; an idle engine makes one a second
   double prefill_seconds = 0, decode_seconds = 0;  // a mixed step's time is split by its tokens
+  GraphStats graphs;
   double last_step_wall = 0;  // unix seconds of the last finished step, or idle check
   ExchangeStats exchange;
   std::shared_ptr<const ExpertLoad> experts;  // null: none, or nothing was counted yet
@@ -90,6 +99,11 @@ class Engine {
   // step. Ids that are not living are ignored.
   virtual void Cancel(SequenceId id) = 0;
   virtual EngineStats stats() const = 0;
+  // What the experts here computed. While nobody is in Run.
+  virtual const ExpertCounts& expert_counts() const {
+    static const ExpertCounts none;
+    return none;
+  }
 
   // Any thread. Takes effect at the next step border; nullptr: no epoch now. The epoch before is
   // aborted on all its ranks, so that nobody waits in it. Its size must be the num_ranks of Make.

@@ -44,6 +44,7 @@ class EngineImpl final : public Engine {
   Status Submit(SequenceRequest request) override;
   void Cancel(SequenceId id) override;
   EngineStats stats() const override;
+  const ExpertCounts& expert_counts() const override { return model_->expert_counts(); }
   void SetEpoch(std::shared_ptr<Collectives> collectives) override;
   void OnEpochFailed(std::function<void(uint64_t, Status)> callback) override;
   void OnDeviceFailed(std::function<void(Status)> callback) override;
@@ -53,7 +54,7 @@ class EngineImpl final : public Engine {
  private:
   struct Epoch {
     std::shared_ptr<Collectives> collectives;
-    std::unique_ptr<ExpertExchange> exchange;  // null for a model without experts
+    std::unique_ptr<ExpertExchange> exchange;  // null where there is nothing to exchange
     std::unique_ptr<StepProtocol> protocol;
   };
   using Updates = std::vector<SequenceOutput>;

@@ -14,8 +14,6 @@ namespace {
 
 // Rows an expert has on average in a window; with fewer, chance alone looks like imbalance.
 constexpr int64_t kWindowRows = 64;
-// Experts that a rank reads for one placement. Old and new ones are in memory until the switch.
-constexpr int64_t kMovesMax = 64;
 constexpr int kNice = 19;
 
 }  // namespace
@@ -44,6 +42,11 @@ Status ExpertMover::BeginEpoch(int32_t rank) {
   std::fill(loads_.begin(), loads_.end(), 0);
   window_.clear();
   window_steps_ = window_tokens_ = 0;
+  if (!loaded_.device().ReadsHostMemory()) {
+    // What is read may take the place of what moved here: nobody computes with that any more.
+    CHOIR_RETURN_IF_ERROR(loaded_.device().Wait());
+    placed_.reset();
+  }
   CHOIR_ASSIGN_OR_RETURN(std::shared_ptr<const PlacedExperts> first,
                          loaded_.PlaceExperts(FirstPlacement(loaded_.info(), num_ranks_), rank,
                                               placed_.get(), std::stop_token()));
@@ -171,6 +174,9 @@ void ExpertMover::Switch(std::shared_ptr<const PlacedExperts> next) {
 
 // Memory of gigabytes takes milliseconds to give back, which no step should wait for.
 void ExpertMover::Replace(std::shared_ptr<const PlacedExperts> next) {
+  // A device may still compute with it, and its memory may be written as soon as it is given back.
+  // An error is told by the next step, too.
+  (void)loaded_.device().Wait();
   placed_.swap(next);
   CountCopies();
   std::lock_guard lock(mu_);
@@ -202,7 +208,7 @@ ExpertMover::Result ExpertMover::Run(const Job& job) const {
        .loads = job.loads,
        .slots = ExpertSlots(loaded_.info().num_experts, num_ranks_, options_.redundant),
        .cover = options_.cover,
-       .moves_max = kMovesMax});
+       .moves_max = loaded_.device().ReadsHostMemory() ? kMovesMax : kDeviceMovesMax});
   if (plan.layers == job.before->layers) return job.before;
   return loaded_.PlaceExperts(std::move(plan.layers), job.before->rank, job.before.get(),
                               job.stop.get_token());

@@ -3,12 +3,10 @@
 //
 //   measure  every so many steps the ranks tell each other how many rows each of their experts had.
 //   plan     each rank plans by itself (placement_planner.h), in this object's thread, and reads
-//   the
-//            experts that it gets from the model's files there.
+//            the experts that it gets from the model's files there.
 //   agree    with every step a rank says what it has ready (vote). When all have the same, all
-//   switch
-//            before that step is computed. One that failed ends the attempt for all: the placement
-//            in force stays, until loads are measured the next time.
+//            switch before that step is computed. One that failed ends the attempt for all: the
+//            placement in force stays, until loads are measured the next time.
 //
 // An epoch begins with the placement that ranks load at their start, so one that was started again
 // agrees with the others. Owned by the engine; its owner thread, but for the thread inside, which

@@ -2,8 +2,10 @@
 #include <utility>
 
 #include "common/base/check.h"
+#include "worker/comm/nccl_memory.h"
 #include "worker/device/measuring_device.h"
 #include "worker/engine/engine_impl.h"
+#include "worker/model/slot_sizes.h"
 
 namespace choir {
 
@@ -33,6 +35,11 @@ StatusOr<size_t> Engine::BytesBeside(const EngineOptions& options,
                                      const KernelSet* kernels, int num_ranks) {
   auto* const measuring = dynamic_cast<MeasuringDevice*>(&sizes->device());
   CHOIR_CHECK(measuring != nullptr);
+  if (num_ranks > 1 && options.row_path != RowPath::kHost) {
+    const ModelInfo& info = sizes->info();
+    const SlotShape shape{num_ranks, info.top_k, info.hidden};
+    measuring->LeaveForNccl(NcclBytes(SlotSizesOf(options.slots, shape), num_ranks));
+  }
   CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
                          ModelFor(options, std::move(sizes), kernels, num_ranks));
   CHOIR_RETURN_IF_ERROR(MakeEngineParts(options, std::move(model), kernels, num_ranks).status());

@@ -12,17 +12,20 @@ namespace {
 constexpr int kRanksMax = 256;
 constexpr int64_t kStepTokensMax = 65536;
 constexpr int64_t kQueueMax = 1 << 20;
+constexpr int64_t kGraphRowsMax = 1024;  // bounds the number of graphs, and their memory
 
 Status CheckRange(const char* name, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return absl::OkStatus();
   return InvalidArgument("engine: {} {} is not in {}..{}", name, value, min, max);
 }
 
-// The most rows of any op: own rows, or what the experts here may receive from all ranks.
+// The most rows of any op: own rows, or what the experts here may receive from all ranks; in steps
+// that the device plans there is a row for every choice of every rank.
 int64_t RowsMax(const ModelLimits& limits, const ModelInfo& info) {
   const int64_t received =
       limits.step_tokens_group * std::min<int64_t>(info.top_k, limits.expert_slots);
-  return std::max(limits.step_tokens, received);
+  const int64_t planned = limits.num_ranks * limits.slot_output_rows * info.top_k;
+  return std::max({limits.step_tokens, received, planned});
 }
 
 Status CheckPlacement(const EngineOptions& options, const ModelInfo& info, int num_ranks) {
@@ -79,14 +82,24 @@ StatusOr<ModelLimits> Engine::LimitsFor(const EngineOptions& options, const Mode
   CHOIR_RETURN_IF_ERROR(CheckRange("sequences_max", options.sequences_max, 1, kStepTokensMax));
   CHOIR_RETURN_IF_ERROR(
       CheckRange("context_length", options.context_length, 0, info.context_length));
+  CHOIR_RETURN_IF_ERROR(CheckRange("graph_rows_max", options.graph_rows_max, 0, kGraphRowsMax));
   CHOIR_RETURN_IF_ERROR(CheckPlacement(options, info, num_ranks));
   ModelLimits limits;
+  limits.graph_rows_max = options.graph_rows_max;
   limits.expert_slots = ExpertSlots(info.num_experts, num_ranks, options.redundant_experts);
   limits.step_tokens = options.step_tokens;
+  limits.alone = num_ranks == 1 && !info.host_experts;
   limits.step_tokens_group = options.step_tokens * num_ranks;
+  limits.block_tokens = options.block_tokens;
   limits.positions_max = options.context_length > 0 ? options.context_length : info.context_length;
   // Each running sequence may want a token and its logits in one step.
   limits.logit_rows_max = std::min(options.sequences_max, options.step_tokens);
+  limits.num_threads = options.num_threads;
+  limits.num_ranks = num_ranks;
+  if (options.row_path != RowPath::kHost && !info.host_experts) {
+    limits.slot_output_rows = std::min(
+        limits.step_tokens, OutputRows(options.slots, {num_ranks, info.top_k, info.hidden}));
+  }
   return limits;
 }
 
@@ -96,11 +109,6 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
   const ModelInfo& info = loaded.info();
   Device* const device = &loaded.device();
   CHOIR_RETURN_IF_ERROR(CheckQueuesAndThreads(options));
-  if (options.redundant_experts > 0 && !device->ReadsHostMemory()) {
-    return Unimplemented(
-        "engine: redundant_experts {}: experts on a GPU stay where they were loaded; leave it out",
-        options.redundant_experts);
-  }
   EngineParts parts;
   parts.options = options;
   parts.num_ranks = num_ranks;
@@ -113,7 +121,12 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
           device, kernels,
           {.num_experts = info.num_experts,
            .num_ranks = num_ranks,
-           .expert_slots = parts.limits.expert_slots},
+           .expert_slots = parts.limits.expert_slots,
+           .path = options.row_path,
+           .alone = parts.limits.alone,
+           .slot_rows = options.slots.rows,
+           .slot_output_rows = parts.limits.slot_output_rows,
+           .micro_batch_rows = options.micro_batch_rows},
           {.tokens_max = parts.limits.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
   if (kernels != nullptr) {
     const KernelLimits limits{.rows_max = RowsMax(parts.limits, info),

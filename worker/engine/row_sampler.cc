@@ -34,6 +34,8 @@ StatusOr<std::unique_ptr<RowSampler>> RowSampler::Make(Device* device, const Ker
       sampler->logits_,
       StagedBuffer::Make(device, rows * static_cast<size_t>(vocab) * sizeof(float)));
   CHOIR_ASSIGN_OR_RETURN(sampler->ids_, StagedBuffer::Make(device, rows * sizeof(int32_t)));
+  CHOIR_ASSIGN_OR_RETURN(sampler->parameters_,
+                         StagedBuffer::Make(device, rows * sizeof(SampleRow)));
   return sampler;
 }
 
@@ -72,11 +74,15 @@ Status RowSampler::Sample(std::span<Sequence* const> rows, const Stream& stream,
 // Of all rows: what the host has to do again is left out afterwards.
 bool RowSampler::SampleOnDevice(std::span<Sequence* const> rows, const Stream& stream) {
   if (kernels_ == nullptr) return false;
-  parameters_.clear();
-  for (const Sequence* sequence : rows) parameters_.push_back(ParametersOf(*sequence));
+  auto* parameters = reinterpret_cast<SampleRow*>(parameters_.host());
+  CHOIR_CHECK(rows.size() * sizeof(SampleRow) <= parameters_.bytes());
+  for (size_t row = 0; row < rows.size(); ++row) parameters[row] = ParametersOf(*rows[row]);
+  parameters_.Upload(0, rows.size() * sizeof(SampleRow));
+  const Staged<SampleRow> staged(parameters, rows.size(),
+                                 reinterpret_cast<const SampleRow*>(parameters_.device()));
   const auto count = static_cast<int64_t>(rows.size());
   const TensorView ids(static_cast<void*>(ids_.device()), DType::kI32, {count});
-  if (!kernels_->TrySample({.logits = Logits(count), .rows = parameters_, .ids = ids}, stream)) {
+  if (!kernels_->TrySample({.logits = Logits(count), .rows = staged, .ids = ids}, stream)) {
     return false;
   }
   ids_.Download(0, ids.num_bytes());

@@ -41,10 +41,9 @@ class RowSampler {
   const KernelSet* kernels_ = nullptr;
   ThreadTeam* team_ = nullptr;
   int64_t vocab_ = 0;
-  StagedBuffer logits_, ids_;
-  std::vector<Sampler> samplers_;      // one a thread of the team
-  std::vector<SampleRow> parameters_;  // of all rows
-  std::vector<size_t> host_rows_;      // that the host samples
+  StagedBuffer logits_, ids_, parameters_;
+  std::vector<Sampler> samplers_;  // one a thread of the team
+  std::vector<size_t> host_rows_;  // that the host samples
 };
 
 }  // namespace choir

@@ -4,15 +4,14 @@
 //
 // The rules, in order:
 //  1. Every running decode gets its token, most important first (smaller priority, then earlier
-//  arrival).
-//     When blocks run out, the least important running sequence is preempted: it gives back all
-//     blocks and waits at its old place; later its prompt and generated tokens are computed anew.
+//     arrival). When blocks run out, the least important running sequence is preempted: it gives
+//     back all blocks and waits at its old place; later its prompt and generated tokens are
+//     computed anew.
 //  2. Running prefills get chunks of what is left of the step's token budget, most important first.
 //  3. Waiting sequences are admitted strictly in order, each with the blocks of all its known
-//  tokens, as long
-//     as seats, budget and blocks last. One block for each running sequence stays free, so that a
-//     newcomer is not preempted by the next block its elders need. For the head of the queue,
-//     running sequences of less important classes are preempted.
+//     tokens, as long as seats, budget and blocks last. One block for each running sequence stays
+//     free, so that a newcomer is not preempted by the next block its elders need. For the head of
+//     the queue, running sequences of less important classes are preempted.
 //  4. A newcomer begins after the longest prefix whose blocks the pool knows; at least its last
 //     token is computed. Blocks of the prefix that others hold cost nothing. When the next block of
 //     its prefix is one that a more important running sequence is about to compute, it waits for

@@ -27,6 +27,7 @@ StatusOr<bool> StepProtocol::Enter(int64_t own_tokens, uint64_t vote) {
                                                 std::as_writable_bytes(std::span(all))));
   busy_ = false;
   group_tokens_ = 0;
+  tokens_.clear();
   votes_.clear();
   for (size_t r = 0; r < all.size(); ++r) {
     if (all[r].step != step_) {
@@ -38,6 +39,7 @@ StatusOr<bool> StepProtocol::Enter(int64_t own_tokens, uint64_t vote) {
     }
     busy_ = busy_ || all[r].tokens > 0;
     group_tokens_ += all[r].tokens;
+    tokens_.push_back(all[r].tokens);
     votes_.push_back(all[r].vote);
   }
   ++step_;

@@ -2,8 +2,7 @@
 // epoch.
 //
 //   idle    all ranks wait for the doorbell. A rank that gets work announces the next step and
-//   enters it; the
-//           bell brings the others.
+//           enters it; the bell brings the others.
 //   busy    while anybody had work in the last step, every rank enters the next one unasked.
 //   enter   one small all-gather: who has work. Nobody: all are idle again, without a forward. Each
 //           rank's vote on the placement of experts (expert_mover.h) goes along.
@@ -40,6 +39,9 @@ class StepProtocol {
   StatusOr<bool> Enter(int64_t own_tokens, uint64_t vote = 0);
   // What Enter heard.
   int64_t group_tokens() const { return group_tokens_; }
+  std::span<const int64_t> tokens() const {
+    return tokens_;
+  }  // by rank; empty: of one that steps alone
   std::span<const uint64_t> votes() const { return votes_; }  // by rank
 
  private:
@@ -48,6 +50,7 @@ class StepProtocol {
   uint64_t step_ = 0;  // the next one
   bool busy_ = false;
   int64_t group_tokens_ = 0;
+  std::vector<int64_t> tokens_;
   std::vector<uint64_t> votes_;
 };
 

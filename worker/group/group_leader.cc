@@ -65,8 +65,10 @@ Status GroupLeader::CheckNumerics(const MemberHello& hello, const std::string& w
     return differs("dtype", hello.dtype, want.dtype, "give all ranks the same --dtype");
   }
   if (hello.kernels != want.kernels) {
-    return differs("CPU kernels", hello.kernels, want.kernels,
-                   "give all ranks a --cpu-path that every machine of the group has");
+    return differs(
+        "kernels", hello.kernels, want.kernels,
+        "give all ranks a --cpu-path, or --cuda-kernels, that every machine of the group "
+        "has, and the same --f8-rows, --cpu-experts (a number) and --expert-hotness");
   }
   if (hello.numerics_id != want.numerics_id) {
     return differs("numerics id", hello.numerics_id, want.numerics_id,

@@ -9,13 +9,6 @@
 
 namespace choir {
 
-struct DeviceExchangeParts {
-  Device* device = nullptr;
-  const KernelSet* kernels = nullptr;
-  const ExchangeRoom* room = nullptr;
-  Stream stream;
-};
-
 // All of the parts and `collectives` outlive the exchange.
 std::unique_ptr<ExpertExchange> MakeDeviceExchange(Collectives* collectives,
                                                    const ExchangeLimits& limits,

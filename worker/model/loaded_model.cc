@@ -6,6 +6,7 @@
 #include "common/files/json_file.h"
 #include "common/files/read_file.h"
 #include "worker/device/measuring_device.h"
+#include "worker/model/load_host_experts.h"
 #include "worker/model/weights/bind_weights.h"
 #include "worker/model/weights/device_weights.h"
 #include "worker/model/weights/numerics_id.h"
@@ -127,6 +128,8 @@ LoadedTransformer::LoadedTransformer(LoadedParts parts)
       numerics_id_(NumericsId(parts_.numerics)),
       info_(InfoOf(parts_.config, parts_.weights, parts_.weight_bytes)) {
   info_.weights_digest = parts_.numerics.weights_digest;
+  info_.kernels = parts_.numerics.kernel_set;
+  info_.host_experts = parts_.host_kernels != nullptr;
 }
 
 KvLayout LoadedTransformer::kv_layout() const {
@@ -157,23 +160,40 @@ std::shared_ptr<const LoadedModel> SizesOf(const LoadedParts& parts, Device* dev
                                                                .weight_bytes = parts.weight_bytes,
                                                                .compute = parts.compute,
                                                                .device = device,
-                                                               .own = parts.own});
+                                                               .own = parts.own,
+                                                               .host_kernels = parts.host_kernels});
 }
 
 // Takes the device's memory, before any weight is read: for the weights, and for what will compute
-// with them.
-Status ReserveFor(const LoadOptions& options, const LoadedParts& parts) {
+// with them. Chooses what is left to the host.
+Status ReserveFor(const LoadOptions& options, LoadedParts* parts) {
   if (options.device->ReadsHostMemory()) return {};
   CHOIR_CHECK(options.beside_weights != nullptr);
-  MeasuringDevice measuring;
-  CHOIR_ASSIGN_OR_RETURN(const size_t beside, options.beside_weights(SizesOf(parts, &measuring)));
-  const size_t weights = DeviceBytesOf(parts.weights);
+  bool nccl = false;
+  const auto measure = [&] {
+    MeasuringDevice measuring;
+    auto bytes = options.beside_weights(SizesOf(*parts, &measuring));
+    nccl = measuring.nccl_bytes() > 0;
+    options.device->LeaveForNccl(measuring.nccl_bytes());
+    return bytes;
+  };
+  CHOIR_ASSIGN_OR_RETURN(size_t beside, measure());
+  CHOIR_ASSIGN_OR_RETURN(const bool host, WantsHostExperts(options, *parts, beside));
+  if (host) {
+    // What computes beside the host takes other memory.
+    parts->host_kernels = options.host_experts.kernels;
+    CHOIR_ASSIGN_OR_RETURN(beside, measure());
+    CHOIR_RETURN_IF_ERROR(ChooseHostExperts(options, beside, parts));
+  }
+  const size_t weights = DeviceBytesWithout(parts->host, *parts) +
+                         ExpertRoom::ExtraBytes(parts->weights, options.redundant_experts);
   return Annotate(
       options.device->Reserve(weights + beside),
       fmt::format("{}: {} MiB of weights and {} MiB for KV cache and activations want "
-                  "memory of the device; lower kv_bytes or step_tokens, or give the group more "
-                  "ranks",
-                  options.model_dir, MiB(weights), MiB(beside)));
+                  "memory of the device; lower kv_bytes or step_tokens, give the group more ranks, "
+                  "{}or leave experts to the CPU (cpu_experts)",
+                  options.model_dir, MiB(weights), MiB(beside),
+                  nccl ? "keep rows off NCCL (device_exchange host), " : ""));
 }
 
 // InvalidArgument: these are not the weights that the options want.
@@ -190,7 +210,68 @@ StatusOr<NumericsParts> NumericsOf(const LoadOptions& options, const LoadedParts
                          ReadTextFile(options.model_dir + "/config.json", JsonLimits().bytes_max));
   numerics.dtype = parts.compute == Compute::kBF16 ? "bf16" : "f32";
   numerics.kernel_set = kernels.Name();
+  if (options.f8_rows) numerics.kernel_set += "+f8-rows2";
+  if (!parts.host.empty()) {
+    numerics.kernel_set +=
+        fmt::format(" and {} for experts {}", parts.host_kernels->Name(), parts.host.Digest());
+  }
   return numerics;
+}
+
+// The device's weights, then those of experts that the host computes.
+Status LoadForDevice(const LoadOptions& options, LoadedParts* parts) {
+  CHOIR_ASSIGN_OR_RETURN(const std::vector<HostExpert> host, BindHostExperts(options, parts));
+  const int64_t host_bytes = parts->host_store == nullptr ? 0 : parts->host_store->load_bytes();
+  int64_t device_bytes = 0;
+  CHOIR_ASSIGN_OR_RETURN(parts->memory,
+                         LoadOnDevice(options.device, parts->store.get(), &parts->weights,
+                                      [&](int64_t done, int64_t total) {
+                                        device_bytes = total;
+                                        if (options.progress)
+                                          options.progress(done, total + host_bytes);
+                                      }));
+  parts->store.reset();
+  if (options.redundant_experts > 0) {
+    CHOIR_ASSIGN_OR_RETURN(
+        parts->room, ExpertRoom::Make(options.device, parts->weights, options.redundant_experts));
+  }
+  const auto progress = [&](int64_t done, int64_t total) {
+    if (options.progress) options.progress(device_bytes + done, device_bytes + total);
+  };
+  return LoadHostExperts(host, progress, parts);
+}
+
+Status UseF8Rows(const LoadOptions& options, LoadedParts* parts) {
+  if (!options.f8_rows) return {};
+  const bool f8 = parts->config.moe && parts->config.quant.kind == QuantConfig::Kind::kFp8;
+  if (!f8 || options.device->ReadsHostMemory()) {
+    return InvalidArgument("{}: f8_rows (--f8-rows): {}, leave it out", options.model_dir,
+                           f8 ? "is for experts on a GPU" : "its experts are not f8");
+  }
+  parts->config.moe->f8_rows = true;
+  return {};
+}
+
+// Experts multiply rows in f8 with weights in f8.
+Status CheckF8Rows(const LoadOptions& options, const LoadedParts& parts) {
+  if (!options.f8_rows) return {};
+  if (parts.compute != Compute::kBF16) {
+    return InvalidArgument(
+        "{}: f8_rows (--f8-rows): is no way to compute in f32; give dtype bf16, or leave it out",
+        options.model_dir);
+  }
+  for (size_t l = 0; l < parts.weights.layers.size(); ++l) {
+    if (!parts.weights.layers[l].moe) continue;
+    for (const ExpertWeights& e : parts.weights.layers[l].moe->experts) {
+      const bool f8 = e.gate.dtype() == DType::kF8E4M3 && e.up.dtype() == DType::kF8E4M3 &&
+                      e.down.dtype() == DType::kF8E4M3;
+      if (e.gate.empty() || f8) continue;
+      return InvalidArgument(
+          "{}: f8_rows (--f8-rows): experts of layer {} are not all in f8; leave it out",
+          options.model_dir, l);
+    }
+  }
+  return {};
 }
 
 // The experts of this rank in every layer (FirstPlacement): a range.
@@ -209,6 +290,7 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   CHOIR_ASSIGN_OR_RETURN(parts.config, ReadModelConfig(options.model_dir));
   CHOIR_ASSIGN_OR_RETURN(std::unique_ptr<const WeightFiles> files,
                          WeightFiles::Open(options.model_dir));
+  CHOIR_RETURN_IF_ERROR(UseF8Rows(options, &parts));
   const WeightNames& names = *FindFamily(parts.config.family)->names;
   CHOIR_ASSIGN_OR_RETURN(const Precision precision, PrecisionOf(options.dtype, *files, names));
   parts.compute = precision.compute;
@@ -217,16 +299,20 @@ StatusOr<std::shared_ptr<const LoadedModel>> LoadModel(const LoadOptions& option
   parts.own = OwnRange(moe ? static_cast<int32_t>(moe->experts) : 0, options);
   parts.weights = BindWeights(parts.config, names, parts.own, parts.store.get());
   CHOIR_RETURN_IF_ERROR(parts.store->status());
+  CHOIR_RETURN_IF_ERROR(CheckF8Rows(options, parts));
   parts.weight_bytes = parts.store->kept_bytes();
   const bool moves = !options.device->ReadsHostMemory();
-  if (moves) ForgetOtherExperts(parts.own, &parts.weights);
+  if (!moves || options.redundant_experts > 0) {
+    parts.files = parts.store->shared_files();
+    parts.matrix_dtype = parts.store->matrix_dtype();
+  }
+  if (moves) ForgetOtherExperts(parts.own, {}, &parts.weights);
+  CHOIR_RETURN_IF_ERROR(CheckHostExperts(options, parts));
   if (options.check) CHOIR_RETURN_IF_ERROR(options.check(*SizesOf(parts, options.device)));
-  CHOIR_RETURN_IF_ERROR(ReserveFor(options, parts));
+  CHOIR_RETURN_IF_ERROR(ReserveFor(options, &parts));
   CHOIR_ASSIGN_OR_RETURN(parts.numerics, NumericsOf(options, parts, kernels));
   if (moves) {
-    CHOIR_ASSIGN_OR_RETURN(parts.memory, LoadOnDevice(options.device, parts.store.get(),
-                                                      &parts.weights, options.progress));
-    parts.store.reset();
+    CHOIR_RETURN_IF_ERROR(LoadForDevice(options, &parts));
   } else {
     CHOIR_RETURN_IF_ERROR(parts.store->Load(options.progress));
   }

@@ -6,7 +6,9 @@
 
 #include "worker/device/device.h"
 #include "worker/model/config/model_config.h"
+#include "worker/model/host_experts.h"
 #include "worker/model/model.h"
+#include "worker/model/weights/expert_room.h"
 #include "worker/model/weights/model_weights.h"
 #include "worker/model/weights/numerics_id.h"
 #include "worker/model/weights/quantized_weights.h"
@@ -24,6 +26,13 @@ struct LoadedParts {
   NumericsParts numerics;
   Device* device = &HostDevice();
   ExpertRange own;  // whose weights were loaded
+  // Where experts that come later are read from; null: none come.
+  std::shared_ptr<const WeightFiles> files;
+  std::optional<DType> matrix_dtype;
+  std::unique_ptr<ExpertRoom> room;  // for them; null: they are the host's
+  HostExperts host;
+  const KernelSet* host_kernels = nullptr;  // for them
+  std::unique_ptr<WeightStore> host_store;  // of them; null: none
 };
 
 class LoadedTransformer final : public LoadedModel {
@@ -41,6 +50,8 @@ class LoadedTransformer final : public LoadedModel {
 
   const ModelConfig& config() const { return parts_.config; }
   const ModelWeights& weights() const { return parts_.weights; }
+  // Null: the device computes all experts.
+  const KernelSet* host_kernels() const { return parts_.host_kernels; }
 
  private:
   const LoadedParts parts_;

@@ -16,6 +16,7 @@
 #include "kernels/kernels.h"
 #include "worker/comm/expert_exchange.h"
 #include "worker/device/device.h"
+#include "worker/model/host_experts.h"
 #include "worker/model/placed_experts.h"
 
 namespace choir {
@@ -55,8 +56,9 @@ struct ModelBatch {
   std::span<const int32_t> positions;  // [T]
   std::span<const int64_t> slots;      // [T] where each token's KV goes
   std::span<const AttentionSequence> sequences;
-  std::span<const int32_t> logit_rows;     // ascending rows whose logits are wanted
-  TensorView logits;                       // out: [logit_rows, vocab] f32, on the device
+  std::span<const int32_t> logit_rows;  // ascending rows whose logits are wanted
+  // out: [logit_rows, vocab] f32, on the device; memory for ModelLimits::logit_rows_max rows.
+  TensorView logits;
   std::span<const LayerKvView> kv;         // by layer; on the device
   const PlacedExperts* experts = nullptr;  // this rank's; null for a model without any
 };
@@ -67,6 +69,16 @@ struct ModelLimits {
   int32_t expert_slots = 0;       // experts of a layer that this rank may hold
   int64_t positions_max = 0;      // context length to serve
   int64_t logit_rows_max = 256;
+  int64_t block_tokens = 32;  // of the pool: sizes what a step's block tables may take
+  // The group is this rank alone, and no expert is the host's: on a device the rows of experts are
+  // ordered there, without an exchange.
+  bool alone = false;
+  int num_ranks = 1;
+  // On a device, in a group: of steps in which no rank has more rows the device plans which go to
+  // which expert (layers/slot_experts.h); 0: none.
+  int64_t slot_output_rows = 0;
+  int64_t graph_rows_max = 0;  // of decode steps that run as graphs of the device; 0: none
+  int num_threads = 1;         // of the streams' teams
 };
 
 struct ModelInfo {
@@ -86,6 +98,8 @@ struct ModelInfo {
   int64_t expert_bytes = 0;         // one routed expert's weights in all layers together
   std::vector<int32_t> eos_ids;     // generation_config.json wins over config.json
   std::string weights_digest;       // see numerics_id.h
+  std::string kernels;              // NumericsParts::kernel_set
+  bool host_experts = false;        // the host computes experts that the device leaves to it
 };
 
 // Weights of one directory, checked and ready: loaded once per process, shared by its ranks.
@@ -101,8 +115,9 @@ class LoadedModel {
   virtual Device& device() const { return HostDevice(); }
   // The experts of `rank` where `layers` says so (by layer with experts). What `before` has serves
   // on, and what was loaded at the start; others are read from the files and checked. Any thread.
-  // Cancelled: `stop` was asked for. Other errors are LoadModel's; Unimplemented on a device that
-  // does not read the host's memory.
+  // Cancelled: `stop` was asked for. Other errors are LoadModel's. On a device with memory of its
+  // own no more fit than LoadOptions::redundant_experts has made room for, and what was loaded at
+  // the start may have to be read again: nobody holds what an epoch does not begin with.
   virtual StatusOr<std::shared_ptr<const PlacedExperts>> PlaceExperts(
       std::vector<ExpertPlacement> layers, int32_t rank, const PlacedExperts* before,
       const std::stop_token& stop) const;
@@ -128,9 +143,14 @@ struct LoadOptions {
   std::string cache_dir;       // where that digest is cached; "": nowhere
   // bytes done of all; called now and then from the loading thread
   std::function<void(int64_t done, int64_t total)> progress;
+  // Rows go to experts as f8 with a scale for 128 columns, which gives other bits and another
+  // numerics id. Of models whose experts are f8, on devices.
+  bool f8_rows = false;
   Device* device = &HostDevice();     // outlives the model
   CheckSizes check;                   // may be empty; an error is LoadModel's
   BytesBesideWeights beside_weights;  // needed where the device does not read the host's memory
+  int32_t redundant_experts = 0;      // of a layer that may come later; takes room on the device
+  HostExpertOptions host_experts;     // only where the device does not read the host's memory
 };
 
 // Every offset, size, dtype and shape is checked against file and config before use. Errors are
@@ -146,6 +166,12 @@ struct ExpertCounts {
   std::vector<uint64_t> rows;  // [layers, num_experts]
 };
 
+// Graphs of steps since the model was made.
+struct GraphStats {
+  uint64_t captures = 0;  // steps that were recorded
+  uint64_t replays = 0;   // steps that ran as a graph
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -155,7 +181,9 @@ class Model {
   // Device::Wait.
   virtual Status Forward(const ModelBatch& batch, ExpertExchange* exchange,
                          const Stream& stream) = 0;
-  virtual const ExpertCounts& expert_counts() const = 0;  // for metrics
+  // For metrics; both after Device::Wait.
+  virtual const ExpertCounts& expert_counts() const = 0;
+  virtual GraphStats graphs() const { return {}; }
 };
 
 // On the device of `loaded`.

@@ -21,7 +21,13 @@ StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Make(std::shared_ptr<const L
                            .step_tokens_group = o.step_tokens * collectives->size(),
                            .expert_slots = runner->expert_slots_,
                            .positions_max = o.positions_max,
-                           .logit_rows_max = o.step_tokens};
+                           .logit_rows_max = o.step_tokens,
+                           .block_tokens = o.block_tokens,
+                           .alone = collectives->size() == 1 && !info.host_experts,
+                           .num_ranks = collectives->size(),
+                           .slot_output_rows = runner->SlotOutputRows(collectives),
+                           .graph_rows_max = o.graph_rows_max,
+                           .num_threads = o.num_threads};
   CHOIR_ASSIGN_OR_RETURN(runner->model_, MakeModel(loaded, kernels, limits));
   CHOIR_RETURN_IF_ERROR(runner->Allocate(*kernels, collectives->size()));
   CHOIR_ASSIGN_OR_RETURN(
@@ -30,10 +36,23 @@ StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::Make(std::shared_ptr<const L
           &loaded->device(), kernels,
           {.num_experts = info.num_experts,
            .num_ranks = collectives->size(),
-           .expert_slots = runner->expert_slots_},
+           .expert_slots = runner->expert_slots_,
+           .path = collectives->device() != nullptr ? RowPath::kDevice : RowPath::kHost,
+           .alone = limits.alone,
+           .slot_rows = o.slots.rows,
+           .slot_output_rows = limits.slot_output_rows,
+           .micro_batch_rows = o.micro_batch_rows},
           {.tokens_max = o.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
+  runner->collectives_ = collectives;
   runner->exchange_ = runner->exchanges_.ForEpoch(collectives, runner->stream_);
   return runner;
+}
+
+int64_t ModelRunner::SlotOutputRows(Collectives* collectives) const {
+  const ModelInfo& info = loaded_->info();
+  if (collectives->device() == nullptr || info.host_experts) return 0;
+  const int64_t rows = OutputRows(options_.slots, {collectives->size(), info.top_k, info.hidden});
+  return std::min(options_.step_tokens, rows);
 }
 
 Status ModelRunner::PlaceExperts(const Collectives& collectives) {
@@ -89,6 +108,17 @@ Status ModelRunner::Allocate(const KernelSet& kernels, int num_ranks) {
   return {};
 }
 
+// An engine's ranks tell each other anyway.
+Status ModelRunner::TellTokens(int64_t own) {
+  const bool asked = options_.slots.rows > 0 || options_.micro_batch_rows > 0;
+  if (!asked || exchange_ == nullptr) return {};
+  std::vector<int64_t> tokens(static_cast<size_t>(collectives_->size()));
+  CHOIR_RETURN_IF_ERROR(collectives_->AllGather(std::as_bytes(std::span(&own, 1)),
+                                                std::as_writable_bytes(std::span(tokens))));
+  exchange_->BeginStep(tokens);
+  return {};
+}
+
 StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
   std::vector<int32_t> tokens, positions;
   std::vector<int64_t> slots;
@@ -113,6 +143,7 @@ StatusOr<std::span<const float>> ModelRunner::Step(std::span<const Rows> rows) {
   const auto count = static_cast<int64_t>(tokens.size());
   const TensorView logits(static_cast<void*>(logits_.device()), DType::kF32,
                           {count, loaded_->info().vocab});
+  CHOIR_RETURN_IF_ERROR(TellTokens(static_cast<int64_t>(tokens.size())));
   CHOIR_RETURN_IF_ERROR(model_->Forward({.tokens = tokens,
                                          .positions = positions,
                                          .slots = slots,

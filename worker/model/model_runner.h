@@ -13,6 +13,7 @@
 #include "worker/comm/expert_exchange.h"
 #include "worker/model/exchange_maker.h"
 #include "worker/model/model.h"
+#include "worker/model/slot_sizes.h"
 
 namespace choir {
 
@@ -22,6 +23,9 @@ struct RunnerOptions {
   int64_t block_tokens = 32;
   int sequences = 1;  // numbered from 0
   int num_threads = 1;
+  int64_t graph_rows_max = 0;  // ModelLimits::graph_rows_max
+  SlotOptions slots;
+  int64_t micro_batch_rows = 0;  // that of ExchangeSizes
   // By layer with experts, the same on every rank; empty: FirstPlacement.
   std::vector<ExpertPlacement> placement;
 };
@@ -49,12 +53,15 @@ class ModelRunner {
   ModelRunner(std::shared_ptr<const LoadedModel> loaded, const RunnerOptions& options)
       : loaded_(std::move(loaded)), options_(options), team_(options.num_threads) {}
   Status Allocate(const KernelSet& kernels, int num_ranks);
+  Status TellTokens(int64_t own);
+  int64_t SlotOutputRows(Collectives* collectives) const;
   Status PlaceExperts(const Collectives& collectives);
 
   const std::shared_ptr<const LoadedModel> loaded_;
   const RunnerOptions options_;
   ThreadTeam team_;
   ExchangeMaker exchanges_;
+  Collectives* collectives_ = nullptr;
   std::unique_ptr<ExpertExchange> exchange_;
   std::unique_ptr<Model> model_;
   std::shared_ptr<const PlacedExperts> experts_;  // null for a model without any

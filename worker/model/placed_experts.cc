@@ -1,5 +1,6 @@
 #include "worker/model/placed_experts.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/check.h"
@@ -43,32 +44,54 @@ class Placer {
                                                        int32_t rank, const std::stop_token& stop) {
     CHOIR_CHECK(layers.size() == model_layers_.size());
     to_->rank = rank;
+    for (size_t l = 0; l < layers.size(); ++l) {
+      const size_t layer = model_layers_[l];
+      if (!parts_.host.empty()) layers[l] = DeviceFirst(layers[l], layer, parts_.host);
+      const std::vector<int32_t>& own = layers[l].ExpertsOf(rank);
+      to_->device_slots.push_back(static_cast<size_t>(std::count_if(
+          own.begin(), own.end(), [&](int32_t e) { return !parts_.host.Has(layer, e); })));
+    }
     to_->layers = std::move(layers);
     to_->weights.resize(to_->layers.size());
     to_->memory.resize(to_->layers.size());
+    // What is there first: what is read may take the place of what nobody holds.
+    std::vector<std::pair<size_t, size_t>> missing;  // layer, slot
     for (size_t l = 0; l < to_->layers.size(); ++l) {
-      for (const int32_t expert : to_->layers[l].ExpertsOf(rank)) {
-        if (Keep(l, expert) || TakeFirst(l, expert)) continue;
-        if (stop.stop_requested()) return Cancelled("the placement of experts is given up");
-        CHOIR_RETURN_IF_ERROR(Load(l, expert));
+      const std::vector<int32_t>& own = to_->layers[l].ExpertsOf(rank);
+      to_->weights[l].resize(own.size());
+      to_->memory[l].resize(own.size());
+      for (size_t slot = 0; slot < own.size(); ++slot) {
+        if (!Keep(l, slot) && !TakeFirst(l, slot)) missing.emplace_back(l, slot);
       }
+    }
+    for (const auto& [l, slot] : missing) {
+      if (stop.stop_requested()) return Cancelled("the placement of experts is given up");
+      CHOIR_RETURN_IF_ERROR(Load(l, slot, stop));
+      CHOIR_RETURN_IF_ERROR(CheckDType(l, slot));
+      ++to_->loaded;
     }
     return to_;
   }
 
  private:
   // Serves already.
-  bool Keep(size_t layer, int32_t expert) {
+  bool Keep(size_t layer, size_t slot) {
     if (before_ == nullptr) return false;
-    const int32_t slot = before_->layers[layer].SlotOf(before_->rank, expert);
-    if (slot < 0) return false;
-    const auto i = static_cast<size_t>(slot);
-    Add(layer, before_->weights[layer][i], before_->memory[layer][i]);
+    const int32_t there = before_->layers[layer].SlotOf(before_->rank, ExpertOf(layer, slot));
+    if (there < 0) return false;
+    const auto i = static_cast<size_t>(there);
+    Put(layer, slot, before_->weights[layer][i], before_->memory[layer][i]);
     return true;
   }
 
-  // Was loaded at the start.
-  bool TakeFirst(size_t layer, int32_t expert) {
+  // Was loaded at the start, or is on the device yet.
+  bool TakeFirst(size_t layer, size_t slot) {
+    const int32_t expert = ExpertOf(layer, slot);
+    if (parts_.room != nullptr) {
+      std::optional<ExpertRoom::Held> held = parts_.room->TryHold(model_layers_[layer], expert);
+      if (held) Put(layer, slot, held->weights, std::move(held->memory));
+      return held.has_value();
+    }
     if (!parts_.own.Has(expert)) return false;
     const MoeWeights& moe = *parts_.weights.layers[model_layers_[layer]].moe;
     const ExpertWeights& weights = moe.experts[static_cast<size_t>(expert)];
@@ -76,38 +99,53 @@ class Placer {
     if (parts_.store != nullptr) {
       memory = std::make_shared<const ExpertMemory>(parts_.store->shared_files(), weights);
     }
-    Add(layer, weights, std::move(memory));
+    Put(layer, slot, weights, std::move(memory));
     return true;
   }
 
-  Status Load(size_t layer, int32_t expert) {
-    if (parts_.store == nullptr) {
-      return Unimplemented("layer {} expert {}: weights on a device stay where they were loaded",
-                           model_layers_[layer], expert);
+  Status Load(size_t layer, size_t slot, const std::stop_token& stop) {
+    const int32_t expert = ExpertOf(layer, slot);
+    const auto model_layer = static_cast<int64_t>(model_layers_[layer]);
+    if (parts_.files == nullptr) {
+      return FailedPrecondition("layer {} expert {}: the model was loaded without room for more",
+                                model_layer, expert);
     }
-    auto store =
-        std::make_unique<WeightStore>(parts_.store->shared_files(), parts_.store->matrix_dtype());
+    auto store = std::make_unique<WeightStore>(parts_.files, parts_.matrix_dtype);
     const WeightNames& names = *FindFamily(parts_.config.family)->names;
-    const ExpertWeights weights = BindExpert(
-        parts_.config, names, static_cast<int64_t>(model_layers_[layer]), expert, store.get());
-    CHOIR_RETURN_IF_ERROR(store->Load({}, /*threads=*/1));
-    if (!to_->weights[layer].empty() &&
-        to_->weights[layer][0].gate.dtype() != weights.gate.dtype()) {
-      return InvalidArgument(
-          "{}: layer {} expert {}: dtype: experts of a layer differ in dtype; save the model in "
-          "one",
-          parts_.store->files().dir(), model_layers_[layer], expert);
+    const ExpertWeights weights =
+        BindExpert(parts_.config, names, model_layer, expert, store.get());
+    CHOIR_RETURN_IF_ERROR(store->status());
+    if (parts_.room != nullptr) {
+      CHOIR_ASSIGN_OR_RETURN(ExpertRoom::Held held, parts_.room->Read(model_layers_[layer], expert,
+                                                                      *store, weights, stop));
+      Put(layer, slot, held.weights, std::move(held.memory));
+      return absl::OkStatus();
     }
-    auto memory = std::make_shared<const ExpertMemory>(parts_.store->shared_files(), weights,
-                                                       std::move(store));
-    Add(layer, weights, std::move(memory));
-    ++to_->loaded;
+    CHOIR_RETURN_IF_ERROR(store->Load({}, /*threads=*/1));
+    auto memory = std::make_shared<const ExpertMemory>(parts_.files, weights, std::move(store));
+    Put(layer, slot, weights, std::move(memory));
     return absl::OkStatus();
   }
 
-  void Add(size_t layer, const ExpertWeights& weights, std::shared_ptr<const void> memory) {
-    to_->weights[layer].push_back(weights);
-    to_->memory[layer].push_back(std::move(memory));
+  // One op computes the experts of a layer over one dtype. Others of the layer are there already,
+  // or there are none.
+  Status CheckDType(size_t layer, size_t slot) const {
+    const std::vector<ExpertWeights>& all = to_->weights[layer];
+    const auto other = std::find_if(all.begin(), all.end(),
+                                    [](const ExpertWeights& w) { return !w.gate.empty(); });
+    if (other->gate.dtype() == all[slot].gate.dtype()) return absl::OkStatus();
+    return InvalidArgument(
+        "{}: layer {} expert {}: dtype: experts of a layer differ in dtype; save the model in one",
+        parts_.files->dir(), model_layers_[layer], ExpertOf(layer, slot));
+  }
+
+  int32_t ExpertOf(size_t layer, size_t slot) const {
+    return to_->layers[layer].ExpertsOf(to_->rank)[slot];
+  }
+  void Put(size_t layer, size_t slot, const ExpertWeights& weights,
+           std::shared_ptr<const void> memory) {
+    to_->weights[layer][slot] = weights;
+    to_->memory[layer][slot] = std::move(memory);
   }
 
   const LoadedParts& parts_;

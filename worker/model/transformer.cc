@@ -9,12 +9,6 @@ namespace {
 
 constexpr int64_t kRopeStep = 1024;  // positions that the rope tables grow by at least
 
-// Rows that this rank's experts get at most in one layer: every row of the group chooses top_k
-// experts, none twice.
-int64_t ReceivedRowsMax(const MoeConfig& moe, const ModelLimits& limits) {
-  return limits.step_tokens_group * std::min<int64_t>(moe.top_k, limits.expert_slots);
-}
-
 }  // namespace
 
 StatusOr<std::unique_ptr<Model>> Transformer::Make(std::shared_ptr<const LoadedTransformer> loaded,
@@ -33,9 +27,9 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   limits_ = limits;
   if (limits_.positions_max <= 0) limits_.positions_max = c.positions_max;
   CHOIR_RETURN_IF_ERROR(MakeRopeTables(limits_.positions_max));
-  const size_t step_bytes = static_cast<size_t>(limits.step_tokens) * sizeof(int32_t);
-  CHOIR_ASSIGN_OR_RETURN(tokens_, StagedBuffer::Make(device, step_bytes));
-  CHOIR_ASSIGN_OR_RETURN(positions_, StagedBuffer::Make(device, step_bytes));
+  CHOIR_ASSIGN_OR_RETURN(inputs_, StepInputs::Make(device, limits_));
+  graphs_ = StepGraphs(device, std::min(limits.graph_rows_max, limits.step_tokens),
+                       limits_.positions_max);
   CHOIR_ASSIGN_OR_RETURN(residual_, ScratchRows::Make(device, limits.step_tokens, c.hidden));
   CHOIR_ASSIGN_OR_RETURN(normed_, ScratchRows::Make(device, limits.step_tokens, c.hidden));
   CHOIR_ASSIGN_OR_RETURN(logit_rows_, ScratchRows::Make(device, limits.logit_rows_max, c.hidden));
@@ -52,8 +46,10 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(device, compute, limits.step_tokens, width));
   if (c.NumMoeLayers() > 0) {
     CHOIR_CHECK(limits.step_tokens_group >= limits.step_tokens && limits.expert_slots >= 1);
-    CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits.step_tokens,
-                                              ReceivedRowsMax(*c.moe, limits)));
+    CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits));
+  }
+  if (loaded_->host_kernels() != nullptr) {
+    CHOIR_RETURN_IF_ERROR(moe_->UseHost(device, loaded_->host_kernels(), limits));
   }
   return {};
 }
@@ -103,7 +99,7 @@ void Transformer::Attention(size_t layer, const StepContext& step) {
   const ModelConfig& c = loaded_->config();
   const LayerWeights& w = loaded_->weights().layers[layer];
   const LayerKvView& kv = step.batch.kv[layer];
-  const TensorView x = residual_.View(step.rows), h = normed_.View(step.rows);
+  const TensorView x = residual_.View(step), h = normed_.View(step);
   kernels_.RmsNorm({.x = x, .w = w.attention_norm, .y = h, .eps = c.norm_eps}, step.stream);
   if (gqa_) {
     const GqaLayer own{*w.gqa, kv, c.WindowOf(static_cast<int64_t>(layer))};
@@ -113,57 +109,157 @@ void Transformer::Attention(size_t layer, const StepContext& step) {
   }
 }
 
+void Transformer::NormForFfn(const LayerWeights& w, const StepContext& step) const {
+  if (step.rows == 0) return;
+  kernels_.RmsNorm({.x = residual_.View(step),
+                    .w = w.ffn_norm,
+                    .y = normed_.View(step),
+                    .eps = loaded_->config().norm_eps},
+                   step.stream);
+}
+
 Status Transformer::FeedForward(const LayerWeights& w, const StepContext& step) {
-  const TensorView x = residual_.View(step.rows), h = normed_.View(step.rows);
-  if (step.rows > 0) {
-    kernels_.RmsNorm({.x = x, .w = w.ffn_norm, .y = h, .eps = loaded_->config().norm_eps},
-                     step.stream);
-  }
+  const TensorView x = residual_.View(step), h = normed_.View(step);
+  NormForFfn(w, step);
   if (w.moe) return moe_->Forward(*w.moe, *dense_, kernels_, step, h, x);
   if (step.rows > 0) dense_->Forward(*w.dense, kernels_, step, h, x);
   return {};
 }
 
+// What a step needs besides its own values, and is not there yet.
+void Transformer::Prepare(const ModelBatch& batch) {
+  if (mla_) mla_->Prepare();
+  if (moe_) moe_->Prepare(*batch.experts);
+  if (!batch.tokens.empty()) ExtendRopeTables(batch);
+}
+
+// Decode steps whose every value the device has, where nothing leaves this rank between layers.
+GraphBucket Transformer::BucketOf(const ModelBatch& batch) const {
+  const bool decode = batch.sequences.size() == batch.tokens.size();
+  const bool stays = !moe_ || moe_->resident();
+  if (batch.tokens.empty() || !decode || !stays || !inputs_.CanPad(batch)) return {};
+  const int32_t longest = *std::max_element(batch.positions.begin(), batch.positions.end());
+  return graphs_.BucketOf(static_cast<int64_t>(batch.tokens.size()), longest + 1);
+}
+
 Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
                             const Stream& stream) {
   CheckBatch(batch);
-  const auto rows = static_cast<int64_t>(batch.tokens.size());
-  StepContext step{
-      batch, stream, exchange, rows,
-      TensorView(static_cast<const void*>(positions_.Put(batch.positions)), DType::kI32, {rows})};
-  const ModelWeights& w = loaded_->weights();
-  if (rows > 0) {
-    ExtendRopeTables(batch);
-    const TensorView ids(static_cast<const void*>(tokens_.Put(batch.tokens)), DType::kI32, {rows});
-    kernels_.Embedding({.ids = ids, .table = w.embedding, .y = residual_.View(rows)}, stream);
+  Prepare(batch);
+  const GraphBucket bucket = BucketOf(batch);
+  std::span<ExpertExchange* const> micro_batches;
+  if (moe_ && exchange != nullptr) micro_batches = exchange->MicroBatches();
+  if (bucket.rows > 0) {
+    CHOIR_RETURN_IF_ERROR(RunAsGraph(batch, bucket, stream));
+  } else if (!micro_batches.empty()) {
+    CHOIR_RETURN_IF_ERROR(RunMicroBatches(batch, micro_batches, stream));
+  } else {
+    const StepViews inputs = inputs_.Stage(batch);
+    CHOIR_RETURN_IF_ERROR(RunLayers({batch, stream, exchange, inputs, inputs.rows}));
   }
-  for (size_t l = 0; l < w.layers.size(); ++l) {
-    if (rows > 0) Attention(l, step);
-    CHOIR_RETURN_IF_ERROR(FeedForward(w.layers[l], step));
-    if (w.layers[l].moe) ++step.moe_layer;
-  }
-  if (!batch.logit_rows.empty()) Logits(batch, stream);
+  if (moe_) moe_->Finish();
   return {};
 }
 
-// Norms runs of neighbouring rows into dense ones, then one product with the head.
-void Transformer::Logits(const ModelBatch& batch, const Stream& stream) const {
-  const std::span<const int32_t> wanted = batch.logit_rows;
-  const auto count = static_cast<int64_t>(wanted.size());
-  const TensorView x = residual_.View(static_cast<int64_t>(batch.tokens.size()));
-  const TensorView h = logit_rows_.View(count);
+Status Transformer::RunAsGraph(const ModelBatch& batch, const GraphBucket& bucket,
+                               const Stream& stream) {
+  const StepViews inputs =
+      inputs_.StagePadded(batch, bucket.rows, std::min(bucket.rows, limits_.logit_rows_max));
+  const GraphMemory memory{.logits = batch.logits.raw(),
+                           .kv = batch.kv[0].k.data.raw(),
+                           .workspace = stream.workspace.data(),
+                           .experts = batch.experts == nullptr ? 0 : batch.experts->serial};
+  return graphs_.Run(bucket, memory, [&] {
+    return RunLayers({.batch = batch,
+                      .stream = stream,
+                      .exchange = nullptr,
+                      .inputs = inputs,
+                      .rows = bucket.rows,
+                      .keys_max = bucket.keys});
+  });
+}
+
+void Transformer::Embed(const StepContext& step) const {
+  if (step.rows == 0) return;
+  kernels_.Embedding(
+      {.ids = step.inputs.tokens, .table = loaded_->weights().embedding, .y = residual_.View(step)},
+      step.stream);
+}
+
+Status Transformer::RunLayers(StepContext step) {
   const ModelWeights& w = loaded_->weights();
-  for (int64_t begin = 0, end = 0; begin < count; begin = end) {
-    const int32_t row = wanted[static_cast<size_t>(begin)];
-    for (end = begin + 1; end < count && wanted[static_cast<size_t>(end)] == row + (end - begin);)
-      ++end;
-    kernels_.RmsNorm({.x = x.Rows(row, end - begin),
-                      .w = w.final_norm,
-                      .y = h.Rows(begin, end - begin),
-                      .eps = loaded_->config().norm_eps},
-                     stream);
+  Embed(step);
+  for (size_t l = 0; l < w.layers.size(); ++l) {
+    if (step.rows > 0) Attention(l, step);
+    CHOIR_RETURN_IF_ERROR(FeedForward(w.layers[l], step));
+    if (w.layers[l].moe) ++step.moe_layer;
   }
-  kernels_.Linear({.x = h, .w = w.head, .y = batch.logits, .compute = loaded_->compute()}, stream);
+  if (step.inputs.logit_rows.dim(0) > 0) Logits(step);
+  return {};
+}
+
+// The first one's rows go to their experts while the second one's attention is computed, the
+// second one's while the experts have the first one's, and so back. A sequence may be cut between
+// them: in each layer the first has stored its keys before the second reads them.
+Status Transformer::RunMicroBatches(const ModelBatch& batch,
+                                    std::span<ExpertExchange* const> exchanges,
+                                    const Stream& stream) {
+  const MicroBatchViews inputs = inputs_.StageMicroBatches(batch);
+  const auto of = [&](size_t p) {
+    const StepViews& views = inputs.parts[p];
+    return StepContext{.batch = batch,
+                       .stream = stream,
+                       .exchange = exchanges[p],
+                       .inputs = views,
+                       .rows = views.rows,
+                       .first_row = p == 0 ? 0 : inputs.parts[0].rows};
+  };
+  StepContext parts[] = {of(0), of(1)};
+  for (const StepContext& part : parts) Embed(part);
+  const size_t layers = loaded_->weights().layers.size();
+  for (size_t l = 0; l < layers; ++l) {
+    for (const StepContext& part : parts) CHOIR_RETURN_IF_ERROR(BeginLayer(l, part));
+    const LayerWeights& w = loaded_->weights().layers[l];
+    if (!w.moe) continue;
+    for (StepContext& part : parts) {
+      CHOIR_RETURN_IF_ERROR(moe_->RunRows(*w.moe, kernels_, part));
+      ++part.moe_layer;
+    }
+  }
+  for (const StepContext& part : parts) CHOIR_RETURN_IF_ERROR(EndLayer(layers - 1, part));
+  const StepContext whole{batch, stream, nullptr, inputs.whole, inputs.whole.rows};
+  if (whole.inputs.logit_rows.dim(0) > 0) Logits(whole);
+  return {};
+}
+
+// With the end of the layer before it, up to where rows go to their experts.
+Status Transformer::BeginLayer(size_t layer, const StepContext& step) {
+  if (layer > 0) CHOIR_RETURN_IF_ERROR(EndLayer(layer - 1, step));
+  if (step.rows > 0) Attention(layer, step);
+  const LayerWeights& w = loaded_->weights().layers[layer];
+  if (!w.moe) return FeedForward(w, step);
+  NormForFfn(w, step);
+  return moe_->SendRows(*w.moe, kernels_, step, normed_.View(step));
+}
+
+Status Transformer::EndLayer(size_t layer, const StepContext& step) {
+  const LayerWeights& w = loaded_->weights().layers[layer];
+  if (!w.moe) return {};
+  return moe_->SumOutputs(*w.moe, *dense_, kernels_, step, normed_.View(step),
+                          residual_.View(step));
+}
+
+// Gathers the rows that are wanted, norms them, then one product with the head.
+void Transformer::Logits(const StepContext& step) const {
+  const TensorView& rows = step.inputs.logit_rows;
+  const TensorView h = logit_rows_.View(rows.dim(0));
+  const TensorView logits(step.batch.logits.raw(), DType::kF32,
+                          {rows.dim(0), loaded_->info().vocab});
+  const ModelWeights& w = loaded_->weights();
+  kernels_.Embedding({.ids = rows, .table = residual_.View(step.rows), .y = h}, step.stream);
+  kernels_.RmsNorm({.x = h, .w = w.final_norm, .y = h, .eps = loaded_->config().norm_eps},
+                   step.stream);
+  kernels_.Linear({.x = h, .w = w.head, .y = logits, .compute = loaded_->compute()}, step.stream);
 }
 
 const ExpertCounts& Transformer::expert_counts() const {

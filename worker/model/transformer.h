@@ -4,12 +4,14 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "worker/model/layers/ffn.h"
 #include "worker/model/layers/gqa_attention.h"
 #include "worker/model/layers/mla_attention.h"
 #include "worker/model/loaded_model.h"
+#include "worker/model/step_graphs.h"
 
 namespace choir {
 
@@ -21,6 +23,7 @@ class Transformer final : public Model {
   const LoadedModel& loaded() const override { return *loaded_; }
   Status Forward(const ModelBatch& batch, ExpertExchange* exchange, const Stream& stream) override;
   const ExpertCounts& expert_counts() const override;
+  GraphStats graphs() const override { return graphs_.stats(); }
 
  private:
   Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
@@ -29,14 +32,26 @@ class Transformer final : public Model {
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;
+  void Prepare(const ModelBatch& batch);
+  GraphBucket BucketOf(const ModelBatch& batch) const;
+  Status RunAsGraph(const ModelBatch& batch, const GraphBucket& bucket, const Stream& stream);
+  Status RunLayers(StepContext step);
+  Status RunMicroBatches(const ModelBatch& batch, std::span<ExpertExchange* const> exchanges,
+                         const Stream& stream);
+  void Embed(const StepContext& step) const;
   void Attention(size_t layer, const StepContext& step);
+  void NormForFfn(const LayerWeights& w, const StepContext& step) const;
   Status FeedForward(const LayerWeights& w, const StepContext& step);
-  void Logits(const ModelBatch& batch, const Stream& stream) const;
+  Status BeginLayer(size_t layer, const StepContext& step);
+  Status EndLayer(size_t layer, const StepContext& step);
+  void Logits(const StepContext& step) const;
 
   const std::shared_ptr<const LoadedTransformer> loaded_;
   const KernelSet& kernels_;
   ModelLimits limits_;
-  StagedBuffer rope_buffer_, tokens_, positions_;
+  StepInputs inputs_;
+  StepGraphs graphs_;
+  StagedBuffer rope_buffer_;
   RopeTables rope_tables_;
   int64_t rope_filled_ = 0;  // positions
   ScratchRows residual_, normed_, logit_rows_;

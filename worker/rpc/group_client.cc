@@ -208,7 +208,8 @@ class GroupClientImpl final : public GroupClient {
     ExchangeOptions exchange{.rank = static_cast<int>(options_.self.rank),
                              .generation = open.plan.epoch,
                              .mesh_address = options_.mesh_address,
-                             .collectives = options_.collectives};
+                             .collectives = options_.collectives,
+                             .join_devices = options_.join_devices};
     for (const MemberHello& member : open.plan.members) {
       exchange.hosts.push_back(member.host);
       exchange.pids.push_back(member.pid);

@@ -33,6 +33,7 @@ struct GroupClientOptions {
   CollectivesOptions collectives;  // ring_bytes: of the memory that this rank may have to make
   // This machine's address for ranks of other hosts; asked only when the group has some.
   std::function<StatusOr<std::string>()> mesh_address;
+  std::function<Status(std::unique_ptr<Collectives>*)> join_devices;  // see ExchangeOptions
   Duration heartbeat_timeout = kHeartbeatTimeout;
   Duration retry_min = std::chrono::milliseconds(50);
   Duration retry_max = std::chrono::milliseconds(500);

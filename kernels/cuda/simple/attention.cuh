@@ -22,39 +22,33 @@ namespace choir::cuda {
 
 inline constexpr int kKeys = 128;  // of a chunk; a thread each
 
-// A sequence's rows, as uploaded. Its block table begins at tables + table_begin.
-struct PagedSequence {
-  int64_t rows_before = 0;  // of the sequences ahead of it in this launch
-  int64_t table_begin = 0;
-  int32_t row_begin = 0;
-  int32_t first_position = 0;
-};
-
-// Where a launch's sequences and tables lie.
+// The sequences of a launch in the order of their rows, with block tables where kernels read them.
 struct PagedBatch {
-  const PagedSequence* sequences = nullptr;
-  const int32_t* tables = nullptr;
+  const AttentionSequence* sequences = nullptr;
   int64_t num_sequences = 0;
+  int64_t first_row = 0;  // of the launch
 };
 
 // One row of the batch: where its result goes, which keys it sees.
 struct PagedRow {
   int64_t row, position, begin;
-  const int32_t* table;
+  const int32_t* table;  // null: the row is no sequence's
 };
 
 CHOIR_DEVICE PagedRow FindRow(const PagedBatch& batch, int64_t index, int64_t window) {
+  const int64_t row = batch.first_row + index;
   int64_t low = 0;
   int64_t high = batch.num_sequences;
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
-    (batch.sequences[middle].rows_before <= index ? low : high) = middle;
+    (batch.sequences[middle].row_begin <= row ? low : high) = middle;
   }
-  const PagedSequence& s = batch.sequences[low];
-  const int64_t at = index - s.rows_before;
+  const AttentionSequence& s = batch.sequences[low];
+  const int64_t at = row - s.row_begin;
+  if (at < 0 || at >= s.row_count) return {row, 0, 0, nullptr};
   const int64_t position = s.first_position + at;
   const int64_t begin = window > 0 && position >= window ? position - window + 1 : 0;
-  return {s.row_begin + at, position, begin, batch.tables + s.table_begin};
+  return {row, position, begin, s.block_table};
 }
 
 // A part of the columns of a pool of keys or values.
@@ -145,6 +139,7 @@ struct PagedAttentionKernel {
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     const PagedRow row = FindRow(batch, block.x() / heads, window);
+    if (row.table == nullptr) return;
     const int64_t head = block.x() % heads;
     AttendShape a = shape;
     a.k.column = head / group * a.k_dim;
@@ -172,6 +167,7 @@ struct MlaAttentionKernel {
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     const PagedRow row = FindRow(batch, block.x() / heads, 0);
+    if (row.table == nullptr) return;
     const int64_t head = block.x() % heads;
     const int64_t lora = shape.v_dim;
     const int64_t rope = shape.k_dim - lora;
@@ -194,39 +190,64 @@ inline PoolPart PartOf(const KvView& kv) {
   return {{kv.data.raw(), kv.data.dtype()}, kv.block_tokens(), kv.width(), 0};
 }
 
-// Calls launch(batch, rows) for all sequences, as many at a time as the workspace holds tables for.
+// Sequences that only the host has, as many as the workspace holds.
+class SequencePart {
+ public:
+  bool empty() const { return sequences_.empty(); }
+  size_t BytesWith(int64_t blocks) const {
+    return UploadBytes((sequences_.size() + 1) * sizeof(AttentionSequence)) +
+           UploadBytes((tables_.size() + static_cast<size_t>(blocks)) * sizeof(int32_t));
+  }
+  void Add(const AttentionSequence& s, int64_t blocks) {
+    sequences_.push_back(s);
+    begins_.push_back(tables_.size());
+    tables_.insert(tables_.end(), s.block_table, s.block_table + blocks);
+  }
+  // Launches over all rows from the first sequence's to the last one's, and is empty again.
+  template <class Runner, class LaunchBatch>
+  void Flush(const Runner& run, const LaunchBatch& launch) {
+    if (empty()) return;
+    Upload<Runner> upload(run);
+    const int32_t* tables = upload(std::span<const int32_t>(tables_));
+    for (size_t i = 0; i < sequences_.size(); ++i) sequences_[i].block_table = tables + begins_[i];
+    std::sort(sequences_.begin(), sequences_.end(),
+              [](const auto& a, const auto& b) { return a.row_begin < b.row_begin; });
+    const int64_t first = sequences_.front().row_begin;
+    const int64_t end = sequences_.back().row_begin + sequences_.back().row_count;
+    launch(PagedBatch{upload(std::span<const AttentionSequence>(sequences_)),
+                      static_cast<int64_t>(sequences_.size()), first},
+           end - first);
+    *this = {};
+  }
+
+ private:
+  std::vector<AttentionSequence> sequences_;
+  std::vector<size_t> begins_;  // of each one's table
+  std::vector<int32_t> tables_;
+};
+
+// Calls launch(batch, rows): once for all `rows` of the batch where the device has the sequences,
+// else for as many sequences at a time as the workspace holds tables for.
 // REQUIRES: room for the table of the longest.
 template <class Runner, class LaunchBatch>
-void ForSequences(std::span<const AttentionSequence> all, int64_t block_tokens, const Runner& run,
-                  const LaunchBatch& launch) {
-  std::vector<PagedSequence> sequences;
-  std::vector<int32_t> tables;
-  int64_t rows = 0;
-  const auto bytes = [&](size_t more) {
-    return UploadBytes((sequences.size() + 1) * sizeof(PagedSequence)) +
-           UploadBytes((tables.size() + more) * sizeof(int32_t));
-  };
-  const auto flush = [&] {
-    if (sequences.empty()) return;
-    Upload<Runner> upload(run);
-    PagedBatch batch;
-    batch.sequences = upload(std::span<const PagedSequence>(sequences));
-    batch.tables = upload(std::span<const int32_t>(tables));
-    batch.num_sequences = static_cast<int64_t>(sequences.size());
-    launch(batch, rows);
-    sequences.clear();
-    tables.clear();
-    rows = 0;
-  };
+void ForSequences(const Staged<AttentionSequence>& all, int64_t rows, int64_t block_tokens,
+                  const Runner& run, const LaunchBatch& launch) {
+  if (all.device != nullptr) {
+    return launch(PagedBatch{all.device, static_cast<int64_t>(all.size())}, rows);
+  }
+  SequencePart part;
   for (const AttentionSequence& s : all) {
     if (s.row_count == 0) continue;
     const int64_t blocks = CeilDiv(s.first_position + s.row_count, block_tokens);
-    if (bytes(static_cast<size_t>(blocks)) > run.workspace().size()) flush();
-    sequences.push_back({rows, static_cast<int64_t>(tables.size()), s.row_begin, s.first_position});
-    tables.insert(tables.end(), s.block_table, s.block_table + blocks);
-    rows += s.row_count;
+    if (part.BytesWith(blocks) > run.workspace().size()) part.Flush(run, launch);
+    part.Add(s, blocks);
   }
-  flush();
+  part.Flush(run, launch);
+}
+
+constexpr Grid WithBlocks(Grid grid, int64_t x) {
+  grid.x = x;
+  return grid;
 }
 
 template <class Runner>
@@ -244,10 +265,12 @@ void PagedAttention(const PagedAttentionArgs& a, const Runner& run) {
                               .heads = heads,
                               .group = heads / a.kv_heads,
                               .window = a.window};
-  ForSequences(a.sequences, a.k.block_tokens(), run, [&](const PagedBatch& batch, int64_t rows) {
-    kernel.batch = batch;
-    run({.x = rows * heads, .threads = kKeys, .shared_bytes = AttendShared(k_dim, v_dim)}, kernel);
-  });
+  const Grid grid{.threads = kKeys, .shared_bytes = AttendShared(k_dim, v_dim)};
+  ForSequences(a.sequences, a.q.dim(0), a.k.block_tokens(), run,
+               [&](const PagedBatch& batch, int64_t rows) {
+                 kernel.batch = batch;
+                 run(WithBlocks(grid, rows * heads), kernel);
+               });
 }
 
 template <class Runner>
@@ -263,12 +286,12 @@ void MlaAttention(const MlaAttentionArgs& a, const Runner& run) {
                             .out = a.out.f32(),
                             .batch = {},
                             .heads = heads};
-  ForSequences(
-      a.sequences, a.latent.block_tokens(), run, [&](const PagedBatch& batch, int64_t rows) {
-        kernel.batch = batch;
-        run({.x = rows * heads, .threads = kKeys, .shared_bytes = AttendShared(k_dim, lora)},
-            kernel);
-      });
+  const Grid grid{.threads = kKeys, .shared_bytes = AttendShared(k_dim, lora)};
+  ForSequences(a.sequences, a.out.dim(0), a.latent.block_tokens(), run,
+               [&](const PagedBatch& batch, int64_t rows) {
+                 kernel.batch = batch;
+                 run(WithBlocks(grid, rows * heads), kernel);
+               });
 }
 
 }  // namespace choir::cuda

@@ -2,8 +2,7 @@
 // Shapes   kernels/ops/elementwise.h and attention.h; rows may be strided where the args say so.
 // Bound    memory: each reads and writes its rows once (Bytes()), with next to no arithmetic.
 // Plan     a block a row; of rope and SwiGLU a thread an element. RMS norm sums a row over the
-// block
-//          in the order of block_sums.cuh.
+//          block in the order of block_sums.cuh.
 // Oracle   kernels/reference/elementwise.cc and attention.cc, under tests/contract/kernels.
 // YaRN and llama3 scale frequencies when the tables are made (worker/model/config/rope.h); the
 // kernel only reads them.
@@ -107,6 +106,7 @@ struct StoreKvKernel {
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
+    if (slots[block.x()] < 0) return;
     const int64_t to = slots[block.x()] * kv_width + kv_column;
     for (int64_t i = block.thread(); i < width; i += block.threads()) {
       Put(kv, dtype, to + i, x[block.x() * x_stride + i]);

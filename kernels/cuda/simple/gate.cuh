@@ -30,6 +30,7 @@ struct GateKernel {
   const float* bias;  // or null
   int32_t* ids;
   float* weights;
+  const int32_t* num_rows;  // or null
   int64_t experts, top_k, groups, groups_kept;
   GateScore score;
   GroupScore group_score;
@@ -43,6 +44,7 @@ struct GateKernel {
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
+    if (num_rows != nullptr && block.x() >= *num_rows) return ChooseNone(block);
     auto* scores = reinterpret_cast<float*>(block.shared());
     float* choice = scores + experts;
     float* group_values = choice + experts;
@@ -54,6 +56,14 @@ struct GateKernel {
     block.Sync();
     if (groups_kept < groups) RefuseGroups(block, scores, choice, group_values);
     Choose(block, scores, choice, scratch);
+  }
+
+  template <class Block>
+  CHOIR_DEVICE void ChooseNone(Block& block) const {
+    for (int64_t k = block.thread(); k < top_k; k += block.threads()) {
+      ids[block.x() * top_k + k] = -1;
+      weights[block.x() * top_k + k] = 0.0f;
+    }
   }
 
   template <class Block>
@@ -156,6 +166,7 @@ void GateTopK(const GateTopKArgs& a, const Runner& run) {
                  .bias = a.bias.empty() ? nullptr : a.bias.f32(),
                  .ids = a.expert_ids.template data<int32_t>(),
                  .weights = a.weights.f32(),
+                 .num_rows = a.num_rows,
                  .experts = experts,
                  .top_k = top_k,
                  .groups = a.num_groups,

@@ -1,7 +1,7 @@
-// grouped_gemm: y[r,:] = x[r,:] · w[expert of r]ᵀ in bf16 or block-scaled f8; quantize_f8;
-// dequantize. Shapes   kernels/ops/grouped_gemm.h: x [R,K] sorted by expert, w [E*N,K], y [R,N].
-// Bound    flops 2·R·N·K, bytes ≈ E_active·N·K·size. Rows per expert at which arithmetic becomes
-// the
+// grouped_gemm: y[r,:] = x[r,:] · w[expert of r]ᵀ, bf16 or block-scaled f8. quantize_f8 and
+// dequantize: the way into f8, and out of 8 and 4 bits.
+// Shapes   kernels/ops/grouped_gemm.h: x [R,K] sorted by expert, w [E*N,K], y [R,N].
+// Bound    flops 2·R·N·K, bytes ≈ E_active·N·K·size. Rows per expert at which arithmetic is the
 //          wall on an H100: about 295 (bf16, 989 TF / 3.35 TB/s). This rung uses FP32 FMA and is
 //          far from both: it is what the tensor-core one is compared with.
 // Plan     tiles of 16 rows of one expert by 32 outputs (tile.cuh). f8: each 128 columns of K are
@@ -17,18 +17,36 @@
 
 namespace choir::cuda {
 
+// The rows of a block: from the host's list, or by counts that the device has (masked form).
+struct GroupTiles {
+  const ExpertTile* list;
+  const int32_t* counts;
+  int32_t rows_each, rows_max;  // of an expert, of a tile
+
+  CHOIR_DEVICE ExpertTile At(int64_t i) const {
+    if (counts == nullptr) return list[i];
+    const int32_t tiles_each = (rows_each + rows_max - 1) / rows_max;
+    const auto expert = static_cast<int32_t>(i / tiles_each);
+    const auto begin = static_cast<int32_t>(i % tiles_each) * rows_max;
+    const int32_t count = counts[expert] < rows_each ? counts[expert] : rows_each;
+    const int32_t left = count < begin ? 0 : count - begin;
+    return {expert, expert * rows_each + begin, left < rows_max ? left : rows_max};
+  }
+};
+
 struct GroupedGemmKernel {
   const void* x;
   const float* x_scale;
   Matrix w;
   void* y;
   DType y_dtype;
-  const ExpertTile* tiles;
+  GroupTiles tiles;
   int64_t outputs;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    const ExpertTile t = tiles[block.y()];
+    const ExpertTile t = tiles.At(block.y());
+    if (t.rows == 0) return;
     const int64_t n0 = block.x() * kTileOutputs;
     float sums[kThreadSums] = {};
     if (w.dtype == DType::kF8E4M3) {
@@ -88,7 +106,7 @@ struct QuantizeF8Kernel {
   Elements x;
   uint8_t* y;
   float* y_scale;
-  int64_t width;
+  int64_t width, y_stride, y_scale_stride;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
@@ -96,12 +114,11 @@ struct QuantizeF8Kernel {
     const int64_t blocks = CeilDiv(width, kF8Side);
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t k = b * kF8Side + block.thread();
-      const int64_t at = block.x() * width + k;
-      const float value = k < width ? At(x, at) : 0.0f;
+      const float value = k < width ? At(x, block.x() * width + k) : 0.0f;
       const float size = BlockMax(block, value < 0 ? -value : value, scratch);
-      const float scale = Max(size, 1e-4f) / 448.0f;
-      if (k < width) y[at] = ToF8(value / scale);
-      if (block.thread() == 0) y_scale[block.x() * blocks + b] = scale;
+      const float scale = F8ScaleOf(size);
+      if (k < width) y[block.x() * y_stride + k] = ToF8(value / scale);
+      if (block.thread() == 0) y_scale[block.x() * y_scale_stride + b] = scale;
     }
   }
 };
@@ -110,28 +127,54 @@ struct DequantizeKernel {
   Matrix w;
   void* y;
   DType dtype;
+  bool scale_of_rows;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     for (int64_t k = block.thread(); k < w.width; k += block.threads()) {
-      Put(y, dtype, block.x() * w.width + k, At(w, block.x(), k));
+      const int64_t i = block.x() * w.width + k;
+      float value = 0.0f;
+      if (scale_of_rows) {
+        value = F8ToF32(static_cast<const uint8_t*>(w.data)[i]) *
+                static_cast<const float*>(w.scale)[block.x() * w.scale_width + k / kF8Side];
+      } else {
+        value = At(w, block.x(), k);
+      }
+      Put(y, dtype, i, value);
     }
   }
 };
 
 inline void CheckGroupedGemm(const GroupedGemmArgs& a) {
   CHOIR_CHECK(a.x.dtype() == a.w.dtype() && a.x.dim(1) == a.w.dim(1));
-  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * a.y.dim(1) && a.offsets.back() == a.x.dim(0));
+  CHOIR_CHECK(a.w.dim(0) == a.num_experts() * a.y.dim(1));
+  CHOIR_CHECK(a.counts.empty() ? a.offsets.back() == a.x.dim(0)
+                               : a.x.dim(0) % a.num_experts() == 0);
   CHOIR_CHECK(a.x.dtype() == DType::kBF16 || !(a.x_scale.empty() || a.w_scale.empty()));
+}
+
+// Calls launch(tiles, count) for all tiles of `rows_max` rows.
+template <class Runner, class LaunchTiles>
+void ForGroupTiles(const GroupedGemmArgs& a, int32_t rows_max, const Runner& run,
+                   const LaunchTiles& launch) {
+  if (!a.counts.empty()) {
+    const auto rows_each = static_cast<int32_t>(a.x.dim(0) / a.num_experts());
+    const GroupTiles tiles{nullptr, a.counts.template data<int32_t>(), rows_each, rows_max};
+    launch(tiles, a.num_experts() * CeilDiv(rows_each, rows_max));
+    return;
+  }
+  Upload<Runner> upload(run);
+  const std::vector<ExpertTile> list = TilesOf(a.offsets, rows_max);
+  ForTiles(upload, std::span<const ExpertTile>(list), [&](const ExpertTile* part, int64_t n) {
+    launch(GroupTiles{part, nullptr, 0, rows_max}, n);
+  });
 }
 
 template <class Runner>
 void GroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
   const int64_t outputs = a.y.dim(1);
   CheckGroupedGemm(a);
-  Upload<Runner> upload(run);
-  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kTileRows);
-  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+  ForGroupTiles(a, kTileRows, run, [&](const GroupTiles& tiles, int64_t n) {
     run({.x = CeilDiv(outputs, kTileOutputs),
          .y = n,
          .threads = kTileThreads,
@@ -141,7 +184,7 @@ void GroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
                           .w = MatrixOf(a.w, a.w_scale),
                           .y = a.y.raw(),
                           .y_dtype = a.y.dtype(),
-                          .tiles = part,
+                          .tiles = tiles,
                           .outputs = outputs});
   });
 }
@@ -150,16 +193,22 @@ template <class Runner>
 void QuantizeF8(const QuantizeF8Args& a, const Runner& run) {
   CHOIR_CHECK(a.y.dim(0) == a.x.dim(0) && a.y.dim(1) == a.x.dim(1));
   CHOIR_CHECK(a.y_scale.dim(1) == CeilDiv(a.x.dim(1), kF8Side));
+  const int64_t width = a.x.dim(1);
   run({.x = a.x.dim(0), .threads = kF8Side, .shared_bytes = kWarp * sizeof(float)},
       QuantizeF8Kernel{
-          {a.x.raw(), a.x.dtype()}, a.y.template data<uint8_t>(), a.y_scale.f32(), a.x.dim(1)});
+          .x = {a.x.raw(), a.x.dtype()},
+          .y = a.y.template data<uint8_t>(),
+          .y_scale = a.y_scale.f32(),
+          .width = width,
+          .y_stride = a.y_stride != 0 ? a.y_stride : width,
+          .y_scale_stride = a.y_scale_stride != 0 ? a.y_scale_stride : a.y_scale.dim(1)});
 }
 
 template <class Runner>
 void Dequantize(const DequantizeArgs& a, const Runner& run) {
   CHOIR_CHECK(a.y.dim(0) == a.w.dim(0) && a.y.dim(1) == a.w.dim(1));
   run({.x = a.w.dim(0), .threads = 128},
-      DequantizeKernel{MatrixOf(a.w, a.w_scale), a.y.raw(), a.y.dtype()});
+      DequantizeKernel{MatrixOf(a.w, a.w_scale), a.y.raw(), a.y.dtype(), a.scale_of_rows()});
 }
 
 }  // namespace choir::cuda

@@ -1,8 +1,7 @@
 // linear: y = x · wᵀ (+ bias) (+ y); head_project: the same for each head's own matrix.
-// Shapes   x [T,K] f32; w [N,K] f32, bf16, f16, f8 (128x128 scales) or f4 (scales of 32); y [T,N]
-// f32. Bound    flops 2·T·N·K; bytes ≈ N·K·size of w for few rows. As it uses no tensor cores,
-// arithmetic
-//          is the wall from about 20 rows on; it is the second oracle, not the fast path.
+// Shapes   x [T,K] and y [T,N] f32; w [N,K] f32, bf16, f16, f8 (128x128 scales) or f4 (of 32).
+// Bound    flops 2·T·N·K; bytes ≈ N·K·size of w for few rows. As it uses no tensor cores,
+//          arithmetic is the wall from about 20 rows on: the second oracle, not the fast path.
 // Plan     a block a tile of 16 x 32 (tile.cuh); weights are widened and scaled on their way into
 //          shared memory, so every format has one order of sums.
 // Oracle   kernels/reference/linear.cc; bounds in tests/contract/kernels/linear_test.cc.
@@ -18,7 +17,7 @@ CHOIR_DEVICE float Operand(float x, Compute compute) {
   return compute == Compute::kBF16 ? ToF32(ToBF16(x)) : x;
 }
 
-inline Matrix MatrixOf(const TensorView& w, const TensorView& scale) {
+constexpr Matrix MatrixOf(const TensorView& w, const TensorView& scale) {
   return {w.raw(), scale.raw(), w.dtype(), w.dim(1), scale.empty() ? 0 : scale.dim(1)};
 }
 

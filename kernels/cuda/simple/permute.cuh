@@ -2,9 +2,8 @@
 // Shapes   kernels/ops/permute.h: x [T,H]; expert_ids [T,K]; y [T*K,H] f32 or bf16; out [T,H] f32.
 // Bound    memory: every row is written (read) once per chosen expert.
 // Plan     a block an expert counts ids in front of it and places its own pairs in ascending order
-// by
-//          ballots, so rows have one order whatever the grid does (no atomics); then a block a pair
-//          copies. Unpermute: a block a token, k ascending.
+//          by ballots, so rows have one order whatever the grid does (no atomics); then a block a
+//          pair copies. Unpermute: a block a token, k ascending.
 // Oracle   kernels/reference/gpu_ops.cc, tests/contract/kernels/gpu_ops_test.cc.
 #pragma once
 
@@ -20,6 +19,7 @@ struct PlaceRowsKernel {
   const int32_t* ids;
   int32_t* offsets;
   int32_t* row_of;
+  int64_t* counts;  // or null
   int64_t pairs;
   int32_t experts;
 
@@ -33,8 +33,9 @@ struct PlaceRowsKernel {
     for (int64_t p = block.thread(); p < pairs; p += block.threads()) {
       before += Here(ids[p]) && ids[p] < expert;
     }
-    int32_t next = BlockSum(block, before, scratch);
-    if (block.thread() == 0) offsets[expert] = next;
+    const int32_t begin = BlockSum(block, before, scratch);
+    int32_t next = begin;
+    if (block.thread() == 0) offsets[expert] = begin;
     for (int64_t p0 = 0; p0 < pairs; p0 += block.threads()) {
       const int64_t p = p0 + block.thread();
       if (expert == experts && p < pairs && !Here(ids[p])) row_of[p] = -1;
@@ -49,6 +50,9 @@ struct PlaceRowsKernel {
       }
       if (mine) row_of[p] = row;
       block.Sync();
+    }
+    if (counts != nullptr && expert < experts && block.thread() == 0) {
+      counts[expert] += next - begin;
     }
   }
 };
@@ -104,6 +108,7 @@ void Permute(const PermuteArgs& a, const Runner& run) {
       PlaceRowsKernel{.ids = a.expert_ids.template data<int32_t>(),
                       .offsets = a.offsets.template data<int32_t>(),
                       .row_of = a.row_of.template data<int32_t>(),
+                      .counts = a.counts.empty() ? nullptr : a.counts.template data<int64_t>(),
                       .pairs = pairs,
                       .experts = static_cast<int32_t>(experts)});
   run({.x = pairs, .threads = 128}, CopyRowsKernel{.x = a.x.f32(),

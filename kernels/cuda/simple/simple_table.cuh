@@ -11,6 +11,7 @@
 #include "kernels/cuda/simple/linear.cuh"
 #include "kernels/cuda/simple/permute.cuh"
 #include "kernels/cuda/simple/sample.cuh"
+#include "kernels/cuda/simple/slots.cuh"
 
 namespace choir::cuda {
 
@@ -26,6 +27,8 @@ void FillRows(KernelTable* t) {
   t->combine = [](const CombineArgs& a, S s) { Combine(a, Runner(s)); };
   t->permute = [](const PermuteArgs& a, S s) { Permute(a, Runner(s)); };
   t->unpermute = [](const UnpermuteArgs& a, S s) { Unpermute(a, Runner(s)); };
+  t->place_choices = [](const PlaceChoicesArgs& a, S s) { PlaceChoices(a, Runner(s)); };
+  t->gather_rows = [](const GatherRowsArgs& a, S s) { GatherRows(a, Runner(s)); };
   t->quantize_f8 = [](const QuantizeF8Args& a, S s) { QuantizeF8(a, Runner(s)); };
   t->dequantize = [](const DequantizeArgs& a, S s) { Dequantize(a, Runner(s)); };
 }

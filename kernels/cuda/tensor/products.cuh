@@ -1,15 +1,14 @@
 // linear, grouped_gemm and expert_ffn on tensor cores, for weights of 16, 8 and 4 bits.
 // Shapes   as in kernels/ops; Compute::kBF16 with weights in bf16, f8 (128x128 scales) or f4.
-// Anything
-//          else goes the simple way.
+//          Anything else goes the simple way.
 // Bound    flops 2·R·N·K against tensor cores, bytes ≈ N·K·size of w for few rows: weights are read
 //          in their own format once per 64 rows, so a decode step is bound by memory.
 // Plan     a block a tile of 64 rows (of one expert) by 64 outputs (mma_tile.cuh); values become
-// bf16
-//          on their way into shared memory, which is exact for f8 and f4; f8's scales are applied
-//          in FP32 to the sum of each 128 columns. expert_ffn: 32 gates and their 32 ups share a
-//          tile, so glu happens in registers. No pipelining yet: the fast rung (TMA, WGMMA) is not
-//          written.
+//          bf16 on their way into shared memory, which is exact for f8 and f4; f8's scales are
+//          applied in FP32 to the sum of each 128 columns. expert_ffn: 32 gates and their 32 ups
+//          share a tile, so glu happens in registers. Rows in f8 likewise, H a multiple of 64 and
+//          F of 128 (else the simple way): what glu gave becomes f8 in place, scales come in with
+//          the weights'. No pipelining: on Hopper hopper/ takes what it covers.
 // Oracle   the simple kernels and kernels/reference, under tests/contract/kernels.
 #pragma once
 
@@ -29,7 +28,8 @@ inline bool HasMmaForm(DType weights, Compute compute) {
 // One matrix of weights, rows of x that may have scales of their own.
 struct PlainSource {
   Rows8 x, w;
-  const float* x_scale;   // [R, ceil(K / 128)], or null
+  const float* x_scale;  // [R, ceil(K / 128)], rows x_scale_pitch apart, or null
+  int64_t x_scale_pitch;
   int64_t row0, output0;  // of the tile; output0 counts from the expert's first
   int64_t w_row0;         // of the expert in w
   int64_t w_scale_row0;   // of the expert in w's scales
@@ -47,7 +47,7 @@ struct PlainSource {
     const int64_t row = w_scale_row0 + output0 / kF8Side;  // 64 outputs lie in one block
     const float scale = static_cast<const float*>(w.m.scale)[row * w.m.scale_width + block];
     if (x_scale == nullptr || r >= rows_here) return scale;
-    return x_scale[(row0 + r) * w.m.scale_width + block] * scale;
+    return x_scale[(row0 + r) * x_scale_pitch + block] * scale;
   }
 };
 
@@ -69,6 +69,7 @@ struct MmaLinearKernel {
     const PlainSource source{x,
                              w,
                              nullptr,
+                             0,
                              row0,
                              output0,
                              0,
@@ -90,16 +91,18 @@ struct MmaGroupedKernel {
   const float* x_scale;
   void* y;
   DType y_dtype;
-  const ExpertTile* tiles;
+  GroupTiles tiles;
   int64_t outputs;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    const ExpertTile t = tiles[block.y()];
+    const ExpertTile t = tiles.At(block.y());
+    if (t.rows == 0) return;
     const int64_t output0 = block.x() * kMmaOutputs;
     const PlainSource source{x,
                              w,
                              x_scale,
+                             w.m.scale_width,
                              t.row_begin,
                              output0,
                              t.expert * outputs,
@@ -117,7 +120,9 @@ struct MmaGroupedKernel {
 // 32 gates and the 32 ups that belong to them.
 struct GateUpSource {
   static constexpr int kPairs = kMmaOutputs / 2;
-  Rows8 x, gate, up;  // fused: gate and up are the same matrix
+  Rows8 x, gate, up;     // fused: gate and up are the same matrix
+  const float* x_scale;  // as PlainSource's
+  int64_t x_scale_pitch;
   bool fused;
   int64_t row0, f0, inner;
   int rows_here;
@@ -134,18 +139,22 @@ struct GateUpSource {
     return fused ? 2 * f + (is_gate ? 0 : 1) : f;
   }
   CHOIR_DEVICE bool scaled() const { return gate.m.dtype == DType::kF8E4M3; }
-  CHOIR_DEVICE float Scale(int, int fragment, int64_t block) const {
+  CHOIR_DEVICE float Scale(int r, int fragment, int64_t block) const {
     const bool is_gate = fragment < kMmaFragments / 2;
     const Matrix& m = is_gate ? gate.m : up.m;
     const int64_t row = RowOf(f0, is_gate) / kF8Side;  // 32 of a matrix, or 64 fused, share one
-    return static_cast<const float*>(m.scale)[row * m.scale_width + block];
+    const float scale = static_cast<const float*>(m.scale)[row * m.scale_width + block];
+    if (x_scale == nullptr || r >= rows_here) return scale;
+    return x_scale[(row0 + r) * x_scale_pitch + block] * scale;
   }
 };
 
 struct MmaGateUpKernel {
   Rows8 x;
+  const float* x_scale;  // or null
+  int64_t x_scale_pitch;
   const ExpertTile* tiles;
-  const ExpertMatrices* experts;
+  const ExpertWeights* experts;
   float* scratch;
   int64_t inner;
   Glu glu;
@@ -154,12 +163,20 @@ struct MmaGateUpKernel {
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     const ExpertTile t = tiles[block.y()];
-    const ExpertMatrices& e = experts[t.expert];
+    if (t.rows == 0) return;
+    const ExpertMatrices e = MatricesOf(experts[t.expert]);
     const bool fused = e.up.data == nullptr;
     const int64_t f0 = block.x() * GateUpSource::kPairs;
-    const GateUpSource source{
-        x,     {e.gate, aligned}, {fused ? e.gate : e.up, aligned}, fused, t.row_begin, f0, inner,
-        t.rows};
+    const GateUpSource source{x,
+                              {e.gate, aligned},
+                              {fused ? e.gate : e.up, aligned},
+                              x_scale,
+                              x_scale_pitch,
+                              fused,
+                              t.row_begin,
+                              f0,
+                              inner,
+                              t.rows};
     MmaSums sums;
     MmaProduct(block, source, sums);
     CHOIR_UNROLL
@@ -183,8 +200,10 @@ struct MmaGateUpKernel {
 
 struct MmaDownKernel {
   Rows8 scratch;
+  const float* x_scale;  // of scratch in f8, or null
+  int64_t x_scale_pitch;
   const ExpertTile* tiles;
-  const ExpertMatrices* experts;
+  const ExpertWeights* experts;
   float* y;
   int64_t hidden;
   bool aligned;
@@ -192,17 +211,14 @@ struct MmaDownKernel {
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     const ExpertTile t = tiles[block.y()];
-    const ExpertMatrices& e = experts[t.expert];
+    if (t.rows == 0) return;
+    const ExpertMatrices e = MatricesOf(experts[t.expert]);
     const int64_t h0 = block.x() * kMmaOutputs;
-    const PlainSource source{scratch,
-                             {e.down, aligned},
-                             nullptr,
-                             t.row_begin,
-                             h0,
-                             0,
-                             0,
-                             t.rows,
-                             Least(hidden - h0, kMmaOutputs)};
+    const PlainSource source{scratch,     {e.down, aligned},
+                             x_scale,     x_scale_pitch,
+                             t.row_begin, h0,
+                             0,           0,
+                             t.rows,      Least(hidden - h0, kMmaOutputs)};
     MmaSums sums;
     MmaProduct(block, source, sums);
     StoreMma(block, source, sums, [&](int r, int n, float sum) {
@@ -239,9 +255,7 @@ template <class Runner>
 void MmaGroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
   const int64_t outputs = a.y.dim(1);
   CheckGroupedGemm(a);
-  Upload<Runner> upload(run);
-  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kMmaRows);
-  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+  ForGroupTiles(a, kMmaRows, run, [&](const GroupTiles& tiles, int64_t n) {
     run({.x = CeilDiv(outputs, kMmaOutputs),
          .y = n,
          .threads = kMmaThreads,
@@ -251,45 +265,58 @@ void MmaGroupedGemm(const GroupedGemmArgs& a, const Runner& run) {
                          .x_scale = a.x_scale.empty() ? nullptr : a.x_scale.f32(),
                          .y = a.y.raw(),
                          .y_dtype = a.y.dtype(),
-                         .tiles = part,
+                         .tiles = tiles,
                          .outputs = outputs});
   });
 }
 
-inline bool AllAligned(std::span<const ExpertMatrices> experts) {
-  for (const ExpertMatrices& e : experts) {
+inline bool AllAligned(std::span<const ExpertWeights> experts) {
+  for (const ExpertWeights& w : experts) {
+    const ExpertMatrices e = MatricesOf(w);
     if (!Rows8Of(e.gate).aligned || !Rows8Of(e.down).aligned) return false;
     if (e.up.data != nullptr && !Rows8Of(e.up).aligned) return false;
   }
   return true;
 }
 
+inline bool HasMmaForm(const ExpertFfnArgs& a) {
+  if (a.experts.empty() || a.input_major || !HasMmaForm(a.experts.front().gate.dtype(), a.compute))
+    return false;
+  // Tiles take 64 columns, and what lies behind a row in f8 is not zeros.
+  return !a.has_f8_rows() || (a.x.dim(1) % kMmaColumns == 0 && a.scratch.dim(1) % kF8Side == 0 &&
+                              reinterpret_cast<uintptr_t>(a.scratch.raw()) % 16 == 0);
+}
+
 template <class Runner>
 void MmaExpertFfn(const ExpertFfnArgs& a, const Runner& run) {
-  if (a.experts.empty() || a.input_major || !HasMmaForm(a.experts[0].gate.dtype(), a.compute))
-    return ExpertFfn(a, run);
+  if (!HasMmaForm(a)) return ExpertFfn(a, run);
   const int64_t hidden = a.x.dim(1);
   const int64_t inner = a.scratch.dim(1);
-  CHOIR_CHECK(a.offsets.size() == a.experts.size() + 1 && a.offsets.back() == a.x.dim(0));
+  CheckExpertFfn(a);
   Upload<Runner> upload(run);
-  const std::vector<ExpertMatrices> matrices = MatricesOf(a.experts);
-  const bool aligned = AllAligned(matrices);
-  const ExpertMatrices* experts = upload(std::span<const ExpertMatrices>(matrices));
-  const std::vector<ExpertTile> tiles = TilesOf(a.offsets, kMmaRows);
-  ForTiles(upload, std::span<const ExpertTile>(tiles), [&](const ExpertTile* part, int64_t n) {
+  const bool aligned = AllAligned(a.experts);
+  const ExpertWeights* experts = upload(a.experts);
+  const bool f8 = a.has_f8_rows();
+  const TensorView packed(a.scratch.raw(), DType::kF8E4M3, {a.scratch.dim(0), 4 * inner});
+  ForListedTiles(a, kMmaRows, upload, run, [&](const ExpertTile* part, int64_t n) {
     Grid grid{.x = CeilDiv(inner, GateUpSource::kPairs),
               .y = n,
               .threads = kMmaThreads,
               .shared_bytes = kMmaShared};
-    run(grid, MmaGateUpKernel{.x = Rows8Of(a.x, hidden),
+    run(grid, MmaGateUpKernel{.x = Rows8Of(a.x, a.x_pitch()),
+                              .x_scale = f8 ? a.x_scale.f32() : nullptr,
+                              .x_scale_pitch = f8 ? a.x_scale_pitch() : 0,
                               .tiles = part,
                               .experts = experts,
                               .scratch = a.scratch.f32(),
                               .inner = inner,
                               .glu = a.glu,
                               .aligned = aligned});
+    if (f8) PackF8(run, {.x = kMmaRows, .y = n}, RowsOfTiles{part}, a.scratch.f32(), inner);
     grid.x = CeilDiv(hidden, kMmaOutputs);
-    run(grid, MmaDownKernel{.scratch = Rows8Of(a.scratch, inner),
+    run(grid, MmaDownKernel{.scratch = f8 ? Rows8Of(packed, 4 * inner) : Rows8Of(a.scratch, inner),
+                            .x_scale = f8 ? a.scratch.f32() + inner / 4 : nullptr,
+                            .x_scale_pitch = inner,
                             .tiles = part,
                             .experts = experts,
                             .y = a.y.f32(),

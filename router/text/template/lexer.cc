@@ -68,8 +68,7 @@ class Lexer {
   }
 
   // Where a closing delimiter that starts at `i` ends, with the white space it takes: `-%}` all of
-  // it,
-  // `%}` one line end, `+%}` none. npos when there is none at `i`.
+  // it, `%}` one line end, `+%}` none. npos when there is none at `i`.
   size_t CloseAt(size_t i, std::string_view close, bool trims) const {
     if (Has(i, close)) {
       i += close.size();

@@ -53,6 +53,20 @@ TEST(GpuEmulation, AMissingBarrierShowsInSomeOrder) {
   EXPECT_GT(wrong, 0);
 }
 
+// Lanes keep step by warp operations, warps do not.
+TEST(GpuEmulation, AMissingBarrierShowsBetweenWarpsThatKeepStep) {
+  int wrong = 0;
+  for (const Order order : kOrders) {
+    BlockScheduler(order).Run({.threads = 64, .shared_bytes = 64 * 4}, [&](EmulatedBlock& block) {
+      block.Ballot(true);
+      SharedInts(block)[block.thread()] = block.thread();
+      block.Ballot(true);
+      wrong += SharedInts(block)[63 - block.thread()] != 63 - block.thread();
+    });
+  }
+  EXPECT_GT(wrong, 0);
+}
+
 TEST(GpuEmulation, LanesExchangeWithinTheirWarpOnly) {
   std::vector<int> got(64);
   std::vector<uint32_t> odd(64);
@@ -69,6 +83,28 @@ TEST(GpuEmulation, LanesExchangeWithinTheirWarpOnly) {
 
 // Fragments as PTX has them, written down here a second time, by element: of a, pair (row, k) lies
 // in the thread and register that the table of m16n8k16 says.
+TEST(GpuEmulation, AtomicAdditionsLoseNothing) {
+  for (const Order order : kOrders) {
+    uint64_t sum = 0;
+    std::vector<uint32_t> seen(96);
+    BlockScheduler(order).Run({.threads = 96, .shared_bytes = 16}, [&](EmulatedBlock& block) {
+      auto* wide = reinterpret_cast<uint64_t*>(block.shared());
+      auto* count = reinterpret_cast<uint32_t*>(wide + 1);
+      if (block.thread() == 0) {
+        *wide = 0;
+        *count = 0;
+      }
+      block.Sync();
+      block.AtomicAdd(wide, uint64_t{1} << 31);
+      ++seen[block.AtomicAdd(count, 1u)];
+      block.Sync();
+      sum = *wide;
+    });
+    EXPECT_EQ(sum, uint64_t{96} << 31);
+    EXPECT_EQ(seen, std::vector<uint32_t>(96, 1));
+  }
+}
+
 TEST(GpuEmulation, MmaMultipliesByTheFragmentsOfThePtxIsa) {
   float a[16][16], b[16][8], got[16][8];
   for (int i = 0; i < 256; ++i) a[i / 16][i % 16] = static_cast<float>(i % 13 - 6);
@@ -94,6 +130,49 @@ TEST(GpuEmulation, MmaMultipliesByTheFragmentsOfThePtxIsa) {
   }
 }
 
+// Lane i names row i of 32, in four matrices; number 8 · row + column stands in each element.
+TEST(GpuEmulation, MatricesAreLoadedByTheLayoutOfThePtxIsa) {
+  uint32_t plain[32][4], transposed[32][4];
+  BlockScheduler(Order::kShuffled)
+      .Run({.threads = 32, .shared_bytes = 32 * 16}, [&](EmulatedBlock& block) {
+        auto* shared = reinterpret_cast<uint16_t*>(block.shared());
+        for (int i = 0; i < 8; ++i) {
+          shared[block.lane() * 8 + i] = static_cast<uint16_t>(block.lane() * 8 + i);
+        }
+        block.Sync();
+        block.LoadMatrices(plain[block.lane()], shared + block.lane() * 8);
+        block.LoadTransposed(transposed[block.lane()], shared + block.lane() * 8);
+      });
+  for (uint32_t lane = 0; lane < 32; ++lane) {
+    const uint32_t line = lane / 4, pair = lane % 4 * 2;
+    for (uint32_t m = 0; m < 4; ++m) {
+      EXPECT_EQ(plain[lane][m], (64 * m + 8 * line + pair) | (64 * m + 8 * line + pair + 1) << 16);
+      EXPECT_EQ(transposed[lane][m], (64 * m + 8 * pair + line) | (64 * m + 8 * (pair + 1) + line)
+                                                                      << 16);
+    }
+  }
+}
+
+TEST(GpuEmulation, CopiesArriveWhenTheirGroupIsWaitedForAndNotBefore) {
+  alignas(16) int from[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+  BlockScheduler(Order::kForward)
+      .Run({.threads = 32, .shared_bytes = 48 * 32}, [&](EmulatedBlock& block) {
+        int* to = SharedInts(block) + block.thread() * 12;
+        block.CopyAsync(to, from, true);
+        block.CommitCopies();
+        block.CopyAsync(to + 4, from + 4, true);
+        block.CopyAsync(to + 8, from, false);
+        block.CommitCopies();
+        EXPECT_EQ(to[0], -1);
+        block.WaitCopies<1>();
+        EXPECT_EQ(to[3], 4);
+        EXPECT_EQ(to[4], -1);
+        block.WaitCopies<0>();
+        EXPECT_EQ(to[4], 5);
+        EXPECT_EQ(to[8], 0);
+      });
+}
+
 TEST(GpuEmulationDeathTest, ABarrierThatNotAllReachIsAnError) {
   EXPECT_DEATH(BlockScheduler(Order::kForward)
                    .Run({.threads = 64},
@@ -112,9 +191,17 @@ TEST(GpuEmulationDeathTest, AWarpOperationThatNotAllLanesReachIsAnError) {
                "kDone");
 }
 
+TEST(GpuEmulationDeathTest, AnAtomicAdditionOutsideSharedMemoryIsAnError) {
+  uint32_t elsewhere = 0;
+  EXPECT_DEATH(BlockScheduler(Order::kForward)
+                   .Run({.threads = 32, .shared_bytes = 16},
+                        [&](EmulatedBlock& block) { block.AtomicAdd(&elsewhere, 1u); }),
+               "byte");
+}
+
 TEST(GpuEmulationDeathTest, MoreSharedMemoryThanAnyCardHasIsAnError) {
   EXPECT_DEATH(BlockScheduler(Order::kForward)
-                   .Run({.threads = 32, .shared_bytes = 100 * 1024}, [](EmulatedBlock&) {}),
+                   .Run({.threads = 32, .shared_bytes = 228 * 1024}, [](EmulatedBlock&) {}),
                "kSharedMax");
 }
 

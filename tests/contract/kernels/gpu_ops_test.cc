@@ -1,40 +1,13 @@
 // Ops that only the GPU path has, against their oracle; and what holds for all simple kernels: the
 // order in which the threads of a block take turns changes no bit.
-#include "kernels/reference/gpu_ops.h"
+#include "tests/contract/kernels/gpu_ops_test.h"
 
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "tests/contract/kernels/kernels_test.h"
-#include "tests/support/gpu_emulation/emulated_stream.h"
-
 namespace choir {
 namespace {
-
-using emulation::Order;
-
-class GpuOps : public testing::TestWithParam<std::string> {
- protected:
-  template <class Property>
-  void ForSeeds(uint32_t count, const Property& property) {
-    count = GpuSeeds(count);
-    for (uint32_t seed = 1; seed <= count && !HasFatalFailure(); ++seed) {
-      SCOPED_TRACE("seed " + std::to_string(seed));
-      Random random(seed);
-      property(random);
-    }
-  }
-  cuda::KernelStream Stream(Order order) {
-    return {.native = emulation::StreamInOrder(order), .workspace = workspace_};
-  }
-  cuda::KernelStream Any(Random& random) { return Stream(kOrders[random.Int(0, 2)]); }
-
-  static constexpr Order kOrders[] = {Order::kForward, Order::kBackward, Order::kShuffled};
-  const cuda::KernelTable& gpu_ = GpuTable(GetParam());
-  std::shared_ptr<std::byte> memory_ = TestBytes(size_t{1} << 20);
-  const std::span<std::byte> workspace_ = {memory_.get(), size_t{1} << 20};
-};
 
 Tensor Ids(Random& random, int64_t tokens, int64_t top_k, int64_t low, int64_t high) {
   Tensor ids(DType::kI32, {tokens, top_k});
@@ -42,10 +15,6 @@ Tensor Ids(Random& random, int64_t tokens, int64_t top_k, int64_t low, int64_t h
     ids.view().data<int32_t>()[i] = static_cast<int32_t>(random.Int(low, high));
   }
   return ids;
-}
-
-void ExpectSameBytes(const Tensor& got, const Tensor& want, const char* what) {
-  ASSERT_EQ(std::memcmp(got.view().raw(), want.view().raw(), want.view().num_bytes()), 0) << what;
 }
 
 TEST_P(GpuOps, PermutePlacesRowsByExpertAndPairAndLeavesOutThoseOfOtherRanks) {
@@ -58,14 +27,18 @@ TEST_P(GpuOps, PermutePlacesRowsByExpertAndPairAndLeavesOutThoseOfOtherRanks) {
     const Tensor offsets(DType::kI32, {experts + 1}), want_offsets = offsets.Clone();
     const Tensor row_of(DType::kI32, {tokens * top_k}), want_rows = row_of.Clone();
     const Tensor y(dtype, {tokens * top_k, width}), want = y.Clone();
-    PermuteArgs args{.x = x, .expert_ids = ids, .offsets = offsets, .row_of = row_of, .y = y};
+    const Tensor counts(DType::kI64, {experts}), want_counts = counts.Clone();
+    PermuteArgs args{
+        .x = x, .expert_ids = ids, .offsets = offsets, .row_of = row_of, .counts = counts, .y = y};
     gpu_.permute(args, Any(random));
+    args.counts = want_counts;
     args.offsets = want_offsets;
     args.row_of = want_rows;
     args.y = want;
     reference::Permute(args);
     ExpectSameBytes(offsets, want_offsets, "offsets");
     ExpectSameBytes(row_of, want_rows, "rows");
+    ExpectSameBytes(counts, want_counts, "counts");
     ExpectSameBytes(y, want, "y");
   });
 }
@@ -93,22 +66,6 @@ TEST_P(GpuOps, UnpermuteSumsWhatPermutePlaced) {
   });
 }
 
-struct Grouped {
-  Tensor x, x_scale, w, w_scale;
-  std::vector<int32_t> offsets = {0};
-  int64_t outputs = 0, width = 0, rows = 0;
-  bool f8 = false;
-
-  GroupedGemmArgs Args(const Tensor& y) const {
-    return {.x = x,
-            .x_scale = f8 ? x_scale.view() : TensorView(),
-            .w = w,
-            .w_scale = f8 ? w_scale.view() : TensorView(),
-            .y = y,
-            .offsets = offsets};
-  }
-};
-
 Grouped MakeGrouped(Random& random) {
   Grouped c;
   const int64_t experts = random.Int(1, 6);
@@ -120,16 +77,7 @@ Grouped MakeGrouped(Random& random) {
   c.outputs = random.Coin() ? random.Int(1, 160) : 64;
   c.width = random.Coin() ? random.Int(1, 300) : 128 * random.Int(1, 3);
   c.f8 = random.Coin();
-  if (!c.f8) {
-    c.x = random.Values(DType::kBF16, {c.rows, c.width});
-    c.w = random.Values(DType::kBF16, {experts * c.outputs, c.width});
-    return c;
-  }
-  const int64_t across = (c.width + 127) / 128;
-  c.x = random.Matrix(DType::kF8E4M3, c.rows, c.width).w;
-  c.x_scale = random.Values(DType::kF32, {c.rows, across}, 1.0f / 448);
-  c.w = random.Matrix(DType::kF8E4M3, experts * c.outputs, c.width).w;
-  c.w_scale = random.Values(DType::kF32, {experts * ((c.outputs + 127) / 128), across}, 1.0f / 448);
+  FillGrouped(random, &c);
   return c;
 }
 
@@ -141,9 +89,7 @@ TEST_P(GpuOps, GroupedGemmAgreesWithItsOracleInBothFormats) {
     gpu_.grouped_gemm(c.Args(got), Any(random));
     reference::GroupedGemm(c.Args(want));
     for (int64_t i = 0; i < c.rows * c.outputs; ++i) {
-      // Products of at most 1 (f8: after both scales). Then perhaps one rounding to bf16.
-      const double rounded = dtype == DType::kBF16 ? std::abs(want.at(i)) / 128 + 1e-6 : 0.0;
-      ASSERT_NEAR(got.at(i), want.at(i), DotBound(c.width, static_cast<double>(c.width)) + rounded);
+      ASSERT_NEAR(got.at(i), want.at(i), GroupedBound(GetParam(), c, dtype, want.at(i)));
     }
   });
 }
@@ -167,6 +113,10 @@ TEST_P(GpuOps, AGroupedRowHasTheSameBitsAlone) {
       ExpectSameBits(y.f32(), whole.f32() + r * c.outputs, c.outputs, "row");
     }
   });
+}
+
+TEST_P(GpuOps, GroupedGemmTakesCountsThatLieOnTheDevice) {
+  ForSeeds(10, [&](Random& random) { ExpectMasked(random, gpu_, Any(random), GetParam()); });
 }
 
 TEST_P(GpuOps, QuantizeF8HasTheBitsOfItsOracle) {
@@ -202,19 +152,18 @@ TEST_P(GpuOps, DequantizeHasTheBitsOfItsOracle) {
   });
 }
 
-// Runs `op` under every order of threads; all must leave the same bytes in the tensor it is given.
-template <class Op>
-void ExpectNoOrder(const Tensor& out, std::span<std::byte> workspace, const Op& op) {
-  Tensor first;
-  for (const Order order : {Order::kForward, Order::kBackward, Order::kShuffled}) {
-    const Tensor got = out.Clone();
-    op(got, cuda::KernelStream{.native = emulation::StreamInOrder(order), .workspace = workspace});
-    if (first.view().rank() == 0) {
-      first = got;
-    } else {
-      ExpectSameBytes(got, first, "order");
-    }
-  }
+TEST_P(GpuOps, DequantizesRowsByTheirOwnScales) {
+  ForSeeds(20, [&](Random& random) {
+    const int64_t rows = random.Int(1, 20), width = random.Int(1, 400);
+    const Tensor x = random.Values(DType::kF32, {rows, width});
+    const Tensor f8(DType::kF8E4M3, {rows, width});
+    const Tensor scale(DType::kF32, {rows, (width + 127) / 128});
+    reference::QuantizeF8({.x = x, .y = f8, .y_scale = scale});
+    const Tensor got(random.WeightType(), {rows, width}), want = got.Clone();
+    gpu_.dequantize({.w = f8, .w_scale = scale, .y = got}, Any(random));
+    reference::Dequantize({.w = f8, .w_scale = scale, .y = want});
+    ExpectSameBytes(got, want, "rows");
+  });
 }
 
 TEST_P(GpuOps, TheOrderOfThreadsChangesNoBitOfRowsProductsAndChoices) {

@@ -20,9 +20,18 @@
 
 namespace choir {
 
-// Tables with products on tensor cores differ from the others in products only.
+inline bool IsHopper(const std::string& name) { return name.find("hopper") != std::string::npos; }
+
+// Tables with products on tensor cores differ from the others in products, attention, the gate,
+// permutations and the sampler only.
 inline bool OnTensorCores(const std::string& name) {
-  return name.find("tensor") != std::string::npos;
+  return name.find("tensor") != std::string::npos || IsHopper(name);
+}
+
+inline std::vector<std::string> TensorTableNames() {
+  std::vector<std::string> names = GpuTableNames();
+  std::erase_if(names, [](const std::string& name) { return !OnTensorCores(name); });
+  return names;
 }
 
 inline std::vector<std::string> ProductKernelSets() {
@@ -30,6 +39,15 @@ inline std::vector<std::string> ProductKernelSets() {
   names.insert(names.begin(), "reference");
   const std::vector<std::string> gpu = GpuTableNames();
   names.insert(names.end(), gpu.begin(), gpu.end());
+  return names;
+}
+
+// With the emulated Hopper rung, for what it has of its own.
+inline std::vector<std::string> ProductKernelSetsAndHopper() {
+  std::vector<std::string> names = ProductKernelSets();
+  for (const std::string& name : HopperTableNames()) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
   return names;
 }
 
@@ -231,6 +249,7 @@ class KernelsTest : public testing::TestWithParam<std::string> {
   void ForSeeds(uint32_t count, const Property& property) {
     const char* only = std::getenv("CHOIR_TEST_SEED");
     if (GetParam().starts_with("gpu")) count = GpuSeeds(count);
+    if (GetParam() == "gpu_hopper_emulated") count = std::min(count, 10u);  // large tiles
     for (uint32_t seed = 1; seed <= count; ++seed) {
       if (only != nullptr && std::to_string(seed) != only) continue;
       SCOPED_TRACE("CHOIR_TEST_SEED=" + std::to_string(seed));

@@ -6,6 +6,7 @@ namespace choir {
 namespace {
 
 class LinearContract : public KernelsTest {};
+class DenseContract : public KernelsTest {};  // on Hopper's rung, too
 
 struct LinearCase {
   Tensor x, bias, y;
@@ -26,24 +27,27 @@ struct LinearCase {
   }
 };
 
-LinearCase MakeLinear(Random& random, int64_t rows) {
+LinearCase MakeLinear(const std::string& kernels, Random& random, int64_t rows) {
   LinearCase c;
-  const DType dtype = random.AnyFormat();
+  const bool hopper = IsHopper(kernels);  // which takes these formats itself
+  const DType any = random.AnyFormat();
+  const DType dtype = !hopper ? any : random.Coin() ? DType::kBF16 : DType::kF8E4M3;
   const int64_t outputs = random.Int(1, dtype == DType::kF8E4M3 ? 300 : 70);
   const bool any_width = random.Coin() && dtype != DType::kF4E2M1;
-  const int64_t width = any_width ? random.Int(1, 320) : 32 * random.Int(1, 10);
+  int64_t width = any_width ? random.Int(1, 320) : 32 * random.Int(1, 10);
+  if (hopper) width = dtype == DType::kBF16 ? 8 * random.Int(1, 40) : 64 * random.Int(1, 5);
   c.x = random.Values(DType::kF32, {rows, width});
   c.w = random.Matrix(dtype, outputs, width);
   if (random.Coin()) c.bias = random.Values(random.WeightType(), {outputs});
   c.y = random.Values(DType::kF32, {rows, outputs});
-  c.compute = random.AnyCompute();
+  c.compute = hopper ? Compute::kBF16 : random.AnyCompute();
   c.accumulate = random.Coin();
   return c;
 }
 
-TEST_P(LinearContract, AgreesWithTheReference) {
+TEST_P(DenseContract, AgreesWithTheReference) {
   ForSeeds(80, [&](Random& random) {
-    const LinearCase c = MakeLinear(random, random.Int(0, 70));
+    const LinearCase c = MakeLinear(GetParam(), random, random.Int(0, 70));
     const Tensor got = c.y.Clone();
     const Tensor want = c.y.Clone();
     kernels_->Linear(c.Args(got), Any(random));
@@ -62,10 +66,10 @@ TEST_P(LinearContract, AgreesWithTheReference) {
   });
 }
 
-TEST_P(LinearContract, RowHasTheSameBitsAloneAndInAnyBatch) {
+TEST_P(DenseContract, RowHasTheSameBitsAloneAndInAnyBatch) {
   ForSeeds(30, [&](Random& random) {
     const int64_t rows = random.Int(2, 70);
-    const LinearCase c = MakeLinear(random, rows);
+    const LinearCase c = MakeLinear(GetParam(), random, rows);
     const int64_t outputs = c.w.rows();
     const Tensor whole = c.y.Clone();
     kernels_->Linear(c.Args(whole), Any(random));
@@ -82,10 +86,10 @@ TEST_P(LinearContract, RowHasTheSameBitsAloneAndInAnyBatch) {
   });
 }
 
-TEST_P(LinearContract, OutputHasTheSameBitsAtAnyPlaceAmongTheWeights) {
+TEST_P(DenseContract, OutputHasTheSameBitsAtAnyPlaceAmongTheWeights) {
   ForSeeds(30, [&](Random& random) {
     const int64_t rows = random.Int(1, 20);
-    LinearCase c = MakeLinear(random, rows);
+    LinearCase c = MakeLinear(GetParam(), random, rows);
     c.bias = {};
     c.accumulate = false;
     const int64_t outputs = c.w.rows();
@@ -298,6 +302,8 @@ TEST_P(LinearContract, HeadProjectOfATokenHasTheSameBitsAlone) {
   });
 }
 
+INSTANTIATE_TEST_SUITE_P(Kernels, DenseContract, testing::ValuesIn(ProductKernelSetsAndHopper()),
+                         NameOfParam);
 INSTANTIATE_TEST_SUITE_P(Kernels, LinearContract, testing::ValuesIn(ProductKernelSets()),
                          NameOfParam);
 

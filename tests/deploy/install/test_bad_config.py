@@ -43,9 +43,32 @@ IMPOSSIBLE = [  # values, what the error says
      "router.config.certificates: clients show them over TLS only, and tls.mode is off"),
     ({"worker": {"ranks": 1, "config": {"redundant_experts": 2}}}, "redundant_experts: 2: with worker.ranks 1 one rank holds all experts"),
     ({"worker": {"ranks": 1, "config": {"redundant_experts": 2}}, "autoscaling": {"hpa": {"enabled": True}}}, "redundant_experts: 2: with worker.ranks 1"),
-    ({"worker": {"config": {"redundant_experts": 2, "device": "auto"}}}, "redundant_experts: 2: with worker.config.device auto experts stay"),
-    ({"worker": {"config": {"redundant_experts": 2, "device": "cuda"}, "gpu": {"mode": "devicePlugin"}}}, "with worker.config.device cuda experts stay"),
     ({"worker": {"config": {"cpu_path": "avx1024"}}}, "/worker/config/cpu_path"),
+    ({"worker": {"config": {"cuda_kernels": "fast"}}}, "/worker/config/cuda_kernels"),
+    ({"worker": {"config": {"cuda_kernels": "tensor"}}}, "worker.config.cuda_kernels: tensor"),
+    ({"worker": {"config": {"device_exchange": "nccl"}}}, "worker.config.device_exchange: nccl: goes from GPU to GPU, and worker.config.device is cpu"),
+    ({"worker": {"config": {"micro_batch_rows": 16}}}, "worker.config.micro_batch_rows: 16: steps of up to 16 rows (worker.config.slot_rows)"),
+    ({"worker": {"config": {"micro_batch_rows": 8, "slot_rows": 8}}}, "worker.config.micro_batch_rows: 8: steps of up to 8 rows"),
+    ({"worker": {"config": {"micro_batch_rows": 513}}}, "worker.config.micro_batch_rows: 513: no step has more than 512 rows (worker.config.step_tokens)"),
+    ({"worker": {"config": {"f8_rows": True}}}, "worker.config.f8_rows: is for experts on a GPU, and worker.config.device is cpu"),
+    ({"worker": {"config": {"cpu_experts": "some"}}}, "/worker/config/cpu_experts"),
+    ({"worker": {"config": {"cpu_experts": 3}}}, "cpu_experts: 3: with worker.config.device cpu the CPU computes all experts"),
+    ({"worker": {"config": {"cpu_experts": "auto", "redundant_experts": 2, "device": "cuda"}, "gpu": {"mode": "devicePlugin"}}},
+     "cpu_experts: auto: experts that move would have other bits"),
+    ({"worker": {"config": {"expert_hotness": ["a"]}}}, "expert_hotness: says which experts the CPU computes"),
+    ({"worker": {"config": {"expert_hotness": ["/tmp/a.json"]}}}, "worker.config.expert_hotness[0]: /tmp/a.json is in no volume of the pods"),
+    ({"worker": {"config": {"expert_hotness": ["/models/demo/../a.json"]}}}, "expert_hotness[0]: /models/demo/../a.json is in no volume"),
+    ({"worker": {"config": {"expert_hotness": ["/etc/choir/experts/a.json"]}}}, "expert_hotness[0]: /etc/choir/experts/a.json is in no volume"),
+    ({"worker": {"expertFiles": {"claimName": "c"}, "config": {"expert_counts": "/var/lib/choir-experts/",
+                                                              "expert_hotness": ["/var/lib/choir-experts/a.json", "/var/lib/choir-experts/g0r1.json"]}}},
+     "expert_hotness[1]: /var/lib/choir-experts/g0r1.json is written by ranks that end"),
+    ({"worker": {"config": {"expert_counts": "/var/lib/choir-experts"}}}, "worker.config.expert_counts: /var/lib/choir-experts: what a rank leaves there is lost"),
+    ({"worker": {"expertFiles": {"claimName": "c"}, "config": {"expert_counts": "/var/lib/choir"}}}, "worker.config.expert_counts: /var/lib/choir: what a rank"),
+    ({"worker": {"expertFiles": {"claimName": "c"}, "config": {"expert_counts": "/"}}}, "worker.config.expert_counts: /: what a rank"),
+    ({"worker": {"expertFiles": {"claimName": "c"}}}, "worker.expertFiles.claimName: has no effect"),
+    ({"worker": {"expertFiles": {"existingConfigMap": "c"}, "config": {"expert_hotness": ["/models/demo/a.json"]}}},
+     "worker.expertFiles.existingConfigMap: has no effect"),
+    ({"model": {"path": "/var/lib/choir-experts/m"}}, "model.path: /var/lib/choir-experts/m is in the way"),
     ({"worker": {"config": {"expert_cover": True}}}, "worker.config.expert_cover: second copies of experts need room"),
     ({"worker": {"config": {"expert_cover": True, "redundant_experts": 0}}}, "worker.config.expert_cover: second copies"),
     ({"worker": {"ranks": 1, "config": {"expert_cover": True}}}, "second copies of experts need a second rank; leave it out"),
@@ -68,10 +91,18 @@ def worker_says(*flags):
     return done.stderr if done.returncode else ""
 
 
-@pytest.mark.parametrize("flags", [("--redundant-experts", "2"), ("--expert-cover",), ("--redundant-experts", "2", "--device", "auto", "--ranks", "2"),
-                                   ("--redundant-experts", "2", "--device", "cuda", "--ranks", "2")], ids=" ".join)
-def test_the_worker_refuses_such_a_placement_too(flags):
+@pytest.mark.parametrize("flags", [("--redundant-experts", "2"), ("--expert-cover",), ("--cpu-experts", "3"), ("--expert-hotness", "a"),
+                                   ("--device-exchange", "nccl"), ("--f8-rows",), ("--micro-batch-rows", "16"),
+                                   ("--redundant-experts", "2", "--device", "cuda", "--ranks", "2", "--cpu-experts", "auto")], ids=" ".join)
+def test_the_worker_refuses_such_experts_too(flags):
     assert worker_says(*flags)
+
+
+@pytest.mark.parametrize("device", ["cuda", "auto"])
+def test_ways_of_rows_between_gpus_are_taken_with_gpus(device):
+    config = {"device": device, "device_exchange": "nccl", "f8_rows": True, "micro_batch_rows": 17}
+    assert not refusal(needed(worker={"config": config, "gpu": {"mode": "devicePlugin"}, "imageRepository": "registry.example.org/choir-cuda"}))
+    assert not worker_says("--device", device, "--device-exchange", "nccl", "--f8-rows", "--micro-batch-rows", "17")
 
 
 @pytest.mark.parametrize("experts, ranks, redundant", [(8, 4, 6), (10, 4, 7), (2, 2, 1), (0, 64, 4096), (8, 1, 0)])

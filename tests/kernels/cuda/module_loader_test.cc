@@ -63,6 +63,34 @@ TEST(CudaModule, WhatTheMachineLacksIsSaidWithItsRemedy) {
 
 TEST(CudaModule, AModuleWithAGpuIsUsable) { EXPECT_TRUE(OpenUsableCudaModule(Fake("ready")).ok()); }
 
+TEST(CudaModule, KnowsWhichCardsItsCodeRunsOn) {
+  const std::string built = "80-real, 90a-real, 100a-real";
+  for (const auto& [major, minor] : {std::pair(8, 0), {8, 6}, {8, 9}, {9, 0}, {10, 0}}) {
+    EXPECT_TRUE(RunsOn(built, major, minor)) << major << "." << minor;
+  }
+  for (const auto& [major, minor] : {std::pair(7, 5), {9, 1}, {10, 3}, {12, 0}}) {
+    EXPECT_FALSE(RunsOn(built, major, minor)) << major << "." << minor;
+  }
+  EXPECT_FALSE(RunsOn("86-real", 8, 0));
+  EXPECT_FALSE(RunsOn("", 9, 0));
+}
+
+TEST(CudaModule, SaysOfEachCardWhetherItsCodeRunsThere) {
+  cuda::Module module;
+  module.architectures = "90a-real";
+  module.device.info = [](int32_t card, cuda::DeviceInfo* info) -> const char* {
+    info->name[0] = 'H';
+    info->major = 9 + card;
+    return card == 2 ? "the card is lost" : nullptr;
+  };
+  EXPECT_EQ(UsableCard(module, 0)->major, 9);
+  ExpectRefused(UsableCard(module, 1).status(), absl::StatusCode::kFailedPrecondition,
+                "cuda:1 (H) has compute capability 10.0, this build is for 90a-real: build with "
+                "-DCMAKE_CUDA_ARCHITECTURES=100");
+  ExpectRefused(UsableCard(module, 2).status(), absl::StatusCode::kUnavailable,
+                "cuda:2: the card is lost");
+}
+
 // The module of this build: complete, and on a machine without a GPU it says what is missing.
 TEST(CudaModule, TheRealOneHasEveryFunctionAndAnswersOnAnyMachine) {
   if (!std::filesystem::exists(CHOIR_REAL_MODULE)) GTEST_SKIP() << "built without nvcc";
@@ -77,10 +105,32 @@ TEST(CudaModule, TheRealOneHasEveryFunctionAndAnswersOnAnyMachine) {
   expect_full(&(*module)->tensor, sizeof(cuda::KernelTable));
   expect_full(&(*module)->device, sizeof(cuda::DeviceTable));
   expect_full(&(*module)->nccl, sizeof(cuda::NcclTable));
+  expect_full(&(*module)->cublaslt, sizeof(cuda::CublasLtTable));
   const Status usable = OpenUsableCudaModule(CHOIR_REAL_MODULE).status();
   if (usable.ok()) return;
   EXPECT_EQ(usable.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(MessageOf(usable), AnyOf(HasSubstr("driver"), HasSubstr("GPU")));
+}
+
+// Opened by name: where the library is missing it says so, and without a device it has no plans.
+TEST(CudaModule, CublasLtIsThereOrSaysWhatIsMissing) {
+  if (!std::filesystem::exists(CHOIR_REAL_MODULE)) GTEST_SKIP() << "built without nvcc";
+  const auto module = OpenCudaModule(CHOIR_REAL_MODULE);
+  ASSERT_TRUE(module.ok()) << module.status();
+  const cuda::CublasLtTable& lt = (*module)->cublaslt;
+  int32_t version = -1;
+  const char* error = lt.open(&version);
+  if (error == nullptr) {
+    EXPECT_GE(version, 130000);
+  } else {
+    EXPECT_EQ(version, 0);
+    EXPECT_THAT(error, AnyOf(HasSubstr("install cuBLAS"), HasSubstr("install libcublas-dev")));
+  }
+  if (OpenUsableCudaModule(CHOIR_REAL_MODULE).ok()) return;
+  void* plan = nullptr;
+  int32_t choices = 0;
+  EXPECT_NE(lt.make({.m = 16, .n = 16, .k = 16}, {}, &plan, &choices), nullptr);
+  EXPECT_EQ(plan, nullptr);
 }
 
 TEST(CudaModule, IsLookedForBesideTheProgram) {

@@ -324,7 +324,7 @@ TEST_F(ResumeTest, WhatGoesOnHereHasAnIdOfItsOwnOnRecord) {
 
 TEST_F(ResumeTest, TenantsHaveNamesOfTheirOwn) {
   FakeWorker worker;
-  worker.Allow(20);
+  worker.Allow(0);
   const NewKey other = MakeKey("other", Clock::Real());
   ASSERT_TRUE(SaveKeys(options_.identity.keys_file, {key_.record, other.record}).ok());
   KeepAudit();
@@ -333,7 +333,10 @@ TEST_F(ResumeTest, TenantsHaveNamesOfTheirOwn) {
   for (const auto& [key, seed] : {std::pair(key_.secret, 5), std::pair(other.secret, 6)}) {
     gateways.push_back(std::make_unique<Gateway>(edge_.get(), key));
     gateways.back()->Open(Prompt("hello", 30, seed), "mine");
+    ASSERT_TRUE(worker.WaitHeld(gateways.size()));
+    worker.Allow(std::ssize(gateways));  // one for each
     gateways.back()->Read([&] { return gateways.back()->answer.tokens[0] > 0; });
+    ASSERT_EQ(gateways.back()->answer.tokens[0], 1);
     EXPECT_EQ(gateways.back()->accepted->request_id(), "mine");
   }
   worker.Allow(1000);

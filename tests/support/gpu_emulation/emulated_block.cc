@@ -1,6 +1,7 @@
 #include "tests/support/gpu_emulation/emulated_block.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -64,20 +65,142 @@ void EmulatedBlock::Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&
   scheduler_->Wait(thread_, BlockScheduler::State::kAtWarp);
 }
 
+void EmulatedBlock::CheckShared(const void* at, size_t bytes) const {
+  const auto* byte = static_cast<const std::byte*>(at);
+  const std::span<std::byte> memory = scheduler_->shared_;
+  CHOIR_CHECK(byte >= memory.data() && byte + bytes <= memory.data() + memory.size());
+  CHOIR_CHECK(reinterpret_cast<uintptr_t>(at) % bytes == 0);
+}
+
+// Layout as the PTX ISA has it for ldmatrix.m8n8.x4.b16: of matrix i a lane gets elements 2t and
+// 2t + 1 (t = lane % 4) of row lane / 4; transposed: of column lane / 4.
+void EmulatedBlock::Load(uint32_t (&to)[4], const void* row, bool transposed) {
+  CheckShared(row);
+  const auto rows = scheduler_->lanes_.begin() + warp() * cuda::kWarp;
+  rows[lane()] = reinterpret_cast<uintptr_t>(row);
+  scheduler_->Wait(thread_, BlockScheduler::State::kAtWarp);
+  const auto at = [&](int matrix, int r, int c) {
+    return static_cast<uint32_t>(reinterpret_cast<const uint16_t*>(rows[matrix * 8 + r])[c]);
+  };
+  const int line = lane() / 4;
+  const int first = lane() % 4 * 2;
+  for (int i = 0; i < 4; ++i) {
+    to[i] = transposed ? at(i, first, line) | at(i, first + 1, line) << 16
+                       : at(i, line, first) | at(i, line, first + 1) << 16;
+  }
+  scheduler_->Wait(thread_, BlockScheduler::State::kAtWarp);
+}
+
+void EmulatedBlock::CopyAsync(void* to, const void* from, bool there) {
+  CheckShared(to);
+  CHOIR_CHECK(reinterpret_cast<uintptr_t>(from) % 16 == 0);
+  if (async().HasBarriers()) return async().CopyAsync16(thread_, to, there ? from : nullptr);
+  std::memset(to, 0xff, 16);
+  scheduler_->threads_[static_cast<size_t>(thread_)].copies.back().push_back(
+      {to, there ? from : nullptr});
+}
+
+void EmulatedBlock::CommitCopies() {
+  scheduler_->threads_[static_cast<size_t>(thread_)].copies.emplace_back();
+}
+
+void EmulatedBlock::FinishCopies(size_t groups_left) {
+  auto& copies = scheduler_->threads_[static_cast<size_t>(thread_)].copies;
+  while (copies.size() > groups_left + 1) {
+    for (const auto& [to, from] : copies.front()) {
+      if (from == nullptr) std::memset(to, 0, 16);
+      if (from != nullptr) std::memcpy(to, from, 16);
+    }
+    copies.erase(copies.begin());
+  }
+}
+
+AsyncUnits& EmulatedBlock::async() const { return scheduler_->async_; }
+
+uint32_t EmulatedBlock::SharedAddress(const void* p) const {
+  return static_cast<uint32_t>(static_cast<const std::byte*>(p) - shared());
+}
+
+void EmulatedBlock::InitBarrier(uint64_t* barrier, uint32_t arrivals) {
+  async().InitBarrier(barrier, arrivals);
+}
+void EmulatedBlock::Arrive(uint64_t* barrier) { async().Arrive(barrier); }
+void EmulatedBlock::ArriveExpecting(uint64_t* barrier, uint32_t bytes) {
+  async().Expect(barrier, bytes);
+}
+
+void EmulatedBlock::AwaitPhase(uint64_t* barrier, uint32_t parity) {
+  auto& self = scheduler_->threads_[static_cast<size_t>(thread_)];
+  self.barrier = barrier;
+  self.parity = parity;
+  if (!async().PhaseIsOver(barrier, parity)) {
+    scheduler_->Wait(thread_, BlockScheduler::State::kAtPhase);
+  }
+}
+
+void EmulatedBlock::LoadTile(const cuda::TensorMap& map, const int32_t (&at)[2], std::byte* to,
+                             uint64_t* barrier) {
+  cuda::MapShape shape;
+  std::memcpy(static_cast<void*>(&shape), &map, sizeof shape);
+  async().LoadTile(shape, at, to, barrier);
+}
+void EmulatedBlock::CopyAsync4(float* to, const float* from) {
+  async().CopyAsync4(thread_, to, from);
+}
+void EmulatedBlock::ArriveAfterCopies(uint64_t* barrier) {
+  async().ArriveAfterCopies(thread_, barrier);
+}
+
+void EmulatedBlock::WgmmaFence() { async().Fence(thread_); }
+void EmulatedBlock::WgmmaCommit() { async().Commit(thread_); }
+void EmulatedBlock::Multiply(const Product& product) { async().Multiply(thread_, product); }
+void EmulatedBlock::WaitForProducts(int left) {
+  async().BeginWait(thread_, left);
+  scheduler_->Wait(thread_, BlockScheduler::State::kAtWarpgroup);
+}
+
+uint32_t EmulatedBlock::RoundPair(float low, float high) const {
+  return static_cast<uint32_t>(ToBF16(low)) | static_cast<uint32_t>(ToBF16(high)) << 16;
+}
+uint32_t EmulatedBlock::SelectBytes(uint32_t bytes, uint32_t selector) const {
+  uint32_t out = 0;
+  for (int i = 0; i < 4; ++i) {
+    const uint32_t from = selector >> (4 * i) & 7;
+    out |= (from < 4 ? bytes >> (8 * from) & 0xff : 0) << (8 * i);
+  }
+  return out;
+}
+uint32_t EmulatedBlock::ScaleUpPair(uint32_t pair) const {
+  const auto up = [](uint32_t half) {
+    return std::ldexp(ToF32(static_cast<bf16>(half & 0xffff)), 120);
+  };
+  return RoundPair(up(pair), up(pair >> 16));
+}
+float EmulatedBlock::QuickExp2(float x) const { return std::exp2(x); }
+float EmulatedBlock::QuickSigmoid(float x) const { return 1.0f / (1.0f + std::exp(-x)); }
+
 void BlockScheduler::Run(const cuda::Grid& grid, const Body& body) {
   CHOIR_CHECK(grid.threads > 0 && grid.threads <= 1024 && grid.threads % cuda::kWarp == 0);
   CHOIR_CHECK(grid.x < (int64_t{1} << 31) && grid.y <= 65535);
-  constexpr int64_t kSharedMax = 99 * 1024;  // what every architecture from 80 on gives
+  constexpr int64_t kSharedMax = 227 * 1024;  // what the largest cards give
   CHOIR_CHECK(grid.shared_bytes >= 0 && grid.shared_bytes <= kSharedMax);
   grid_ = grid;
-  lanes_.assign(static_cast<size_t>(grid.threads), 0);
-  fragments_.resize(static_cast<size_t>(grid.threads));
-  threads_.resize(static_cast<size_t>(grid.threads));
+  const auto threads = static_cast<size_t>(grid.threads);
+  lanes_.assign(threads, 0);
+  fragments_.resize(threads);
+  threads_.resize(threads);
+  constexpr size_t kAlign = cuda::kSwizzleRepeat;
+  const auto bytes = static_cast<size_t>(grid.shared_bytes);
+  memory_.resize(bytes + kAlign);
+  const size_t skip = kAlign - reinterpret_cast<uintptr_t>(memory_.data()) % kAlign;
+  shared_ = std::span(memory_).subspan(skip, bytes);
   for (y_ = 0; y_ < grid.y; ++y_) {
     for (x_ = 0; x_ < grid.x; ++x_) {
       // Left-overs of an earlier block are garbage to a kernel: here they are NaN.
-      shared_.assign(static_cast<size_t>(grid.shared_bytes), std::byte{0xff});
+      std::fill(shared_.begin(), shared_.end(), std::byte{0xff});
+      async_.BeginBlock(shared_, grid.threads);
       RunBlock(body);
+      async_.EndBlock();
     }
   }
 }
@@ -85,6 +208,7 @@ void BlockScheduler::Run(const cuda::Grid& grid, const Body& body) {
 void BlockScheduler::Start(const Body& body, int thread) {
   Thread& t = threads_[static_cast<size_t>(thread)];
   t.state = State::kReady;
+  t.copies.assign(1, {});
   t.fiber = boost::context::fiber(std::allocator_arg, stacks_,
                                   [this, &body, thread](boost::context::fiber&& main) {
                                     main_ = std::move(main);
@@ -105,31 +229,91 @@ std::vector<int> BlockScheduler::ThreadOrder() {
 
 void BlockScheduler::RunBlock(const Body& body) {
   const std::vector<int> order = ThreadOrder();
+  warp_order_.resize(threads_.size() / cuda::kWarp);
+  std::iota(warp_order_.rbegin(), warp_order_.rend(), size_t{0});
+  if (order_ == Order::kShuffled) std::shuffle(warp_order_.begin(), warp_order_.end(), random_);
+  late_ = static_cast<int>(random_() % 32);
   for (const int i : order) Start(body, i);
   do {
     for (const int i : order) {
       Thread& t = threads_[static_cast<size_t>(i)];
+      if (IsLate(i)) continue;
       while (t.state == State::kReady) t.fiber = std::move(t.fiber).resume();
     }
   } while (ReleaseWaiting());
   for (const Thread& t : threads_) CHOIR_CHECK(t.state == State::kDone);  // or it waits for ever
 }
 
-// Lets those go on whose whole warp, or whole block, has arrived. False when nobody can.
+// Lets those go on whose whole warp, warpgroup or block has arrived, or whose phase is over. False
+// when nobody can.
 bool BlockScheduler::ReleaseWaiting() {
-  bool released = false;
-  for (size_t w = 0; w < threads_.size(); w += cuda::kWarp) {
-    const auto warp = threads_.begin() + static_cast<int64_t>(w);
-    const auto at_warp = [](const Thread& t) { return t.state == State::kAtWarp; };
-    if (!std::all_of(warp, warp + cuda::kWarp, at_warp)) continue;
-    for (auto t = warp; t != warp + cuda::kWarp; ++t) t->state = State::kReady;
-    released = true;
-  }
+  async_.PerhapsLetSomeCome();
+  const auto ready = [](const Thread& t) { return t.state == State::kReady; };
+  bool released = std::any_of(threads_.begin(), threads_.end(), ready);
+  const bool at_once = order_ == Order::kForward || async_.HasBarriers();
+  released |= at_once ? ReleaseWarps() : ReleaseOneWarp();
+  released |= ReleaseWarpgroups();
+  released |= ReleasePhases();
   if (released) return true;
+  if (async_.HasCopies()) {  // as late as can be
+    async_.LetCopiesCome();
+    return true;
+  }
   const auto at_block = [](const Thread& t) { return t.state == State::kAtBlock; };
   if (!std::all_of(threads_.begin(), threads_.end(), at_block)) return false;
   for (Thread& t : threads_) t.state = State::kReady;
   return true;
+}
+
+bool BlockScheduler::ReleaseWarp(size_t warp) {
+  const auto begin = threads_.begin() + static_cast<int64_t>(warp) * cuda::kWarp;
+  const auto end = begin + cuda::kWarp;
+  const auto at_warp = [](const Thread& t) { return t.state == State::kAtWarp; };
+  if (!std::all_of(begin, end, at_warp)) return false;
+  for (auto t = begin; t != end; ++t) t->state = State::kReady;
+  return true;
+}
+
+bool BlockScheduler::ReleaseWarps() {
+  bool released = false;
+  for (size_t w = 0; w < threads_.size() / cuda::kWarp; ++w) released |= ReleaseWarp(w);
+  return released;
+}
+
+// The first that can: so warps do not keep step, and one is at the barrier before others begin.
+bool BlockScheduler::ReleaseOneWarp() {
+  const auto released = [this](size_t warp) { return ReleaseWarp(warp); };
+  return std::any_of(warp_order_.begin(), warp_order_.end(), released);
+}
+
+// Shuffled: some threads of a block are late when they could go on, and others go far ahead.
+bool BlockScheduler::IsLate(int thread) {
+  if (order_ != Order::kShuffled || !async_.HasBarriers()) return false;
+  return (thread * 7 + late_) % 32 < 2 && random_() % 16 != 0;
+}
+
+bool BlockScheduler::ReleaseWarpgroups() {
+  bool released = false;
+  const auto all = static_cast<int>(threads_.size());
+  for (int first = 0; first + cuda::kWarpgroup <= all; first += cuda::kWarpgroup) {
+    const std::span group(&threads_[static_cast<size_t>(first)], cuda::kWarpgroup);
+    const auto waits = [](const Thread& t) { return t.state == State::kAtWarpgroup; };
+    if (!std::all_of(group.begin(), group.end(), waits)) continue;
+    async_.EndWait(first);
+    for (Thread& t : group) t.state = State::kReady;
+    released = true;
+  }
+  return released;
+}
+
+bool BlockScheduler::ReleasePhases() {
+  bool released = false;
+  for (Thread& t : threads_) {
+    if (t.state != State::kAtPhase || !async_.PhaseIsOver(t.barrier, t.parity)) continue;
+    t.state = State::kReady;
+    released = true;
+  }
+  return released;
 }
 
 void BlockScheduler::Wait(int thread, State state) {

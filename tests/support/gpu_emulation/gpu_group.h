@@ -7,10 +7,11 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "tests/support/gpu_emulation/gpu_ranks.h"
+#include "tests/support/gpu_emulation/nccl_ranks.h"
 #include "tests/support/run_ranks.h"
-#include "worker/comm/local_collectives.h"
 #include "worker/model/model_runner.h"
 
 namespace choir {
@@ -20,14 +21,29 @@ struct GpuGroup {
   std::string dtype = "f32";
   std::string table;  // of GpuTableNames()
   int ranks = 1;
+  bool f8_rows = false;
+  bool nccl = false;  // rows go from card to card; emulated ones only
+  HostExpertOptions host_experts;
+  int32_t redundant_experts = 0;
 };
+
+inline constexpr DeviceSlotSizes kSlots{1 << 20, 1 << 20};  // more than tiny models need
+
+inline std::vector<std::unique_ptr<Collectives>> MakeGpuCollectives(const GpuGroup& group) {
+  const bool nccl = group.nccl && group.ranks > 1;
+  return nccl ? MakeNcclRanks(group.ranks, 1, {.slots = kSlots})
+              : MakeLocalCollectives(group.ranks, 1, {});
+}
 
 inline std::shared_ptr<const LoadedModel> LoadOnGpu(const GpuGroup& group, const GpuRank& gpu,
                                                     int rank, BytesBesideWeights beside) {
   LoadOptions options{
       .model_dir = group.model_dir, .dtype = group.dtype, .rank = rank, .num_ranks = group.ranks};
   options.device = gpu.device.get();
+  options.f8_rows = group.f8_rows;
   options.beside_weights = std::move(beside);
+  options.host_experts = group.host_experts;
+  options.redundant_experts = group.redundant_experts;
   auto loaded = LoadModel(options, *gpu.kernels);
   EXPECT_TRUE(loaded.ok()) << loaded.status();
   return loaded.ok() ? *loaded : nullptr;
@@ -38,7 +54,7 @@ inline std::shared_ptr<const LoadedModel> LoadOnGpu(const GpuGroup& group, const
 inline void RunGpuGroup(const GpuGroup& group, const RunnerOptions& options,
                         const std::function<void(int rank, ModelRunner& runner)>& fn) {
   constexpr size_t kBeside = size_t{32} << 20;  // more than tiny models need
-  auto ranks = MakeLocalCollectives(group.ranks, 1, {});
+  auto ranks = MakeGpuCollectives(group);
   RunRanks(ranks, [&](Collectives& collectives) {
     const GpuRank gpu = MakeGpuRank(group.table, collectives.rank());
     const auto loaded = LoadOnGpu(group, gpu, collectives.rank(), [](auto) { return kBeside; });

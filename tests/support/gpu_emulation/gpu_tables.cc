@@ -1,7 +1,9 @@
 #include "tests/support/gpu_emulation/gpu_tables.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string_view>
 
 #include "common/base/check.h"
 #include "kernels/cuda/module_loader.h"
@@ -26,6 +28,15 @@ const cuda::Module* GpuModule() {
     return opened.ok() ? *opened : nullptr;
   }();
   return module;
+}
+
+// CHOIR_TEST_GPU_HOPPER=0: a card that the kernels for Hopper break is tested with the others.
+bool GpuIsHopper() {
+  const char* wanted = std::getenv("CHOIR_TEST_GPU_HOPPER");
+  if (wanted != nullptr && std::string_view(wanted) == "0") return false;
+  if (GpuModule() == nullptr || GpuModule()->hopper.name == nullptr) return false;
+  cuda::DeviceInfo info;
+  return GpuModule()->device.info(0, &info) == nullptr && info.major == 9 && info.minor == 0;
 }
 
 // Runs the op on the legacy stream and waits for it.
@@ -67,13 +78,37 @@ KernelTable WaitingTable() {
 std::vector<std::string> GpuTableNames() {
   std::vector<std::string> names = {"gpu_emulated", "gpu_tensor_emulated"};
   if (GpuModule() != nullptr) names.insert(names.end(), {"gpu", "gpu_tensor"});
+  if (GpuIsHopper()) names.push_back("gpu_hopper");
+  return names;
+}
+
+std::vector<std::string> HopperTableNames() {
+  std::vector<std::string> names = {"gpu_hopper_emulated"};
+  if (GpuIsHopper()) names.push_back("gpu_hopper");
+  return names;
+}
+
+std::vector<std::string> SimpleTableNames() {
+  std::vector<std::string> names = {"gpu_emulated"};
+  if (GpuModule() != nullptr) names.emplace_back("gpu");
+  return names;
+}
+
+std::vector<std::string> EmulatedAndCards(const std::string& emulated) {
+  std::vector<std::string> names = {emulated};
+  if (GpuModule() != nullptr) names.push_back(GpuTableNames().back());
   return names;
 }
 
 const KernelTable& GpuTable(const std::string& name) {
   if (name == "gpu_emulated") return emulation::EmulatedTable();
   if (name == "gpu_tensor_emulated") return emulation::EmulatedTensorTable();
+  if (name == "gpu_hopper_emulated") return emulation::EmulatedHopperTable();
   CHOIR_CHECK(GpuModule() != nullptr);
+  if (name == "gpu_hopper") {
+    static const KernelTable hopper = WaitingTable<&cuda::Module::hopper>();
+    return hopper;
+  }
   if (name == "gpu_tensor") {
     static const KernelTable tensor = WaitingTable<&cuda::Module::tensor>();
     return tensor;
@@ -92,9 +127,14 @@ GpuRank MakeGpuRank(const std::string& table, int rank) {
   CHOIR_CHECK(device.ok());
   made.device = std::move(device).value();
   // Without the waits of GpuTable: a device's stream is in order.
-  const bool tensor = table.find("tensor") != std::string::npos;
-  made.kernels = emulated ? MakeTableKernels(GpuTable(table))
-                          : MakeTableKernels(tensor ? GpuModule()->tensor : GpuModule()->simple);
+  if (emulated) {
+    made.kernels = MakeTableKernels(GpuTable(table));
+    return made;
+  }
+  const cuda::Module& module = *GpuModule();
+  made.kernels = MakeTableKernels(table == "gpu_hopper"   ? module.hopper
+                                  : table == "gpu_tensor" ? module.tensor
+                                                          : module.simple);
   return made;
 }
 

@@ -38,6 +38,15 @@ TEST(ExpertPlacement, KnowsTheRanksOfAnExpertAndItsPlaceThere) {
   EXPECT_EQ(placement.SlotOf(2, 0), -1);
 }
 
+TEST(ExpertPlacement, ARankMayHaveItsExpertsInAnyOrder) {
+  const ExpertPlacement placement(3, {{2, 0}, {1, 2}});
+  EXPECT_EQ(placement.ExpertsOf(0), (std::vector<int32_t>{2, 0}));
+  EXPECT_EQ(placement.SlotOf(0, 2), 0);
+  EXPECT_EQ(placement.SlotOf(0, 0), 1);
+  EXPECT_EQ(placement.SlotOf(1, 2), 1);
+  EXPECT_DEATH(ExpertPlacement(2, {{0, 1, 0}}), "");
+}
+
 TEST(ExpertPlacement, ADigestTellsPlacementsApart) {
   const ExpertPlacement a(4, 2), b(4, {{0, 1, 2}, {2, 3}}), c(4, {{0, 1}, {1, 2, 3}});
   EXPECT_EQ(DigestOf({a, b}), DigestOf({a, b}));

@@ -101,6 +101,24 @@ TEST(MultiHostCollectives, AKilledProcessIsFoundByAllOthersWhateverTheyWaitFor) 
   }
 }
 
+TEST(MultiHostCollectives, AKilledProcessIsFoundByThoseThatOnlyLook) {
+  const std::vector<std::string> hosts = {"a", "b", "b"};
+  const Noticeboard board(3);
+  const ForkedRanks ranks(3, [&](int rank, const std::vector<int64_t>& pids) {
+    Member member = Join(board, hosts, rank, pids);
+    if (!Swap(*member.collectives, 3).ok()) return 1;
+    board.Swap(rank, {});  // all have finished that
+    if (rank == 2) kill(getpid(), SIGKILL);
+    const MonoTime deadline = Clock::Real().Now() + seconds(10);
+    while (member.collectives->LookAfterPeers().ok() && Clock::Real().Now() < deadline) {
+      std::this_thread::yield();
+    }
+    return member.collectives->status().code() == absl::StatusCode::kUnavailable ? 0 : 2;
+  });
+  for (int r = 0; r < 2; ++r) EXPECT_EQ(ranks.Wait(r), 0) << r;
+  EXPECT_EQ(ranks.Wait(2), -SIGKILL);
+}
+
 TEST(MultiHostCollectives, AProcessThatDiesInTheMiddleOfALargeMessageIsFound) {
   for (int round = 0; round < 5; ++round) {
     const std::vector<std::string> hosts = {"a", "b"};

@@ -87,6 +87,21 @@ TEST(ShmCollectives, AKilledProcessEndsAnIdleWait) {
   EXPECT_EQ(ranks.Wait(1), -SIGKILL);
 }
 
+// An owner that waits for something else, as for its GPU.
+TEST(ShmCollectives, AKilledProcessIsFoundByOneThatOnlyLooks) {
+  auto segment = MakeSegment(2);
+  const ForkedRanks ranks(2, [&](int rank, const std::vector<int64_t>& pids) {
+    auto c = Join(*segment, rank, pids);
+    if (!c->Barrier().ok()) return 1;
+    if (rank == 1) kill(getpid(), SIGKILL);
+    const MonoTime deadline = Clock::Real().Now() + std::chrono::seconds(10);
+    while (c->LookAfterPeers().ok() && Clock::Real().Now() < deadline) std::this_thread::yield();
+    return c->status().code() == absl::StatusCode::kUnavailable ? 0 : 2;
+  });
+  EXPECT_EQ(ranks.Wait(0), 0);
+  EXPECT_EQ(ranks.Wait(1), -SIGKILL);
+}
+
 TEST(ShmCollectives, AStoppedProcessIsATimeout) {
   auto segment = MakeSegment(2);
   ForkedRanks ranks(2, [&](int rank, const std::vector<int64_t>& pids) {

@@ -31,12 +31,13 @@ class DeviceLoaderTest : public testing::Test {
     const std::string path = dir_.path() + "/weights";
     {
       std::ofstream out(path, std::ios::binary | std::ios::trunc);
-      out.write(reinterpret_cast<const char*>(values_.data()), kElements * 4);
+      out.write(reinterpret_cast<const char*>(values_.data()),
+                static_cast<std::streamsize>(values_.size() * 4));
     }
     file_ = MappedFile::Open(path).value();
     tensor_.info.name = "layers.0.w";
     tensor_.info.dtype = DType::kF32;
-    tensor_.info.bytes = kElements * 4;
+    tensor_.info.bytes = values_.size() * 4;
     tensor_.file = file_.get();
   }
   std::vector<float> OnCard(size_t begin, size_t count) {
@@ -88,6 +89,26 @@ TEST_F(DeviceLoaderTest, BringsPartsOfAnySizeToTheirPlaces) {
                   std::vector<float>(first, first + static_cast<int64_t>(parts[i].bytes / 4)));
       }
     }
+  }
+}
+
+TEST_F(DeviceLoaderTest, BringsLargePartsThatBeginAnywhere) {
+  constexpr size_t kLarge = 600'000;
+  values_.resize(kLarge);
+  for (size_t i = 0; i < kLarge; ++i) values_[i] = static_cast<float>(i) * 0.25f;
+  WriteFile();
+  const auto card = MakeTableDevice(emulation::EmulatedDevices(), 1).value();
+  ASSERT_TRUE(card->Use().ok() && card->Reserve(size_t{8} << 20).ok());
+  const DeviceBuffer memory = card->Allocate(4 * kLarge).value();
+  for (const uint64_t begin : {0, 4, 40, 4096, 100'000}) {
+    const LoadPart part{
+        .tensor = &tensor_, .begin = begin, .bytes = 4 * kLarge - begin, .to = memory.data()};
+    const Status status = DeviceLoader(card.get(), 2, size_t{1} << 20).Run({part}, [](uint64_t) {});
+    ASSERT_TRUE(status.ok()) << status;
+    const auto host = card->AllocateHost(part.bytes).value();
+    card->Copy(host.data(), memory.data(), part.bytes);
+    ASSERT_TRUE(card->Wait().ok());
+    EXPECT_EQ(std::memcmp(host.data(), values_.data() + begin / 4, part.bytes), 0) << begin;
   }
 }
 

@@ -40,7 +40,7 @@ std::vector<float> OnHost(Device* device, const TensorView& t) {
 
 TEST(DeviceWeights, AreTheSameBytesInTheMemoryTheyWereSaidToTake) {
   Model model;
-  ForgetOtherExperts({1, 2}, &model.weights);
+  ForgetOtherExperts({1, 2}, {}, &model.weights);
   EXPECT_TRUE(model.weights.layers[1].moe->experts[0].gate.empty());
   const auto device = std::move(MakeTableDevice(emulation::EmulatedDevices(), 0)).value();
   ASSERT_TRUE(device->Reserve(DeviceBytesOf(model.weights)).ok());

@@ -143,7 +143,7 @@ TEST_F(GroupLeaderTest, RefusesAMismatchAndNamesRankAndDifference) {
   h.numerics_id = "n2";
   EXPECT_THAT(refusal(h), HasSubstr("rank 1 at 127.0.0.1:7101 (process 101) has numerics id n2"));
   h.kernels = "avx512";
-  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has CPU kernels avx512, its leader avx2"));
+  EXPECT_THAT(refusal(h), HasSubstr("(process 101) has kernels avx512, its leader avx2"));
   h.dtype = "f32";
   EXPECT_THAT(refusal(h), HasSubstr("(process 101) has dtype f32, its leader bf16"));
   h.model = "other";

@@ -259,9 +259,7 @@ TEST(WorkerProcesses, AMixedGroupNeverGetsReadyAndSaysWhichRankDiffersInWhat) {
   };
   const std::vector<Case> cases = {
       {{"--dtype", "f32"}, "tiny_glm4_moe", "has dtype f32, its leader bf16"},
-      {{"--dtype", "bf16", "--cpu-path", "reference"},
-       "tiny_glm4_moe",
-       "has CPU kernels reference"},
+      {{"--dtype", "bf16", "--cpu-path", "reference"}, "tiny_glm4_moe", "has kernels reference"},
       {{"--dtype", "bf16"}, "deepseek_v3_plain", "has model deepseek_v3_plain"},
       {{"--dtype", "bf16", "--model-name", "tiny_glm4_moe"}, "deepseek_v3_plain", "numerics id"},
       {{"--dtype", "bf16", "--group", "1"}, "tiny_glm4_moe", "belongs to group 1"},

@@ -31,6 +31,7 @@ TEST(WorkerMetrics, ShowsTheEnginesStatistics) {
   stats.experts = std::make_shared<const ExpertLoad>(experts);
   stats.placement = {.rank_imbalance = 1.5, .version = 4, .copies = 6, .sole = 7, .moves = 8};
   stats.placement.failed = 2;
+  stats.graphs = {.captures = 5, .replays = 77};
   metrics.AfterStep(stats);
   metrics.AfterStep(stats);  // an output without a step is no step
   std::string text = metrics.Text(stats, {.ready = true, .draining = true, .epoch = 9});
@@ -63,6 +64,8 @@ TEST(WorkerMetrics, ShowsTheEnginesStatistics) {
                            "choir_expert_copies 6\n",
                            "choir_expert_sole_copies 7\n",
                            "choir_expert_moves_total 8\n",
+                           "choir_graph_captures_total 5\n",
+                           "choir_graph_steps_total 77\n",
                            "choir_expert_placements_total{result=\"failed\"} 2\n",
                            "choir_expert_placements_total{result=\"applied\"} 0\n",
                            "choir_expert_imbalance_ratio 1.25\n"}) {

@@ -41,6 +41,7 @@ struct MoeConfig {
   bool normalize = false;
   float scaling = 1.0f;
   Glu glu;
+  bool f8_rows = false;  // not of the file: LoadOptions::f8_rows
 };
 
 struct ModelConfig {

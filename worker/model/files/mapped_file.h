@@ -21,6 +21,7 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   const std::string& path() const { return path_; }
+  int fd() const { return file_.fd(); }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   int64_t mtime_ns() const { return mtime_ns_; }
 

@@ -1,8 +1,32 @@
 #include "worker/model/layers/ffn.h"
 
+#include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include "worker/model/layers/f8_rows.h"
+
 namespace choir {
+namespace {
+
+constexpr int64_t kHostRowsMax = 2048;  // that the host computes at a time
+
+// Rows that this rank's experts get at most in one layer: every row of the group chooses top_k
+// experts, none twice.
+int64_t ReceivedRowsMax(const MoeConfig& moe, const ModelLimits& limits) {
+  return limits.step_tokens_group * std::min<int64_t>(moe.top_k, limits.expert_slots);
+}
+
+// Rows that are ordered on the device are ordered by id.
+void CheckSlotsAreIds(const PlacedExperts& experts) {
+  for (const ExpertPlacement& layer : experts.layers) {
+    for (int32_t e = 0; e < layer.num_experts(); ++e) {
+      CHOIR_CHECK(layer.SlotOf(experts.rank, e) == e);
+    }
+  }
+}
+
+}  // namespace
 
 StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_max,
                                   int64_t width_max) {
@@ -27,18 +51,20 @@ void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const Step
 }
 
 StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute compute,
-                              int64_t rows_max, int64_t received_max) {
+                              const ModelLimits& limits) {
   MoeFfn f;
   f.config_ = *config.moe;
   f.hidden_ = config.hidden;
   f.compute_ = compute;
   const int64_t top_k = f.config_.top_k;
+  const int64_t rows_max = limits.step_tokens;
+  const int64_t received_max = std::max(ReceivedRowsMax(f.config_, limits),
+                                        limits.num_ranks * limits.slot_output_rows * top_k);
   CHOIR_ASSIGN_OR_RETURN(f.logits_, ScratchRows::Make(device, rows_max, f.config_.experts));
   CHOIR_ASSIGN_OR_RETURN(f.weights_, ScratchRows::Make(device, rows_max, top_k));
   CHOIR_ASSIGN_OR_RETURN(f.expert_out_, ScratchRows::Make(device, received_max, config.hidden));
   CHOIR_ASSIGN_OR_RETURN(f.expert_scratch_,
                          ScratchRows::Make(device, received_max, f.config_.width));
-  CHOIR_ASSIGN_OR_RETURN(f.returned_, ScratchRows::Make(device, rows_max * top_k, config.hidden));
   CHOIR_ASSIGN_OR_RETURN(f.expert_ids_,
                          device->Allocate(static_cast<size_t>(rows_max * top_k) * sizeof(int32_t)));
   for (int64_t layer = 0; layer < config.layers; ++layer) {
@@ -46,16 +72,77 @@ StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute
   }
   f.counts_.num_experts = static_cast<int32_t>(f.config_.experts);
   f.counts_.rows.assign(f.counts_.layers.size() * static_cast<size_t>(f.config_.experts), 0);
+  if (limits.alone && !device->ReadsHostMemory()) {
+    CHOIR_ASSIGN_OR_RETURN(f.resident_, ResidentExperts::Make(device, config, rows_max, f.counts_));
+  } else {
+    CHOIR_ASSIGN_OR_RETURN(f.returned_, ScratchRows::Make(device, rows_max * top_k, config.hidden));
+  }
+  if (limits.slot_output_rows > 0 && !device->ReadsHostMemory()) {
+    CHOIR_ASSIGN_OR_RETURN(f.slots_,
+                           SlotExperts::Make(device, config, limits, f.counts_.layers.size()));
+  }
+  if (f.config_.f8_rows) {
+    CHOIR_ASSIGN_OR_RETURN(f.packed_,
+                           ScratchRows::Make(device, rows_max, F8Rows(config.hidden).width()));
+  }
+  if (!device->ReadsHostMemory()) {
+    f.expert_slots_ = static_cast<size_t>(limits.expert_slots);
+    const size_t table = f.counts_.layers.size() * f.expert_slots_ * sizeof(ExpertWeights);
+    CHOIR_ASSIGN_OR_RETURN(f.expert_table_, StagedBuffer::Make(device, table));
+  }
   return f;
 }
 
-TensorView MoeFfn::ExpertIds(int64_t rows) const {
-  return TensorView(static_cast<void*>(expert_ids_.data()), DType::kI32, {rows, config_.top_k});
+Status MoeFfn::UseHost(Device* device, const KernelSet* kernels, const ModelLimits& limits) {
+  CHOIR_ASSIGN_OR_RETURN(
+      host_, HostFfn::Make(device, kernels,
+                           {.rows_max = std::min(kHostRowsMax, ReceivedRowsMax(config_, limits)),
+                            .hidden = hidden_,
+                            .width = config_.width,
+                            .f8_rows = config_.f8_rows,
+                            .num_threads = limits.num_threads}));
+  return {};
+}
+
+void MoeFfn::Prepare(const PlacedExperts& experts) {
+  if (resident_) resident_->Prepare();
+  if (slots_) slots_->Prepare(experts, &counts_);
+  if (expert_slots_ == 0 || experts.serial == placement_) return;
+  placement_ = experts.serial;
+  if (resident_) CheckSlotsAreIds(experts);
+  auto* to = reinterpret_cast<ExpertWeights*>(expert_table_.host());
+  for (const std::vector<ExpertWeights>& layer : experts.weights) {
+    CHOIR_CHECK(layer.size() <= expert_slots_);
+    std::copy(layer.begin(), layer.end(), to);
+    to += expert_slots_;
+  }
+  expert_table_.Upload(0, experts.weights.size() * expert_slots_ * sizeof(ExpertWeights));
+}
+
+Staged<ExpertWeights> MoeFfn::Experts(const StepContext& step) const {
+  const std::vector<ExpertWeights>& experts = step.batch.experts->weights[step.moe_layer];
+  if (expert_slots_ == 0) return experts;
+  const auto* table = reinterpret_cast<const ExpertWeights*>(expert_table_.device());
+  return {experts.data(), experts.size(), table + step.moe_layer * expert_slots_};
+}
+
+TensorView MoeFfn::ExpertIds(const StepContext& step) const {
+  const int64_t top_k = config_.top_k;
+  CHOIR_CHECK(static_cast<size_t>((step.first_row + step.rows) * top_k) * sizeof(int32_t) <=
+              expert_ids_.size());
+  auto* const all = reinterpret_cast<int32_t*>(expert_ids_.data());
+  return TensorView(static_cast<void*>(all + step.first_row * top_k), DType::kI32,
+                    {step.rows, top_k});
+}
+
+TensorView MoeFfn::Returned(const StepContext& step) const {
+  const int64_t first = step.first_row * config_.top_k, count = step.rows * config_.top_k;
+  return returned_.View(first + count).Rows(first, count);
 }
 
 void MoeFfn::Gate(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                   TensorView normed) const {
-  const TensorView logits = logits_.View(step.rows);
+  const TensorView logits = logits_.View(step);
   // FP32 whatever the model's dtype, as the families were trained.
   kernels.Linear({.x = normed,
                   .w = w.router,
@@ -73,46 +160,136 @@ void MoeFfn::Gate(const MoeWeights& w, const KernelSet& kernels, const StepConte
                     .masked_score_is_zero = config_.masked_score_is_zero,
                     .normalize = config_.normalize,
                     .scaling = config_.scaling,
-                    .expert_ids = ExpertIds(step.rows),
-                    .weights = weights_.View(step.rows)},
+                    .expert_ids = ExpertIds(step),
+                    .weights = weights_.View(step),
+                    .num_rows = step.inputs.num_rows},
                    step.stream);
+}
+
+ExpertFfnArgs MoeFfn::FfnOf(const MoeWeights& w, const StepContext& step, const TensorView& rows,
+                            const Staged<int32_t>& offsets) const {
+  const int64_t count = rows.dim(0);
+  ExpertFfnArgs args{.x = rows,
+                     .offsets = offsets,
+                     .experts = Experts(step),
+                     .y = expert_out_.View(count),
+                     .scratch = expert_scratch_.View(count),
+                     .compute = compute_,
+                     .glu = config_.glu,
+                     .input_major = w.input_major};
+  if (config_.f8_rows) F8Rows(hidden_).Open(rows, &args);
+  return args;
 }
 
 Status MoeFfn::RunExperts(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                           const DispatchedRows& rows) {
-  const std::vector<ExpertWeights>& experts = step.batch.experts->weights[step.moe_layer];
-  CHOIR_CHECK(experts.size() == rows.experts.size());
+  CHOIR_CHECK(Experts(step).size() == rows.experts.size());
   Count(step.moe_layer, rows);
   const int64_t received = rows.offsets.back();
   if (received == 0) return {};
-  kernels.ExpertFfn({.x = rows.x,
-                     .offsets = rows.offsets,
-                     .experts = experts,
-                     .y = expert_out_.View(received),
-                     .scratch = expert_scratch_.View(received),
-                     .compute = compute_,
-                     .glu = config_.glu,
-                     .input_major = w.input_major},
+  const ExpertFfnArgs args = FfnOf(w, step, rows.x, rows.offsets);
+  if (host_) {
+    const size_t device_slots = step.batch.experts->device_slots[step.moe_layer];
+    return host_->Run(kernels, args, device_slots, step.stream);
+  }
+  kernels.ExpertFfn(args, step.stream);
+  return {};
+}
+
+TensorView MoeFfn::ExpertRows(const KernelSet& kernels, const StepContext& step,
+                              TensorView normed) const {
+  if (!config_.f8_rows) return normed;
+  const TensorView packed = packed_.View(step);
+  if (step.rows > 0) F8Rows(hidden_).Quantize(kernels, normed, packed, step.stream);
+  return packed;
+}
+
+DType MoeFfn::Payload() const {
+  const bool rounds = compute_ == Compute::kBF16 && !config_.f8_rows;  // what is packed is words
+  return rounds ? DType::kBF16 : DType::kF32;
+}
+
+Status MoeFfn::SendRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
+                        TensorView normed) {
+  CHOIR_CHECK(step.exchange != nullptr);
+  if (step.rows > 0) Gate(w, kernels, step, normed);
+  return step.exchange->BeginDispatch(step.batch.experts->layers[step.moe_layer],
+                                      ExpertRows(kernels, step, normed), ExpertIds(step),
+                                      Payload());
+}
+
+Status MoeFfn::RunRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step) {
+  CHOIR_ASSIGN_OR_RETURN(const DispatchedRows rows, step.exchange->EndDispatch());
+  CHOIR_RETURN_IF_ERROR(RunExperts(w, kernels, step, rows));
+  return step.exchange->BeginCombine(expert_out_.View(rows.offsets.back()), Returned(step));
+}
+
+Status MoeFfn::SumOutputs(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
+                          const StepContext& step, TensorView normed, TensorView residual) {
+  CHOIR_RETURN_IF_ERROR(step.exchange->EndCombine());
+  if (step.rows == 0) return {};
+  kernels.Combine({.y = Returned(step), .weights = weights_.View(step), .out = residual},
+                  step.stream);
+  if (w.shared) shared.Forward(*w.shared, kernels, step, normed, residual);
+  return {};
+}
+
+// With every expert here: nothing that the host would have to know.
+void MoeFfn::RunAllHere(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
+                        TensorView normed, TensorView residual) {
+  CHOIR_CHECK(Experts(step).size() == static_cast<size_t>(config_.experts));
+  const ResidentRows rows = resident_->Order(kernels, step, normed, ExpertIds(step), Payload());
+  const int64_t pairs = rows.x.dim(0);
+  kernels.ExpertFfn(FfnOf(w, step, rows.x, rows.offsets), step.stream);
+  kernels.Unpermute({.y = expert_out_.View(pairs),
+                     .row_of = rows.row_of,
+                     .weights = weights_.View(step),
+                     .out = residual},
                     step.stream);
+}
+
+Status MoeFfn::RunInSlots(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
+                          const StepContext& step, SlotExchange* exchange, TensorView normed,
+                          TensorView residual) {
+  CHOIR_CHECK(slots_ && !host_);
+  if (step.rows > 0) Gate(w, kernels, step, normed);
+  CHOIR_ASSIGN_OR_RETURN(const ResidentRows rows,
+                         slots_->Order(kernels, step, exchange, ExpertRows(kernels, step, normed),
+                                       ExpertIds(step), Payload()));
+  if (!Experts(step).empty()) kernels.ExpertFfn(FfnOf(w, step, rows.x, rows.offsets), step.stream);
+  CHOIR_RETURN_IF_ERROR(slots_->Sum(kernels, step, exchange, rows, expert_out_.View(rows.x.dim(0)),
+                                    weights_.View(step), residual));
+  if (w.shared && step.rows > 0) shared.Forward(*w.shared, kernels, step, normed, residual);
   return {};
 }
 
 Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
                        const StepContext& step, TensorView normed, TensorView residual) {
-  CHOIR_CHECK(step.exchange != nullptr);
-  if (step.rows > 0) Gate(w, kernels, step, normed);
-  const DType payload = compute_ == Compute::kBF16 ? DType::kBF16 : DType::kF32;
-  CHOIR_ASSIGN_OR_RETURN(const DispatchedRows rows,
-                         step.exchange->Dispatch(step.batch.experts->layers[step.moe_layer], normed,
-                                                 ExpertIds(step.rows), payload));
-  CHOIR_RETURN_IF_ERROR(RunExperts(w, kernels, step, rows));
-  const TensorView returned = returned_.View(step.rows * config_.top_k);
-  CHOIR_RETURN_IF_ERROR(step.exchange->Combine(expert_out_.View(rows.offsets.back()), returned));
+  SlotExchange* const in_slots = step.exchange == nullptr ? nullptr : step.exchange->InSlots();
+  if (in_slots != nullptr) {
+    return RunInSlots(w, shared, kernels, step, in_slots, normed, residual);
+  }
+  if (!resident_) {
+    CHOIR_RETURN_IF_ERROR(SendRows(w, kernels, step, normed));
+    CHOIR_RETURN_IF_ERROR(RunRows(w, kernels, step));
+    return SumOutputs(w, shared, kernels, step, normed, residual);
+  }
   if (step.rows == 0) return {};
-  kernels.Combine({.y = returned, .weights = weights_.View(step.rows), .out = residual},
-                  step.stream);
+  Gate(w, kernels, step, normed);
+  RunAllHere(w, kernels, step, ExpertRows(kernels, step, normed), residual);
   if (w.shared) shared.Forward(*w.shared, kernels, step, normed, residual);
   return {};
+}
+
+void MoeFfn::Finish() {
+  if (resident_) resident_->DownloadCounts();
+  if (slots_) slots_->DownloadCounts();
+}
+
+const ExpertCounts& MoeFfn::counts() const {
+  if (resident_) return resident_->counts();
+  if (slots_) slots_->TakeCounts(&counts_);
+  return counts_;
 }
 
 void MoeFfn::Count(size_t moe_layer, const DispatchedRows& rows) {

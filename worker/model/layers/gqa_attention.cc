@@ -38,7 +38,7 @@ void GqaAttention::RotateHeads(const KernelSet& kernels, const StepContext& step
                 .interleaved = rope_.interleaved,
                 .cos = tables_.cos,
                 .sin = tables_.sin,
-                .positions = step.positions},
+                .positions = step.inputs.positions},
                step.stream);
 }
 
@@ -53,13 +53,14 @@ void GqaAttention::Forward(const GqaLayer& layer, const KernelSet& kernels, cons
   NormHeads(kernels, step, w.k_norm, k, config_.kv_heads);
   RotateHeads(kernels, step, q, config_.heads);
   RotateHeads(kernels, step, k, config_.kv_heads);
-  kernels.StoreKv({.x = k, .kv = layer.kv.k, .slots = step.batch.slots}, step.stream);
-  kernels.StoreKv({.x = v, .kv = layer.kv.v, .slots = step.batch.slots}, step.stream);
+  kernels.StoreKv({.x = k, .kv = layer.kv.k, .slots = step.inputs.slots}, step.stream);
+  kernels.StoreKv({.x = v, .kv = layer.kv.v, .slots = step.inputs.slots}, step.stream);
   kernels.PagedAttention({.q = q_.Heads(step.rows, config_.heads),
                           .k = layer.kv.k,
                           .v = layer.kv.v,
                           .out = out_.Heads(step.rows, config_.heads),
-                          .sequences = step.batch.sequences,
+                          .sequences = step.inputs.sequences,
+                          .keys_max = step.keys_max,
                           .kv_heads = config_.kv_heads,
                           .scale = scale_,
                           .window = layer.window,

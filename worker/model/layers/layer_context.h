@@ -7,6 +7,7 @@
 #include "kernels/kernels.h"
 #include "worker/device/device.h"
 #include "worker/model/model.h"
+#include "worker/model/step_inputs.h"
 #include "worker/model/weights/model_weights.h"
 
 namespace choir {
@@ -16,9 +17,12 @@ struct StepContext {
   const ModelBatch& batch;
   const Stream& stream;
   ExpertExchange* exchange;
-  int64_t rows;
-  TensorView positions;  // [rows] i32
+  StepViews inputs;
+  int64_t rows;          // of the inputs
+  int64_t keys_max = 0;  // of attention ops: > 0 in a step that is or may become a graph
   size_t moe_layer = 0;  // which of the layers with experts runs, or is next
+  // Where its rows begin in scratch that two micro-batches share (ScratchRows::View).
+  int64_t first_row = 0;
 };
 
 // FP32 rows of one width in the device's memory, allocated once for the largest step and viewed for
@@ -38,6 +42,9 @@ class ScratchRows {
   TensorView View(int64_t rows) const {
     CHOIR_CHECK(rows <= rows_max_);
     return TensorView(static_cast<void*>(buffer_.data()), DType::kF32, {rows, width_});
+  }
+  TensorView View(const StepContext& step) const {
+    return View(step.first_row + step.rows).Rows(step.first_row, step.rows);
   }
   // The same memory as [rows, heads, width / heads].
   TensorView Heads(int64_t rows, int64_t heads) const {

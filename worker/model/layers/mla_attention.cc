@@ -28,9 +28,24 @@ StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& con
   CHOIR_ASSIGN_OR_RETURN(a.latent_, ScratchRows::Make(device, rows_max, c.kv_lora + c.rope));
   CHOIR_ASSIGN_OR_RETURN(a.out_latent_, ScratchRows::Make(device, rows_max, c.heads * c.kv_lora));
   CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(device, rows_max, c.heads * c.v_dim));
-  a.dense_slots_.resize(static_cast<size_t>(rows_max * c.heads));
-  std::iota(a.dense_slots_.begin(), a.dense_slots_.end(), int64_t{0});
+  a.dense_slots_count_ = static_cast<size_t>(rows_max * c.heads);
+  CHOIR_ASSIGN_OR_RETURN(a.dense_slots_,
+                         StagedBuffer::Make(device, a.dense_slots_count_ * sizeof(int64_t)));
   return a;
+}
+
+void MlaAttention::Prepare() {
+  if (prepared_) return;
+  auto* slots = reinterpret_cast<int64_t*>(dense_slots_.host());
+  std::iota(slots, slots + dense_slots_count_, int64_t{0});
+  dense_slots_.Upload(0, dense_slots_count_ * sizeof(int64_t));
+  prepared_ = true;
+}
+
+Staged<int64_t> MlaAttention::DenseSlots(int64_t rows) const {
+  CHOIR_CHECK(prepared_ && static_cast<size_t>(rows) <= dense_slots_count_);
+  return {reinterpret_cast<const int64_t*>(dense_slots_.host()), static_cast<size_t>(rows),
+          reinterpret_cast<const int64_t*>(dense_slots_.device())};
 }
 
 // Fills q_latent_ and q_rope_.
@@ -60,7 +75,7 @@ void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const 
   kernels.StoreKv({.x = Offset(q, c.nope, {rows, c.rope}),
                    .x_stride = head,
                    .kv = {Offset(q_rope, 0, {rows, 1, c.rope})},
-                   .slots = std::span(dense_slots_).first(static_cast<size_t>(rows))},
+                   .slots = DenseSlots(rows)},
                   step.stream);
   kernels.Rope({.x = q_rope,
                 .num_tokens = step.rows,
@@ -71,7 +86,7 @@ void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const 
                 .interleaved = rope_.interleaved,
                 .cos = tables_.cos,
                 .sin = tables_.sin,
-                .positions = step.positions},
+                .positions = step.inputs.positions},
                step.stream);
 }
 
@@ -100,9 +115,9 @@ void MlaAttention::StoreLatents(const MlaWeights& w, const LayerKvView& kv,
                 .interleaved = rope_.interleaved,
                 .cos = tables_.cos,
                 .sin = tables_.sin,
-                .positions = step.positions},
+                .positions = step.inputs.positions},
                step.stream);
-  kernels.StoreKv({.x = latent, .kv = kv.k, .slots = step.batch.slots}, step.stream);
+  kernels.StoreKv({.x = latent, .kv = kv.k, .slots = step.inputs.slots}, step.stream);
 }
 
 void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
@@ -115,7 +130,8 @@ void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const Ker
                         .q_rope = q_rope_.Heads(step.rows, c.heads),
                         .latent = kv.k,
                         .out = out_latent,
-                        .sequences = step.batch.sequences,
+                        .sequences = step.inputs.sequences,
+                        .keys_max = step.keys_max,
                         .scale = scale_},
                        step.stream);
   kernels.HeadProject({.x = out_latent,

@@ -8,8 +8,14 @@ namespace {
 
 class Binder {
  public:
-  Binder(const ModelConfig& config, const WeightNames& names, ExpertRange own, WeightStore* store)
-      : c_(config), n_(names), own_(own), store_(*store), matrices_(config.quant, store) {}
+  Binder(const ModelConfig& config, const WeightNames& names, ExpertRange own, WeightStore* store,
+         const HostExperts& host)
+      : c_(config),
+        n_(names),
+        own_(own),
+        host_(host),
+        store_(*store),
+        matrices_(config.quant, store) {}
 
   ModelWeights All() {
     CheckLayerCount();
@@ -143,6 +149,7 @@ class Binder {
   }
 
   MoeWeights Moe(const MoeConfig& m) {
+    own_.without = host_.Of(static_cast<size_t>(layer_));
     MoeWeights w;
     // The router is computed in FP32 whatever the model's dtype, so it is never rounded.
     w.router = store_.MatrixAsIs(Name(n_.router) + ".weight", {m.experts, c_.hidden});
@@ -222,7 +229,8 @@ class Binder {
 
   const ModelConfig& c_;
   const WeightNames& n_;
-  const ExpertRange own_;
+  ExpertRange own_;  // of layer_
+  const HostExperts& host_;
   WeightStore& store_;
   QuantizedWeights matrices_;
   int64_t layer_ = 0;
@@ -231,13 +239,14 @@ class Binder {
 }  // namespace
 
 ModelWeights BindWeights(const ModelConfig& config, const WeightNames& names, ExpertRange own,
-                         WeightStore* store) {
-  return Binder(config, names, own, store).All();
+                         WeightStore* store, const HostExperts& host) {
+  return Binder(config, names, own, store, host).All();
 }
 
 ExpertWeights BindExpert(const ModelConfig& config, const WeightNames& names, int64_t layer,
                          int64_t expert, WeightStore* store) {
-  return Binder(config, names, {expert, expert + 1}, store).One(layer, expert);
+  const HostExperts none;
+  return Binder(config, names, {expert, expert + 1}, store, none).One(layer, expert);
 }
 
 }  // namespace choir

@@ -10,6 +10,8 @@
 namespace choir {
 
 Status DeviceLoader::Allocate() {
+  if (lane_ != nullptr) return {};
+  CHOIR_ASSIGN_OR_RETURN(lane_, device_->MakeLane());
   for (std::vector<Buffer>& set : buffers_) {
     set.resize(static_cast<size_t>(team_.size()));
     for (Buffer& buffer : set) {
@@ -17,6 +19,23 @@ Status DeviceLoader::Allocate() {
     }
   }
   return {};
+}
+
+void DeviceLoader::OpenFiles(const std::vector<LoadPart>& parts) {
+  files_.clear();
+  for (const LoadPart& part : parts) {
+    if (part.tensor != nullptr) files_.try_emplace(part.tensor->file, part.tensor->file);
+  }
+}
+
+// Where in the buffer `piece` begins, from `at` on: as it lies in its file, where that is of use.
+size_t DeviceLoader::BeginOf(const LoadPart& piece, const Buffer& buffer, size_t at) const {
+  if (piece.tensor == nullptr || piece.bytes < DirectFile::kDirectMin) return at;
+  const uint64_t offset = piece.tensor->info.offset + piece.begin;
+  if (offset % 8 != 0) return at;
+  const uint64_t address = reinterpret_cast<uintptr_t>(buffer.memory.data()) + at;
+  const size_t begin = at + (offset - address) % DirectFile::kAlign;
+  return begin + DirectFile::kDirectMin <= part_bytes_ ? begin : at;
 }
 
 // Lays out what one round reads. False: nothing is left.
@@ -27,9 +46,11 @@ bool DeviceLoader::Pack(const std::vector<LoadPart>& parts, std::vector<Buffer>*
     for (size_t at = 0; at < part_bytes_ && part_ < parts.size();) {
       LoadPart piece = parts[part_];
       const uint64_t left = piece.bytes - part_done_;
-      piece.bytes = std::min<uint64_t>(left, part_bytes_ - at);
+      piece.bytes = left;
       piece.begin += part_done_;
       piece.to += part_done_;
+      at = BeginOf(piece, buffer, at);
+      piece.bytes = std::min<uint64_t>(left, part_bytes_ - at);
       if (piece.memory != nullptr) piece.memory += part_done_;
       part_done_ += piece.bytes;
       if (piece.bytes == left) {
@@ -53,7 +74,7 @@ Status DeviceLoader::Fill(const Buffer& buffer) const {
       continue;
     }
     const TensorInfo& info = from.tensor->info;
-    CHOIR_RETURN_IF_ERROR(from.tensor->file->Read(info.offset + from.begin, to));
+    CHOIR_RETURN_IF_ERROR(files_.at(from.tensor->file).Read(info.offset + from.begin, to));
     if (!info.dtype || SizeOf(*info.dtype) == 0) continue;
     const auto size = static_cast<uint64_t>(SizeOf(*info.dtype));
     const int64_t bad =
@@ -78,21 +99,22 @@ Status DeviceLoader::FillAll(const std::vector<Buffer>& buffers) {
 Status DeviceLoader::Run(const std::vector<LoadPart>& parts,
                          const std::function<void(uint64_t bytes)>& advance) {
   CHOIR_RETURN_IF_ERROR(Allocate());
+  OpenFiles(parts);
   part_ = 0;
   part_done_ = 0;
   for (size_t turn = 0; Pack(parts, &buffers_[turn]); turn = 1 - turn) {
     CHOIR_RETURN_IF_ERROR(FillAll(buffers_[turn]));
-    CHOIR_RETURN_IF_ERROR(device_->Wait());  // for the other buffers, which are filled next
+    CHOIR_RETURN_IF_ERROR(lane_->Wait());  // for the other buffers, which are filled next
     uint64_t bytes = 0;
     for (const Buffer& buffer : buffers_[turn]) {
       for (const Piece& piece : buffer.pieces) {
-        device_->Copy(piece.from.to, buffer.memory.data() + piece.at, piece.from.bytes);
+        lane_->Copy(piece.from.to, buffer.memory.data() + piece.at, piece.from.bytes);
         bytes += piece.from.bytes;
       }
     }
     advance(bytes);
   }
-  return device_->Wait();
+  return lane_->Wait();
 }
 
 }  // namespace choir

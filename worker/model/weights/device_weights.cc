@@ -1,9 +1,11 @@
 #include "worker/model/weights/device_weights.h"
 
 #include <algorithm>
+#include <concepts>
 #include <map>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -35,10 +37,11 @@ void EachOf(MlaWeights& w, const Use& use) {
   for (TensorView* t : {&w.q_a_norm, &w.kv_a_norm, &w.kv_b}) use(t);
 }
 
-template <class Use>
-void EachOf(ExpertWeights& w, const Use& use) {
-  for (TensorView* t : {&w.gate, &w.up, &w.down, &w.gate_scale, &w.up_scale, &w.down_scale,
-                        &w.gate_bias, &w.down_bias}) {
+template <class Experts, class Use>
+requires std::same_as<std::remove_const_t<Experts>, ExpertWeights>
+void EachOf(Experts& w, const Use& use) {
+  for (auto* t : {&w.gate, &w.up, &w.down, &w.gate_scale, &w.up_scale, &w.down_scale, &w.gate_bias,
+                  &w.down_bias}) {
     use(t);
   }
 }
@@ -129,11 +132,13 @@ std::vector<LoadPart> PartsOf(const Layout& layout, const WeightStore* store, st
 
 }  // namespace
 
-void ForgetOtherExperts(ExpertRange own, ModelWeights* weights) {
-  for (LayerWeights& layer : weights->layers) {
-    if (!layer.moe) continue;
-    for (size_t e = 0; e < layer.moe->experts.size(); ++e) {
-      if (!own.Has(static_cast<int64_t>(e))) layer.moe->experts[e] = ExpertWeights{};
+void ForgetOtherExperts(ExpertRange own, const HostExperts& host, ModelWeights* weights) {
+  for (size_t l = 0; l < weights->layers.size(); ++l) {
+    std::optional<MoeWeights>& moe = weights->layers[l].moe;
+    if (!moe) continue;
+    own.without = host.Of(l);
+    for (size_t e = 0; e < moe->experts.size(); ++e) {
+      if (!own.Has(static_cast<int64_t>(e))) moe->experts[e] = ExpertWeights{};
     }
   }
 }
@@ -161,6 +166,41 @@ StatusOr<DeviceBuffer> LoadOnDevice(
     *t = MovedTo(memory.data() + layout.begins.at({t->raw(), t->num_bytes()}), *t);
   });
   return memory;
+}
+
+size_t DeviceBytesOf(const ExpertWeights& weights) {
+  size_t bytes = 0;
+  EachOf(weights,
+         [&](const TensorView* t) { bytes += t->empty() ? 0 : AlignedBytes(t->num_bytes()); });
+  return bytes;
+}
+
+ExpertWeights MovedTo(std::byte* memory, const ExpertWeights& like) {
+  ExpertWeights moved = like;
+  EachOf(moved, [&](TensorView* t) {
+    if (t->empty()) return;
+    *t = MovedTo(memory, *t);
+    memory += AlignedBytes(t->num_bytes());
+  });
+  return moved;
+}
+
+Status LoadInto(DeviceLoader* loader, const WeightStore& store, const ExpertWeights& weights,
+                const ExpertWeights& to) {
+  std::vector<std::byte*> places;
+  EachOf(to, [&](const TensorView* t) { places.push_back(static_cast<std::byte*>(t->raw())); });
+  const Places sources = store.MappedPlaces();
+  std::vector<LoadPart> parts;
+  size_t i = 0;
+  EachOf(weights, [&](const TensorView* t) {
+    std::byte* const place = places[i++];
+    if (t->empty()) return;
+    LoadPart part = SourceOf(sources, static_cast<const std::byte*>(t->raw()), t->num_bytes());
+    part.to = place;
+    parts.push_back(part);
+  });
+  CHOIR_RETURN_IF_ERROR(store.Convert([](uint64_t) {}, /*threads=*/1));
+  return loader->Run(parts, [](uint64_t) {});
 }
 
 }  // namespace choir

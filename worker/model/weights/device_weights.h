@@ -9,12 +9,14 @@
 #include "common/base/status.h"
 #include "worker/device/device.h"
 #include "worker/model/weights/bind_weights.h"
+#include "worker/model/weights/device_loader.h"
 #include "worker/model/weights/model_weights.h"
 
 namespace choir {
 
-// Empties the views of experts that are not `own`: files may hold what no rank here computes with.
-void ForgetOtherExperts(ExpertRange own, ModelWeights* weights);
+// Empties the views of experts that are not `own`, or the host's: files may hold what is computed
+// elsewhere.
+void ForgetOtherExperts(ExpertRange own, const HostExperts& host, ModelWeights* weights);
 
 // Bytes that LoadOnDevice will allocate.
 size_t DeviceBytesOf(const ModelWeights& weights);
@@ -26,5 +28,12 @@ size_t DeviceBytesOf(const ModelWeights& weights);
 StatusOr<DeviceBuffer> LoadOnDevice(
     Device* device, const WeightStore* store, ModelWeights* weights,
     const std::function<void(int64_t done, int64_t total)>& progress);
+
+// The same of one expert.
+size_t DeviceBytesOf(const ExpertWeights& weights);
+ExpertWeights MovedTo(std::byte* memory, const ExpertWeights& like);
+// `weights`, bound by `store`, to where the views of `to` are, which have the same shapes.
+Status LoadInto(DeviceLoader* loader, const WeightStore& store, const ExpertWeights& weights,
+                const ExpertWeights& to);
 
 }  // namespace choir

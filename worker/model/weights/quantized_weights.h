@@ -12,8 +12,12 @@
 namespace choir {
 
 struct ExpertRange {
-  int64_t begin = 0, end = 0;  // whose weights are read and converted now
-  bool Has(int64_t expert) const { return expert >= begin && expert < end; }
+  int64_t begin = 0, end = 0;                  // whose weights are read and converted now
+  const std::vector<bool>* without = nullptr;  // by expert; null: no exceptions
+  bool Has(int64_t expert) const {
+    return expert >= begin && expert < end &&
+           (without == nullptr || !(*without)[static_cast<size_t>(expert)]);
+  }
 };
 
 struct ScaledMatrix {

@@ -232,6 +232,12 @@ int64_t WeightStore::conversion_bytes() const {
   return bytes;
 }
 
+int64_t WeightStore::load_bytes() const {
+  int64_t bytes = conversion_bytes();
+  for (const Range& range : mapped_) bytes += static_cast<int64_t>(std::get<2>(range));
+  return bytes;
+}
+
 std::map<const std::byte*, WeightStore::Place> WeightStore::MappedPlaces() const {
   std::map<const std::byte*, Place> places;
   for (const auto& [tensor, begin, bytes] : mapped_) {
@@ -243,8 +249,8 @@ std::map<const std::byte*, WeightStore::Place> WeightStore::MappedPlaces() const
 Status WeightStore::Load(const std::function<void(int64_t done, int64_t total)>& progress,
                          int threads) {
   CHOIR_RETURN_IF_ERROR(status_);
-  int64_t total = conversion_bytes(), done = 0;
-  for (const auto& [tensor, begin, bytes] : mapped_) total += static_cast<int64_t>(bytes);
+  const int64_t total = load_bytes();
+  int64_t done = 0;
   const auto advance = [&](uint64_t bytes) {
     done += static_cast<int64_t>(bytes);
     if (progress) progress(done, total);

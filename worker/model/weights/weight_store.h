@@ -87,6 +87,7 @@ class WeightStore {
                  int threads = LoadThreads()) const;
   int64_t conversion_bytes() const;  // that are read for them
 
+  int64_t load_bytes() const;                         // that Load reads
   int64_t kept_bytes() const { return kept_bytes_; }  // in memory after Load
 
  private:

@@ -1,0 +1,148 @@
+// linear on Hopper: the product of product.cuh with one expert.
+// Shapes   x [T, K] f32; w [N, K] bf16, or f8 with scales of 128 x 128; y [T, N] f32.
+// Covers   Compute::kBF16; K a multiple of 8 (bf16) or 64 (f8); w at a multiple of 16 bytes. All of
+//          that holds for any rows of x and of w, so the rung below, which has the rest, gives no
+//          output of a matrix that is cut. A NaN in f8 weights becomes 480 (widen.cuh); weights
+//          that are loaded have none (decisions/0011).
+// Bound    flops 2·T·N·K; memory up to about 206 rows (bf16) or 103 (f8): N·K·size. The head's
+//          129,280 x 7,168 in bf16 is 1.85 GB.
+// Plan     rows become bf16 in the workspace, where it is too small in several passes over the
+//          weights. Nothing is uploaded, the number of rows is a parameter: a graph can hold it.
+//          8 tiles of rows take the same weights in turn (tiles.cuh), so up to 512 or 1,024 rows
+//          weights come from memory once. f8 weights are
+//          widened for 64 rows at a time (more sums do not fit the registers beside fragments), so
+//          many rows are bound by that and by the L2, not by the tensor cores.
+// Few      A tile has 128 outputs where all such tiles run at once, else 256: the same waves with
+//          the same bits. Still, at decode N = 2,112 is 17 blocks and N = 576 five. If a block gets
+//          100 GB/s (not measured), K = 7,168 of bf16 takes them 18 µs, where the whole card could
+//          read the 30 and 8 MB in 6 and 2. Parts of K by several blocks would use the others, but
+//          then sums have to be cut in the same way at any number of rows, at prefill too, or a
+//          row's bits would depend on it. Why so: decisions/0042.
+// Oracle   kernels/reference/linear.cc, tests/contract/kernels/linear_test.cc and hopper_test.cc.
+#pragma once
+
+#include "kernels/cuda/hopper/grouped_gemm.cuh"
+#include "kernels/cuda/hopper/round_rows.cuh"
+#include "kernels/ops/linear.h"
+
+namespace choir::cuda {
+
+// y[row, output] = sum (+ bias) (+ y). Any number of outputs: pairs go together where all can.
+struct StoreLinear {
+  float* y;
+  int32_t outputs;
+  bool accumulate, in_pairs;
+
+  template <class Block, class Operand, int kWaves, int kSums>
+  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int group,
+                               float (&sums)[kWaves][kSums]) const {
+    CHOIR_UNROLL
+    for (int wave = 0; wave < kWaves; ++wave) {
+      const int32_t output0 = FirstOutput<kWaves>(t, group, wave);
+      if (of.bias.data != nullptr) AddBias(block, of.bias, outputs, output0, sums[wave]);
+      float* to = y + static_cast<int64_t>(t.row0) * outputs + output0;
+      const int32_t left = outputs - output0;
+      ForPairs(block, sums[wave], [&](int output, int row, float first, float second) {
+        if (row >= t.rows || output >= left) return;
+        Put(to + static_cast<int64_t>(row) * outputs + output, first, second, output + 1 < left);
+      });
+    }
+  }
+
+  CHOIR_DEVICE void Put(float* to, float first, float second, bool both) const {
+    if (in_pairs) {
+      auto* pair = reinterpret_cast<FloatPair*>(to);
+      if (accumulate) {
+        const FloatPair before = *pair;
+        first = before.at[0] + first;
+        second = before.at[1] + second;
+      }
+      *pair = {first, second};
+      return;
+    }
+    to[0] = accumulate ? to[0] + first : first;
+    if (both) to[1] = accumulate ? to[1] + second : second;
+  }
+};
+
+inline bool IsCovered(const LinearArgs& a) {
+  const DType dtype = a.w.dtype();
+  if (a.compute != Compute::kBF16) return false;
+  if (dtype != DType::kBF16 && dtype != DType::kF8E4M3) return false;
+  return a.x.dim(1) % (dtype == DType::kBF16 ? 8 : kWideGroup) == 0 && a.x.dim(0) < kPlacesMost &&
+         a.w.dim(0) < kPlacesMost && a.x.dim(1) < kPlacesMost &&
+         IsMappable(a.w.raw(), dtype, a.x.dim(1));
+}
+
+// Rows of x and y, by way of `rounded`.
+struct RowsOfCall {
+  int64_t first, count;
+  bf16* rounded;
+};
+
+template <Form kForm, int kRows, int kWaves, class Runner>
+void LinearOfRows(const LinearArgs& a, const RowsOfCall& rows, const Runner& run) {
+  const int64_t width = a.x.dim(1);
+  const auto outputs = static_cast<int32_t>(a.w.dim(0));
+  ProductKernel<kForm, kRows, WeightSide<1, 1, kWaves>, StoreLinear> kernel{};
+  kernel.groups.rows_each = static_cast<int32_t>(rows.count);
+  kernel.groups.experts = 1;
+  kernel.outputs = outputs;
+  kernel.width = static_cast<int32_t>(width);
+  float* y = a.y.f32() + rows.first * outputs;
+  kernel.epilogue = {y, outputs, a.accumulate,
+                     outputs % 2 == 0 && reinterpret_cast<uintptr_t>(y) % 8 == 0};
+  auto& weights = kernel.weights;
+  weights.of[0].scale[0] = a.w_scale.empty() ? nullptr : a.w_scale.f32();
+  weights.of[0].bias = {a.bias.raw(), a.bias.dtype()};
+  weights.scale_width = static_cast<int32_t>(CeilDiv(width, kF8Side));
+  const MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
+  if (!run.MakeMap(w, &weights.of[0].map[0])) return;
+  run({.x = rows.count, .threads = RoundRowsKernel::kThreads},
+      RoundRowsKernel{{a.x.f32() + rows.first * width, DType::kF32},
+                      rows.rounded,
+                      width,
+                      kForm == Form::kF8Wide});
+  LaunchProduct(run, RowsMap(rows.rounded, DType::kBF16, rows.count, width, kRows), rows.count,
+                kernel);
+}
+
+// A wave's sums are the same in either tile.
+template <Form kForm, int kRows, class Runner>
+void LinearInTiles(const LinearArgs& a, const RowsOfCall& rows, const Runner& run) {
+  const int64_t narrow =
+      CeilDiv(rows.count, kRows) * CeilDiv(a.w.dim(0), WeightSide<1, 1, 1>::kTileOutputs);
+  if (narrow <= run.card().multiprocessors) {
+    LinearOfRows<kForm, kRows, 1>(a, rows, run);
+  } else {
+    LinearOfRows<kForm, kRows, 2>(a, rows, run);
+  }
+}
+
+// False: its shapes are not covered, and nothing was done. REQUIRES: room for a row in the
+// workspace.
+template <class Runner>
+bool HopperLinear(const LinearArgs& a, const Runner& run) {
+  const int64_t rows = a.x.dim(0), width = a.x.dim(1);
+  CHOIR_CHECK(width == a.w.dim(1) && a.y.dim(0) == rows && a.y.dim(1) == a.w.dim(0));
+  if (!IsCovered(a)) return false;
+  if (rows == 0) return true;
+  Upload<Runner> upload(run);
+  const int64_t room = static_cast<int64_t>(upload.left() / kUploadAlign * kUploadAlign);
+  int64_t at_once = std::min(room / (width * 2), rows);
+  if (kManyRows < at_once && at_once < rows) at_once -= at_once % kManyRows;
+  bf16* rounded = upload.template Room<bf16>(std::max<int64_t>(at_once, 1) * width);
+  for (int64_t first = 0; first < rows; first += at_once) {
+    const RowsOfCall part{first, std::min(at_once, rows - first), rounded};
+    if (a.w.dtype() == DType::kF8E4M3) {
+      LinearInTiles<Form::kF8Wide, kFewRows>(a, part, run);
+    } else if (part.count <= kFewRows) {
+      LinearInTiles<Form::kBF16, kFewRows>(a, part, run);
+    } else {
+      LinearInTiles<Form::kBF16, kManyRows>(a, part, run);
+    }
+  }
+  return true;
+}
+
+}  // namespace choir::cuda

@@ -1,0 +1,390 @@
+#include "worker/kernel_check.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "common/tensor/small_floats.h"
+
+namespace choir {
+namespace {
+
+constexpr size_t kMemoryBytes = size_t{4} << 20;
+constexpr size_t kWorkspaceBytes = size_t{1} << 20;
+constexpr int64_t kF8Side = 128;
+
+// Memory of the card for one comparison, and what was put there. Errors stay.
+class Card {
+ public:
+  explicit Card(const CardOfCheck& card) : device_(card.device), wait_(card.wait) {
+    Keep(device_.use(card.index));
+    if (error_ == nullptr) Keep(device_.make_stream(&stream_));
+    if (error_ == nullptr) Keep(device_.make_event(&event_));
+    if (error_ == nullptr) Keep(device_.allocate(kMemoryBytes, &memory_));
+  }
+  ~Card() {
+    if (event_ != nullptr) (void)wait_.For(stream_, event_);  // what an error left undone
+    if (stream_ != nullptr) device_.free_stream(stream_);
+    if (event_ != nullptr) device_.free_event(event_);
+    if (memory_ != nullptr) device_.free(memory_);
+  }
+  const char* error() const { return error_; }
+  // The error was of a start alone: it is forgotten, and what is done next works.
+  bool GoesOn() {
+    device_.forget();
+    error_ = nullptr;
+    Clear();
+    const float sent = 1.5f;
+    const TensorView there = Make(DType::kF32, {1});
+    Put(there, std::as_bytes(std::span(&sent, 1)));
+    return Read(there)[0] == sent && error_ == nullptr;
+  }
+  void Clear() { used_ = kWorkspaceBytes; }
+  cuda::KernelStream stream() const {
+    return {.native = stream_, .workspace = {static_cast<std::byte*>(memory_), kWorkspaceBytes}};
+  }
+
+  TensorView Make(DType dtype, std::initializer_list<int64_t> shape) {
+    TensorView view(static_cast<std::byte*>(memory_) + used_, dtype, shape);
+    used_ += (view.num_bytes() + 255) / 256 * 256;
+    CHOIR_CHECK(used_ <= kMemoryBytes);
+    return view;
+  }
+  // Values that are exact in their format, in [-1, 1]; of scales around 1. Those in bf16 of several
+  // sizes: else sums would be exact, and their bits the same in any order.
+  TensorView Fill(DType dtype, std::initializer_list<int64_t> shape) {
+    const TensorView view = Make(dtype, shape);
+    std::vector<std::byte> bytes(view.num_bytes());
+    for (int64_t i = 0; i < view.num_elements(); ++i) {
+      state_ = state_ * 1664525u + 1013904223u;
+      const float value = static_cast<float>(static_cast<int>(state_ >> 16 & 255) - 128) / 128;
+      if (dtype == DType::kF8E4M3) {
+        bytes[static_cast<size_t>(i)] = static_cast<std::byte>(ToF8(value));
+      } else if (dtype == DType::kBF16) {
+        const bf16 rounded = ToBF16(std::ldexp(value, -static_cast<int>(state_ >> 24 & 7)));
+        std::memcpy(&bytes[static_cast<size_t>(2 * i)], &rounded, 2);
+      } else {
+        const float scale = 1.0f + value / 2;
+        std::memcpy(&bytes[static_cast<size_t>(4 * i)], &scale, 4);
+      }
+    }
+    Put(view, bytes);
+    return view;
+  }
+  // In f32, NaN all over: what a run does not write is no earlier run's result.
+  void Spoil(const TensorView& view) {
+    const std::vector<float> values(static_cast<size_t>(view.num_elements()),
+                                    std::numeric_limits<float>::quiet_NaN());
+    Put(view, std::as_bytes(std::span(values)));
+  }
+  TensorView Ints(std::span<const int32_t> values) {
+    const TensorView view = Make(DType::kI32, {static_cast<int64_t>(values.size())});
+    Put(view, std::as_bytes(values));
+    return view;
+  }
+  void Copy(const TensorView& to, const TensorView& from) {
+    if (error_ == nullptr) Keep(device_.copy(to.raw(), from.raw(), from.num_bytes(), stream_));
+  }
+  std::vector<float> Read(const TensorView& view) {
+    std::vector<float> values(static_cast<size_t>(view.num_elements()));
+    if (error_ == nullptr) {
+      Keep(device_.copy(values.data(), view.raw(), view.num_bytes(), stream_));
+    }
+    Wait();
+    return values;
+  }
+
+ private:
+  void Put(const TensorView& view, std::span<const std::byte> bytes) {
+    if (error_ == nullptr) Keep(device_.copy(view.raw(), bytes.data(), bytes.size(), stream_));
+    Wait();
+  }
+  void Wait() {
+    if (error_ == nullptr) Keep(wait_.For(stream_, event_));
+    if (error_ == nullptr) Keep(device_.poll());
+  }
+  void Keep(const char* error) { error_ = error; }
+
+  const cuda::DeviceTable& device_;
+  const BoundedWait& wait_;
+  void* stream_ = nullptr;
+  void* event_ = nullptr;
+  void* memory_ = nullptr;
+  size_t used_ = kWorkspaceBytes;
+  uint32_t state_ = 1;
+  const char* error_ = nullptr;
+};
+
+// The first result that is off by more than `part` of the largest one; empty: none is.
+std::string Difference(const std::string& what, std::span<const float> got,
+                       std::span<const float> want, int64_t width, float part) {
+  float most = 0;
+  for (const float value : want) most = std::max(most, std::abs(value));
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (std::abs(got[i] - want[i]) <= part * most) continue;  // a NaN is not
+    const auto at = static_cast<int64_t>(i);
+    return fmt::format("{}: row {}, output {} is {} instead of {}", what, at / width, at % width,
+                       got[i], want[i]);
+  }
+  return "";
+}
+
+// The same rows with fewer and with more beside them, which come behind; empty: the same bits.
+std::string BitsApart(const std::string& what, std::span<const float> rows,
+                      std::span<const float> in_company) {
+  CHOIR_CHECK(rows.size() <= in_company.size());
+  const bool same = std::memcmp(rows.data(), in_company.data(), rows.size_bytes()) == 0;
+  return same ? "" : what + ": bits of a row depend on the rows beside it";
+}
+
+class Comparison {
+ public:
+  Comparison(Card& card, const cuda::KernelTable& fast, const cuda::KernelTable& simple)
+      : card_(card), fast_(fast), simple_(simple) {}
+
+  // Both forms and both heights of tiles; K and N end within a tile. The first rows have the same
+  // bits whatever is beside them.
+  std::string Grouped(bool f8) {
+    card_.Clear();
+    constexpr int64_t kExperts = 3, kRowsEach = 70, kOutputs = 24, kWidth = 144;
+    constexpr int64_t kRows = kExperts * kRowsEach, kAcross = 2;
+    const DType dtype = f8 ? DType::kF8E4M3 : DType::kBF16;
+    const std::string name = fmt::format("grouped_gemm in {}", NameOf(dtype));
+    GroupedGemmArgs args{.x = card_.Fill(dtype, {kRows, kWidth}),
+                         .w = card_.Fill(dtype, {kExperts * kOutputs, kWidth}),
+                         .y = card_.Make(DType::kF32, {kRows, kOutputs})};
+    if (f8) {
+      args.x_scale = card_.Fill(DType::kF32, {kRows, kAcross});
+      args.w_scale = card_.Fill(DType::kF32, {kExperts, kAcross});
+    }
+    const int32_t many[] = {0, 139, 139, kRows};
+    args.offsets = many;
+    const std::vector<float> tall = Run(args, fast_);
+    std::string differs = Difference(name, tall, Run(args, simple_), kOutputs, kF8Part);
+    if (!differs.empty()) return differs;
+    const int32_t few[] = {0, 9, 9, 11};
+    GroupedGemmArgs part = args;
+    part.offsets = few;
+    part.x = args.x.Rows(0, 11);
+    part.y = args.y.Rows(0, 11);
+    if (f8) part.x_scale = args.x_scale.Rows(0, 11);
+    const std::vector<float> low = Run(part, fast_);
+    differs = BitsApart(name, std::span(low).first(9 * kOutputs), tall);
+    if (!differs.empty()) return differs;
+    differs = Difference(name, low, Run(part, simple_), kOutputs, kF8Part);
+    if (!differs.empty()) return differs;
+    return Masked(args, name);
+  }
+
+  // Both heights of tiles; K and N end within a tile, N is odd; y with what was there before. The
+  // first rows have the same bits alone.
+  std::string Linear(DType dtype) {
+    card_.Clear();
+    constexpr int64_t kRows = 70, kAlone = 3, kOutputs = 141, kWidth = 192;
+    const TensorView y = card_.Fill(DType::kF32, {kRows, kOutputs});
+    LinearArgs args{.x = card_.Fill(DType::kF32, {kRows, kWidth}),
+                    .w = card_.Fill(dtype, {kOutputs, kWidth}),
+                    .bias = card_.Fill(DType::kBF16, {kOutputs}),
+                    .y = card_.Make(DType::kF32, {kRows, kOutputs}),
+                    .compute = Compute::kBF16,
+                    .accumulate = true};
+    if (dtype == DType::kF8E4M3) args.w_scale = card_.Fill(DType::kF32, {2, 2});
+    const std::string name = fmt::format("linear of weights in {}", NameOf(dtype));
+    const std::vector<float> got = Run(args, y, fast_);
+    const std::string differs = Difference(name, got, Run(args, y, simple_), kOutputs, kF8Part);
+    if (!differs.empty()) return differs;
+    LinearArgs part = args;
+    part.x = args.x.Rows(0, kAlone);
+    part.y = args.y.Rows(0, kAlone);
+    const std::vector<float> alone = Run(part, y.Rows(0, kAlone), fast_);
+    return BitsApart(name, alone, got);
+  }
+
+  // Rows in f32 that become bf16; both products.
+  std::string Experts(DType dtype) {
+    card_.Clear();
+    constexpr int64_t kSide = 128, kExperts = 2;
+    static_assert(kSide % kF8Side == 0);
+    const bool f8 = dtype == DType::kF8E4M3;
+    std::vector<ExpertWeights> experts(kExperts);
+    for (ExpertWeights& w : experts) {
+      w.gate = card_.Fill(dtype, {kSide, kSide});
+      w.up = card_.Fill(dtype, {kSide, kSide});
+      w.down = card_.Fill(dtype, {kSide, kSide});
+      if (!f8) continue;
+      w.gate_scale = card_.Fill(DType::kF32, {1, 1});
+      w.up_scale = card_.Fill(DType::kF32, {1, 1});
+      w.down_scale = card_.Fill(DType::kF32, {1, 1});
+    }
+    const int32_t offsets[] = {0, 3, 8};
+    const ExpertFfnArgs args{.x = card_.Fill(DType::kF32, {8, kSide}),
+                             .offsets = offsets,
+                             .experts = experts,
+                             .y = card_.Make(DType::kF32, {8, kSide}),
+                             .scratch = card_.Make(DType::kF32, {8, kSide}),
+                             .compute = Compute::kBF16};
+    const std::vector<float> got = Run(args, fast_);
+    return Difference(fmt::format("expert_ffn of weights in {}", NameOf(dtype)), got,
+                      Run(args, simple_), kSide, kRoundedPart);
+  }
+
+  // Products of f8 by f8, in both heights of tiles; rows and their scales lie apart. The first rows
+  // have the same bits whatever is beside them.
+  std::string ExpertsInF8() {
+    card_.Clear();
+    constexpr int64_t kHidden = 256, kInner = 128, kRows = 140, kStride = kHidden + 16, kFew = 9;
+    const auto weights = [&](int64_t outputs, int64_t width) {
+      return card_.Fill(DType::kF8E4M3, {outputs, width});
+    };
+    std::vector<ExpertWeights> experts(2);
+    for (ExpertWeights& w : experts) {
+      w.gate = weights(kInner, kHidden);
+      w.up = weights(kInner, kHidden);
+      w.down = weights(kHidden, kInner);
+      w.gate_scale = card_.Fill(DType::kF32, {1, 2});
+      w.up_scale = card_.Fill(DType::kF32, {1, 2});
+      w.down_scale = card_.Fill(DType::kF32, {2, 1});
+    }
+    const TensorView x = card_.Fill(DType::kF8E4M3, {kRows, kStride});
+    const TensorView x_scale = card_.Fill(DType::kF32, {kRows, 3});
+    const int32_t many[] = {0, 130, kRows};
+    ExpertFfnArgs args{.x = TensorView(x.raw(), x.dtype(), {kRows, kHidden}),
+                       .x_scale = TensorView(x_scale.raw(), DType::kF32, {kRows, 2}),
+                       .offsets = many,
+                       .experts = experts,
+                       .y = card_.Make(DType::kF32, {kRows, kHidden}),
+                       .scratch = card_.Make(DType::kF32, {kRows, kInner}),
+                       .compute = Compute::kBF16,
+                       .x_stride = kStride,
+                       .x_scale_stride = 3};
+    const std::string name = "expert_ffn of rows in f8";
+    const std::vector<float> tall = Run(args, fast_);
+    const std::string differs = Difference(name, tall, Run(args, simple_), kHidden, kF8StepPart);
+    if (!differs.empty()) return differs;
+    const int32_t few[] = {0, kFew, kFew};
+    args.offsets = few;
+    for (TensorView* view : {&args.x, &args.x_scale, &args.y, &args.scratch}) {
+      *view = view->Rows(0, kFew);
+    }
+    return BitsApart(name, Run(args, fast_), tall);
+  }
+
+  // Rows of one sequence on both sides of an end of a chunk, over pages in reverse order. They have
+  // the same bits as parts and where there is no room for any.
+  std::string Mla() {
+    card_.Clear();
+    constexpr int64_t kHeads = 64, kLora = 512, kRope = 64, kRows = 2, kLast = 1024, kTokens = 16;
+    std::vector<int32_t> pages(kLast / kTokens + 1);
+    for (size_t i = 0; i < pages.size(); ++i) {
+      pages[i] = static_cast<int32_t>(pages.size() - 1 - i);
+    }
+    const int64_t num_pages = std::ssize(pages);
+    const AttentionSequence sequence{0, kRows, kLast - kRows + 1, pages.data()};
+    const MlaAttentionArgs args{
+        .q_latent = card_.Fill(DType::kF32, {kRows, kHeads, kLora}),
+        .q_rope = card_.Fill(DType::kF32, {kRows, kHeads, kRope}),
+        .latent = {card_.Fill(DType::kBF16, {num_pages, kTokens, kLora + kRope})},
+        .out = card_.Make(DType::kF32, {kRows, kHeads, kLora}),
+        .sequences = {&sequence, 1},
+        .scale = 0.05f};
+    cuda::KernelStream stream = card_.stream();
+    fast_.mla_attention(args, stream);
+    const std::vector<float> got = Result(args.out, fast_, "mla_attention");
+    stream.workspace = stream.workspace.first(size_t{16} << 10);
+    fast_.mla_attention(args, stream);
+    const std::vector<float> folded = Result(args.out, fast_, "mla_attention");
+    if (std::memcmp(got.data(), folded.data(), got.size() * sizeof(float)) != 0) {
+      return "mla_attention: bits depend on how keys are cut into parts";
+    }
+    simple_.mla_attention(args, card_.stream());
+    const std::vector<float> want = Result(args.out, simple_, "mla_attention");
+    return Difference("mla_attention", got, want, kHeads * kLora, kRoundedPart);
+  }
+
+  // The fast op after which the card had its first error; empty: it was none of them.
+  const std::string& failed() const { return failed_; }
+
+ private:
+  // Tensor cores add products of f8 with about 14 bits; between two products values become bf16.
+  static constexpr float kF8Part = 1.0f / 512;
+  static constexpr float kRoundedPart = 1.0f / 64;
+  // Where values become f8 there, one may become its neighbour: a fourteenth of the largest apart.
+  static constexpr float kF8StepPart = 1.0f / 16;
+
+  std::vector<float> Run(const GroupedGemmArgs& args, const cuda::KernelTable& table) {
+    card_.Spoil(args.y);
+    table.grouped_gemm(args, card_.stream());
+    return Result(args.y, table, "grouped_gemm");
+  }
+  std::vector<float> Run(const ExpertFfnArgs& args, const cuda::KernelTable& table) {
+    card_.Spoil(args.y);
+    card_.Spoil(args.scratch);
+    table.expert_ffn(args, card_.stream());
+    return Result(args.y, table, "expert_ffn");
+  }
+
+  // y begins as `before`.
+  std::vector<float> Run(const LinearArgs& args, const TensorView& before,
+                         const cuda::KernelTable& table) {
+    card_.Copy(args.y, before);
+    table.linear(args, card_.stream());
+    return Result(args.y, table, "linear");
+  }
+
+  std::vector<float> Result(const TensorView& out, const cuda::KernelTable& table, const char* op) {
+    const bool worked = card_.error() == nullptr;
+    std::vector<float> values = card_.Read(out);
+    if (worked && card_.error() != nullptr && &table == &fast_) failed_ = op;
+    return values;
+  }
+
+  std::string Masked(GroupedGemmArgs args, const std::string& name) {
+    const int32_t counts[] = {5, 0, 66};
+    args.offsets = {};
+    args.counts = card_.Ints(counts);
+    const int64_t outputs = args.y.dim(1);
+    std::vector<float> got = Run(args, fast_), want = Run(args, simple_);
+    // Rows that do not exist stay as they were: NaN, which is like nothing, not even itself.
+    for (auto* values : {&got, &want}) {
+      for (int64_t e = 0, each = args.x.dim(0) / args.counts.dim(0); e < args.counts.dim(0); ++e) {
+        const auto begin = values->begin() + (e * each + counts[e]) * outputs;
+        std::replace_if(
+            begin, values->begin() + (e + 1) * each * outputs,
+            [](float value) { return std::isnan(value); }, 0.0f);
+      }
+    }
+    return Difference(name + ", masked", got, want, outputs, kF8Part);
+  }
+
+  Card& card_;
+  const cuda::KernelTable& fast_;
+  const cuda::KernelTable& simple_;
+  std::string failed_;
+};
+
+}  // namespace
+
+StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda::KernelTable& fast,
+                                          const cuda::KernelTable& simple) {
+  Card card(checked);
+  if (card.error() != nullptr) return Unavailable("{}", card.error());
+  Comparison comparison(card, fast, simple);
+  std::string differs;
+  for (const bool f8 : {false, true}) {
+    if (differs.empty()) differs = comparison.Grouped(f8);
+    const DType weights = f8 ? DType::kF8E4M3 : DType::kBF16;
+    if (differs.empty()) differs = comparison.Linear(weights);
+    if (differs.empty()) differs = comparison.Experts(weights);
+  }
+  if (differs.empty()) differs = comparison.ExpertsInF8();
+  if (differs.empty()) differs = comparison.Mla();
+  const char* error = card.error();
+  if (error == nullptr) return differs;
+  if (comparison.failed().empty() || !card.GoesOn()) return Unavailable("{}", error);
+  return fmt::format("{} cannot be started: {}", comparison.failed(), error);
+}
+
+}  // namespace choir
