@@ -101,7 +101,8 @@ SUBTREES = {
 }
 # What programs take for text and then look up in a list of their own: (part, option) and what may stand there. Of the CPU kernels each
 # machine has some; here are those of all (kernels/cpu).
-CHOICES = {("worker", "cpu_path"): {"enum": ["auto", "reference", "portable", "avx2", "avx512", "avx512bf16"]}}
+CHOICES = {("worker", "cpu_path"): {"enum": ["auto", "reference", "portable", "avx2", "avx512", "avx512bf16"]},
+           ("worker", "cpu_experts"): {"anyOf": [{"enum": ["auto", "0"]}, {"type": "integer", "minimum": 0, "maximum": 4096}]}}
 
 
 def plain(schema):

@@ -49,6 +49,7 @@ gateway:
   drain_notice: [0, 3600, 0 to 1h]
   drain_timeout: [0, 86400, 0 to 24h]
 worker:
+  device_timeout: [0.1, 3600, 100ms to 1h]
   heartbeat_timeout: [0.5, 600, 500ms to 10m]
   ring_bytes: [4096, 1073741824, 4KiB to 1GiB]
   collective_timeout: [0.1, 3600, 100ms to 1h]
@@ -56,5 +57,6 @@ worker:
   step_timeout: [1, 86400, 1s to 24h]
   retry_start: [0, 3600, 0 to 1h]
   drain_timeout: [0, 86400, 0 to 24h]
+  slot_output_bytes: [0, 1099511627776, 0 to 1TiB]
   trace.timeout: [0.01, 60, 10ms to 1m]
 {{- end -}}

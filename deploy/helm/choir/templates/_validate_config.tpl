@@ -58,10 +58,72 @@ gateway.config.cors_origins[{{ $i }}]: {{ $origin }} is no origin: write https:/
 {{- end }}
 {{- end }}
 {{- $cpu := default "auto" $v.worker.config.cpu_path }}
-{{- if and (eq (default "cpu" $v.worker.config.device) "cuda") (ne $cpu "auto") }}
-worker.config.cpu_path: {{ $cpu }}: worker.config.device cuda computes on the GPU, leave one of them out
+{{- $cpuExperts := default 0 $v.worker.config.cpu_experts | toString -}}
+{{- if and (eq (default "cpu" $v.worker.config.device) "cuda") (ne $cpu "auto") (eq $cpuExperts "0") }}
+worker.config.cpu_path: {{ $cpu }}: worker.config.device cuda computes on the GPU, leave one of them out or give worker.config.cpu_experts
+{{- end }}
+{{- if and (ne $cpuExperts "0") (eq (default "cpu" $v.worker.config.device) "cpu") }}
+worker.config.cpu_experts: {{ $cpuExperts }}: with worker.config.device cpu the CPU computes all experts, leave it out
+{{- end }}
+{{- if and (ne $cpuExperts "0") $v.worker.config.redundant_experts }}
+worker.config.cpu_experts: {{ $cpuExperts }}: experts that move would have other bits on the CPU than on the GPU, leave out worker.config.redundant_experts
+{{- end }}
+{{- if and $v.worker.config.expert_hotness (eq $cpuExperts "0") }}
+worker.config.expert_hotness: says which experts the CPU computes, give worker.config.cpu_experts, too
+{{- end }}
+{{- $gpu := default "auto" $v.worker.config.cuda_kernels }}
+{{- if and (eq (default "cpu" $v.worker.config.device) "cpu") (ne $gpu "auto") }}
+worker.config.cuda_kernels: {{ $gpu }}: worker.config.device cpu does not use the GPU, leave one of them out
+{{- end }}
+{{- if eq (default "cpu" $v.worker.config.device) "cpu" }}
+{{- if eq (default "auto" $v.worker.config.device_exchange) "nccl" }}
+worker.config.device_exchange: nccl: goes from GPU to GPU, and worker.config.device is cpu; give cuda there
+{{- end }}
+{{- if $v.worker.config.f8_rows }}
+worker.config.f8_rows: is for experts on a GPU, and worker.config.device is cpu; give cuda there, or leave it out
+{{- end }}
+{{- end }}
+{{- $slotRows := hasKey $v.worker.config "slot_rows" | ternary $v.worker.config.slot_rows 16 | int }}
+{{- $microBatchRows := default 0 $v.worker.config.micro_batch_rows | int }}
+{{- if and $microBatchRows (le $microBatchRows $slotRows) }}
+worker.config.micro_batch_rows: {{ $microBatchRows }}: steps of up to {{ $slotRows }} rows (worker.config.slot_rows) go in slots and in one piece; give more than that, or 0
+{{- end }}
+{{- $stepTokens := default 512 $v.worker.config.step_tokens | int }}
+{{- if gt $microBatchRows $stepTokens }}
+worker.config.micro_batch_rows: {{ $microBatchRows }}: no step has more than {{ $stepTokens }} rows (worker.config.step_tokens); give no more than that, or 0
 {{- end }}
 {{- include "choir.wrongPlacement" . }}
+{{- include "choir.wrongExpertFiles" . }}
+{{- end -}}
+
+{{/* Files of worker.config have to be where a volume is: nothing else of a pod outlives it or is there before it. */}}
+{{- define "choir.wrongExpertFiles" -}}
+{{- $v := .Values -}}{{- $files := $v.worker.expertFiles -}}
+{{- $counts := default "" $v.worker.config.expert_counts | trimSuffix "/" -}}
+{{- $hotness := default list $v.worker.config.expert_hotness -}}
+{{- $kept := "/var/lib/choir-experts" -}}
+{{- $readable := list (printf "%s/" $v.model.path) -}}
+{{- if $files.existingConfigMap }}{{- $readable = append $readable "/etc/choir/experts/" }}{{- end -}}
+{{- if $files.claimName }}{{- $readable = append $readable (printf "%s/" $kept) }}{{- end -}}
+{{- $used := join " " (append $hotness (printf "%s/" $counts)) -}}
+{{- range $i, $file := $hotness }}
+{{- $found := false -}}
+{{- range $readable }}{{- if hasPrefix . $file }}{{- $found = true }}{{- end }}{{- end -}}
+{{- if or (not $found) (regexMatch "/[.][.](/|$)" $file) }}
+worker.config.expert_hotness[{{ $i }}]: {{ $file }} is in no volume of the pods, or not written without `..`; name files of worker.expertFiles.existingConfigMap in /etc/choir/experts, or of worker.expertFiles.claimName in {{ $kept }}
+{{- else if and $counts (regexMatch (printf "^%s/+g[0-9]+r[0-9]+[.]json$" (regexQuoteMeta $counts)) $file) }}
+worker.config.expert_hotness[{{ $i }}]: {{ $file }} is written by ranks that end (worker.config.expert_counts), and one that starts anew would read other counts than its group; copy it to another name
+{{- end }}
+{{- end }}
+{{- if and $v.worker.config.expert_counts (or (not $files.claimName) (not (hasPrefix (printf "%s/" $kept) (printf "%s/" $counts))) (regexMatch "/[.][.](/|$)" $counts)) }}
+worker.config.expert_counts: {{ $v.worker.config.expert_counts }}: what a rank leaves there is lost with its pod, or it cannot write there; give worker.expertFiles.claimName, and a directory in {{ $kept }} here
+{{- end }}
+{{- if and $files.existingConfigMap (not (contains "/etc/choir/experts/" $used)) }}
+worker.expertFiles.existingConfigMap: has no effect, as worker.config.expert_hotness names no file in /etc/choir/experts
+{{- end }}
+{{- if and $files.claimName (not (contains (printf "%s/" $kept) $used)) }}
+worker.expertFiles.claimName: has no effect, as neither worker.config.expert_counts nor expert_hotness is in {{ $kept }}
+{{- end }}
 {{- end -}}
 
 {{/* Experts of a layer that a rank may hold: an even share, rounded up, and the redundant ones; 0: model.experts does not say. */}}
@@ -75,15 +137,11 @@ worker.config.cpu_path: {{ $cpu }}: worker.config.device cuda computes on the GP
 {{- $v := .Values -}}
 {{- $redundant := int (default 0 $v.worker.config.redundant_experts) -}}
 {{- $ranks := int $v.worker.ranks -}}{{- $experts := int $v.model.experts -}}
-{{- $device := default "cpu" $v.worker.config.device -}}
 {{- $share := div (add $experts $ranks -1) $ranks -}}
 {{- if and $redundant (eq $ranks 1) }}
 worker.config.redundant_experts: {{ $redundant }}: with worker.ranks 1 one rank holds all experts; leave it out
 {{- else if and $redundant $experts (gt $redundant (sub $experts $share | int)) }}
 worker.config.redundant_experts: {{ $redundant }} is not in 0..{{ sub $experts $share }}: of the {{ $experts }} experts of a layer (model.experts) each of {{ $ranks }} ranks holds {{ $share }} already
-{{- end }}
-{{- if and $redundant (ne $device "cpu") }}
-worker.config.redundant_experts: {{ $redundant }}: with worker.config.device {{ $device }} experts stay where they are loaded; leave it out
 {{- end }}
 {{- if and $redundant $v.model.weightBytes (not $experts) }}
 model.experts: needed, as model.weightBytes is there to be checked, and worker.config.redundant_experts are {{ $redundant }} more of a number of experts that only you know

@@ -101,7 +101,7 @@ path, value, default, why. */}}
 model.{{ $key }}: {{ get $m $key }} is no plain {{ eq $key "subPath" | ternary "relative path, as models/demo" "absolute path, as /models/demo" }}: steps of A-Z, a-z, 0-9 and ._@+=,~- between single slashes, without `..`
 {{- end }}
 {{- end }}
-{{- range list "/bin" "/boot" "/dev" "/etc" "/lib" "/lib32" "/lib64" "/proc" "/run" "/sbin" "/sys" "/tmp" "/usr" "/var/lib/choir" "/var/run" }}
+{{- range list "/bin" "/boot" "/dev" "/etc" "/lib" "/lib32" "/lib64" "/proc" "/run" "/sbin" "/sys" "/tmp" "/usr" "/var/lib/choir" "/var/lib/choir-experts" "/var/run" }}
 {{- if or (eq . $path) (hasPrefix (printf "%s/" .) $path) (hasPrefix (printf "%s/" $path) .) }}
 model.path: {{ $path }} is in the way of {{ . }}, where pods have files of their own; give for example /models/demo
 {{- end }}

@@ -93,6 +93,7 @@ spec:
       mountPath: /etc/choir/config
       readOnly: true
 {{- end }}
+{{- include "choir.expertMounts" . | trim | nindent 4 }}
 {{- include "choir.tlsMount" (list . "worker") | trim | nindent 4 }}
   volumes:
   - name: state
@@ -111,5 +112,39 @@ spec:
     configMap:
       name: {{ include "choir.workerService" . }}
 {{- end }}
+{{- include "choir.expertVolumes" . | trim | nindent 2 }}
 {{- include "choir.tlsVolume" (list . "worker") | trim | nindent 2 }}
+{{- end -}}
+
+{{/* What workers counted of their experts: to read, and a place to leave it. */}}
+{{- define "choir.expertMounts" -}}
+{{- with .Values.worker.expertFiles }}
+{{- if .existingConfigMap }}
+- name: expert-hotness
+  mountPath: /etc/choir/experts
+  readOnly: true
+{{- end }}
+{{- if .claimName }}
+- name: expert-files
+  mountPath: /var/lib/choir-experts
+{{- if not $.Values.worker.config.expert_counts }}
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "choir.expertVolumes" -}}
+{{- with .Values.worker.expertFiles }}
+{{- with .existingConfigMap }}
+- name: expert-hotness
+  configMap:
+    name: {{ . | quote }}
+{{- end }}
+{{- with .claimName }}
+- name: expert-files
+  persistentVolumeClaim:
+    claimName: {{ . | quote }}
+{{- end }}
+{{- end }}
 {{- end -}}
