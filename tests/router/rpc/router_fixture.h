@@ -44,7 +44,7 @@ class RouterFixture : public testing::Test {
   // Waits until the page satisfies the condition.
   template <typename Condition>
   bool WaitStatus(Condition condition) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
     while (std::chrono::steady_clock::now() < end) {
       if (condition(StatusPage())) return true;
     }
