@@ -60,7 +60,7 @@ void OpenRequest::AdvanceAttach() {
   auto* positions = message_.mutable_attach()->mutable_positions();
   for (const auto& [index, choice] : std::exchange(delivered_, {})) {
     const auto same = std::find_if(positions->begin(), positions->end(),
-                                   [&](const auto& p) { return p.choice() == index; });
+                                   [index = index](const auto& p) { return p.choice() == index; });
     v1::EdgePosition* position = same == positions->end() ? positions->Add() : &*same;
     position->set_choice(index);
     position->set_tokens(position->tokens() + static_cast<uint32_t>(choice.token_ids_size()));

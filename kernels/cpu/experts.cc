@@ -203,7 +203,8 @@ class Ffn {
                DotTile tile, int thread) const {
     if (!shape_.input_major) {
       Matrix(w, scale).Give(begin, count, &tile);
-      tile.unpacked = unpacked_ + thread * unpacked_floats_;
+      // None where the format wants none.
+      tile.unpacked = unpacked_ == nullptr ? nullptr : unpacked_ + thread * unpacked_floats_;
       micro_.dot[bf16_rows_][shape_.format](tile);
       return;
     }

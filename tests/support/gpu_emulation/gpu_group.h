@@ -53,7 +53,7 @@ inline std::shared_ptr<const LoadedModel> LoadOnGpu(const GpuGroup& group, const
 // them.
 inline void RunGpuGroup(const GpuGroup& group, const RunnerOptions& options,
                         const std::function<void(int rank, ModelRunner& runner)>& fn) {
-  constexpr size_t kBeside = size_t{32} << 20;  // more than tiny models need
+  static constexpr size_t kBeside = size_t{32} << 20;  // more than tiny models need
   auto ranks = MakeGpuCollectives(group);
   RunRanks(ranks, [&](Collectives& collectives) {
     const GpuRank gpu = MakeGpuRank(group.table, collectives.rank());

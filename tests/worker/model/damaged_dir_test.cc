@@ -163,7 +163,8 @@ TEST(DamagedDir, TensorEntriesAreChecked) {
   };
   for (const auto& [field, value] : edits) {
     const ModelDir dir("tiny_llama");
-    dir.EditHeader(kWeights, [&](json& header) { header[kQ][field] = value; });
+    dir.EditHeader(kWeights,
+                   [&field = field, &value = value](json& header) { header[kQ][field] = value; });
     ExpectRefused(dir, kWeights, kQ);
   }
 }

@@ -160,7 +160,7 @@ TEST(ModelConfig, AcceptsNamesOfExpertsOverTheYears) {
   for (const auto& [golden, name] : published) {
     for (const char* key : {"num_local_experts", "num_experts"}) {
       const ModelDir dir(golden);
-      dir.EditJson("config.json", [&](json& config) {
+      dir.EditJson("config.json", [&name = name, key](json& config) {
         const json experts = config[name];
         config.erase(name);
         config[key] = experts;
