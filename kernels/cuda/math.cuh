@@ -59,7 +59,7 @@ CHOIR_DEVICE float Exp(float x) {
 CHOIR_DEVICE float ExpNotPositive(float x) {
   float n;
   const float p = ExpOfRest(x, &n);
-  const int exponent = static_cast<int>(n < -126.0f ? -126.0f : n) + 127;
+  const int exponent = static_cast<int>(n > -126.0f ? n : -126.0f) + 127;
   const float value = p * std::bit_cast<float>(static_cast<uint32_t>(exponent) << 23);
   return x < kExpLeast ? 0.0f : value;
 }
