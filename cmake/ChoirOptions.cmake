@@ -23,8 +23,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
 endif()
 
 if(CHOIR_SANITIZE)
-  add_compile_options(-fsanitize=${CHOIR_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+  add_compile_options(-fsanitize=${CHOIR_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=undefined,float-cast-overflow)
   add_link_options(-fsanitize=${CHOIR_SANITIZE})
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    add_compile_options(-fno-sanitize=function)  # Clang 14 cannot assemble coroutines with it
+  endif()
 endif()
 
 find_program(CHOIR_CCACHE ccache)
