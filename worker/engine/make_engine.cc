@@ -19,15 +19,6 @@ Status CheckRange(const char* name, int64_t value, int64_t min, int64_t max) {
   return InvalidArgument("engine: {} {} is not in {}..{}", name, value, min, max);
 }
 
-// The most rows of any op: own rows, or what the experts here may receive from all ranks; in steps
-// that the device plans there is a row for every choice of every rank.
-int64_t RowsMax(const ModelLimits& limits, const ModelInfo& info) {
-  const int64_t received =
-      limits.step_tokens_group * std::min<int64_t>(info.top_k, limits.expert_slots);
-  const int64_t planned = limits.num_ranks * limits.slot_output_rows * info.top_k;
-  return std::max({limits.step_tokens, received, planned});
-}
-
 Status CheckPlacement(const EngineOptions& options, const ModelInfo& info, int num_ranks) {
   CHOIR_RETURN_IF_ERROR(CheckRange("placement_steps", options.placement_steps, 1, kQueueMax));
   const int32_t share = ExpertSlots(info.num_experts, num_ranks, 0);
@@ -129,7 +120,9 @@ StatusOr<EngineParts> MakeEngineParts(const EngineOptions& options, std::unique_
            .micro_batch_rows = options.micro_batch_rows},
           {.tokens_max = parts.limits.step_tokens, .top_k = info.top_k, .hidden = info.hidden}));
   if (kernels != nullptr) {
-    const KernelLimits limits{.rows_max = RowsMax(parts.limits, info),
+    const int64_t rows_max =
+        std::max(parts.limits.step_tokens, ReceivedRowsMax(parts.limits, info.top_k));
+    const KernelLimits limits{.rows_max = rows_max,
                               .columns_max = info.columns_max,
                               .positions_max = parts.limits.positions_max,
                               .heads_max = info.heads_max};

@@ -151,24 +151,20 @@ class DirectExchange : public ExpertExchange {
   // slot is nobody's. Returns the rows; the choices come to the host.
   StatusOr<TensorView> ExchangeSlots(const TensorView& x, const TensorView& expert_ids,
                                      int64_t slot) {
-    const DeviceSlotRoom& room = link_.slots();
     const auto ranks = static_cast<int64_t>(plan_.ranks());
     const size_t ids_bytes = static_cast<size_t>(slot * limits_.top_k) * sizeof(int32_t);
     const size_t row_bytes = static_cast<size_t>(slot * width_) * SizeOf(payload_);
-    std::byte* const own_rows = room.own + AlignedSlot(ids_bytes);
-    std::byte* const all_rows = room.all + AlignedSlot(ids_bytes * plan_.ranks());
+    const SlotParts parts = SlotPartsIn(link_.slots(), ranks, ids_bytes, row_bytes);
     if (x.dim(0) > 0) {
-      parts_.device->Copy(room.own, expert_ids.raw(), expert_ids.num_bytes());
-      mover_.Round(x, Travelling(own_rows, x.dim(0)));
+      parts_.device->Copy(parts.ids.own, expert_ids.raw(), expert_ids.num_bytes());
+      mover_.Round(x, Travelling(parts.rows.own, x.dim(0)));
     }
-    stats_.dispatch_bytes += (plan_.ranks() - 1) * (ids_bytes + row_bytes);
-    const DeviceSlot slots[] = {{.own = room.own, .bytes = ids_bytes, .all = room.all},
-                                {.own = own_rows, .bytes = row_bytes, .all = all_rows}};
+    stats_.dispatch_bytes += (plan_.ranks() - 1) * parts.bytes();
     void* const stream = parts_.stream.native;
-    CHOIR_RETURN_IF_ERROR(link_.BeginSlots("dispatch", slots, stream));
+    CHOIR_RETURN_IF_ERROR(link_.BeginSlots("dispatch", parts.posts(), stream));
     CHOIR_RETURN_IF_ERROR(link_.End(stream));
-    parts_.device->Copy(room_.ids.data(), room.all, ids_bytes * plan_.ranks());
-    return Travelling(all_rows, ranks * slot);
+    parts_.device->Copy(room_.ids.data(), parts.ids.all, ids_bytes * plan_.ranks());
+    return Travelling(parts.rows.all, ranks * slot);
   }
 
   TensorView Travelling(std::byte* at, int64_t rows) const {

@@ -3,6 +3,7 @@
 // owner thread calls Forward. All memory is allocated at Make from the limits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -80,6 +81,14 @@ struct ModelLimits {
   int64_t graph_rows_max = 0;  // of decode steps that run as graphs of the device; 0: none
   int num_threads = 1;         // of the streams' teams
 };
+
+// Rows that a rank's experts get at most in one layer. Every row of the group chooses top_k
+// experts, none twice; in steps that the device plans there is a row for every choice of every
+// rank.
+inline int64_t ReceivedRowsMax(const ModelLimits& limits, int64_t top_k) {
+  return std::max(limits.step_tokens_group * std::min<int64_t>(top_k, limits.expert_slots),
+                  limits.num_ranks * limits.slot_output_rows * top_k);
+}
 
 struct ModelInfo {
   std::string family;  // "deepseek_v3"

@@ -28,28 +28,24 @@ StatusOr<GatheredRows> SlotExchange::Gather(const TensorView& x, const TensorVie
   const int64_t own = CheckDispatch(limits_, x, expert_ids, DType::kF32);
   const int64_t width = WidthOf(limits_, x);
   CHOIR_CHECK(own <= rows_);
-  const DeviceSlotRoom& room = link_.slots();
   const size_t ids_bytes = static_cast<size_t>(rows_ * limits_.top_k) * sizeof(int32_t);
   const size_t row_bytes = static_cast<size_t>(rows_ * width) * sizeof(float);
-  std::byte* const own_rows = room.own + AlignedSlot(ids_bytes);
-  std::byte* const all_rows = room.all + AlignedSlot(ids_bytes * static_cast<size_t>(ranks_));
+  const SlotParts parts = SlotPartsIn(link_.slots(), ranks_, ids_bytes, row_bytes);
   const size_t own_ids = static_cast<size_t>(own * limits_.top_k) * sizeof(int32_t);
   CHOIR_CHECK(ids_bytes - own_ids <= parts_.room->nobody.bytes());
   if (own > 0) {
-    parts_.device->Copy(room.own, expert_ids.raw(), own_ids);
-    parts_.device->Copy(own_rows, x.raw(), x.num_bytes());
+    parts_.device->Copy(parts.ids.own, expert_ids.raw(), own_ids);
+    parts_.device->Copy(parts.rows.own, x.raw(), x.num_bytes());
   }
-  parts_.device->Copy(room.own + own_ids, parts_.room->nobody.device(), ids_bytes - own_ids);
-  const DeviceSlot slots[] = {{.own = room.own, .bytes = ids_bytes, .all = room.all},
-                              {.own = own_rows, .bytes = row_bytes, .all = all_rows}};
+  parts_.device->Copy(parts.ids.own + own_ids, parts_.room->nobody.device(), ids_bytes - own_ids);
   void* const stream = parts_.stream.native;
-  CHOIR_RETURN_IF_ERROR(link_.BeginSlots("dispatch", slots, stream));
+  CHOIR_RETURN_IF_ERROR(link_.BeginSlots("dispatch", parts.posts(), stream));
   CHOIR_RETURN_IF_ERROR(link_.End(stream));
-  stats_.dispatch_bytes += static_cast<uint64_t>(ranks_ - 1) * (ids_bytes + row_bytes);
+  stats_.dispatch_bytes += static_cast<uint64_t>(ranks_ - 1) * parts.bytes();
   stats_.dispatch_seconds += Seconds(Clock::Real().Now() - start);
   return GatheredRows{
-      TensorView(static_cast<void*>(all_rows), DType::kF32, {ranks_ * rows_, width}),
-      TensorView(static_cast<void*>(room.all), DType::kI32, {ranks_ * rows_, limits_.top_k})};
+      TensorView(static_cast<void*>(parts.rows.all), DType::kF32, {ranks_ * rows_, width}),
+      TensorView(static_cast<void*>(parts.ids.all), DType::kI32, {ranks_ * rows_, limits_.top_k})};
 }
 
 StatusOr<TensorView> SlotExchange::Return() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -30,6 +31,27 @@ constexpr size_t AlignedSlot(size_t bytes) { return (bytes + 255) / 256 * 256; }
 constexpr size_t SlotBytes(int64_t rows, const SlotShape& shape) {
   return AlignedSlot(static_cast<size_t>(rows * shape.top_k) * sizeof(int32_t)) +
          AlignedSlot(static_cast<size_t>(rows * shape.hidden) * sizeof(float));
+}
+// Where a step's choices and rows lie in the room for slots: own choices, behind them own rows;
+// those of all ranks by rank likewise.
+struct SlotPart {
+  std::byte* own = nullptr;
+  size_t bytes = 0;  // of one rank
+  std::byte* all = nullptr;
+  DeviceSlot post() const { return {.own = own, .bytes = bytes, .all = all}; }
+};
+struct SlotParts {
+  SlotPart ids, rows;
+  std::array<DeviceSlot, 2> posts() const { return {ids.post(), rows.post()}; }
+  size_t bytes() const { return ids.bytes + rows.bytes; }  // of one rank
+};
+inline SlotParts SlotPartsIn(const DeviceSlotRoom& room, int64_t num_ranks, size_t ids_bytes,
+                             size_t row_bytes) {
+  const size_t all_ids = ids_bytes * static_cast<size_t>(num_ranks);
+  return {.ids = {.own = room.own, .bytes = ids_bytes, .all = room.all},
+          .rows = {.own = room.own + AlignedSlot(ids_bytes),
+                   .bytes = row_bytes,
+                   .all = room.all + AlignedSlot(all_ids)}};
 }
 // Of what a rank has for one other when `rows` rows of each are computed: an output a choice.
 constexpr size_t OutputBytes(int64_t rows, const SlotShape& shape) {

@@ -11,12 +11,6 @@ namespace {
 
 constexpr int64_t kHostRowsMax = 2048;  // that the host computes at a time
 
-// Rows that this rank's experts get at most in one layer: every row of the group chooses top_k
-// experts, none twice.
-int64_t ReceivedRowsMax(const MoeConfig& moe, const ModelLimits& limits) {
-  return limits.step_tokens_group * std::min<int64_t>(moe.top_k, limits.expert_slots);
-}
-
 // Rows that are ordered on the device are ordered by id.
 void CheckSlotsAreIds(const PlacedExperts& experts) {
   for (const ExpertPlacement& layer : experts.layers) {
@@ -58,8 +52,7 @@ StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute
   f.compute_ = compute;
   const int64_t top_k = f.config_.top_k;
   const int64_t rows_max = limits.step_tokens;
-  const int64_t received_max = std::max(ReceivedRowsMax(f.config_, limits),
-                                        limits.num_ranks * limits.slot_output_rows * top_k);
+  const int64_t received_max = ReceivedRowsMax(limits, top_k);
   CHOIR_ASSIGN_OR_RETURN(f.logits_, ScratchRows::Make(device, rows_max, f.config_.experts));
   CHOIR_ASSIGN_OR_RETURN(f.weights_, ScratchRows::Make(device, rows_max, top_k));
   CHOIR_ASSIGN_OR_RETURN(f.expert_out_, ScratchRows::Make(device, received_max, config.hidden));
@@ -95,12 +88,13 @@ StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute
 
 Status MoeFfn::UseHost(Device* device, const KernelSet* kernels, const ModelLimits& limits) {
   CHOIR_ASSIGN_OR_RETURN(
-      host_, HostFfn::Make(device, kernels,
-                           {.rows_max = std::min(kHostRowsMax, ReceivedRowsMax(config_, limits)),
-                            .hidden = hidden_,
-                            .width = config_.width,
-                            .f8_rows = config_.f8_rows,
-                            .num_threads = limits.num_threads}));
+      host_,
+      HostFfn::Make(device, kernels,
+                    {.rows_max = std::min(kHostRowsMax, ReceivedRowsMax(limits, config_.top_k)),
+                     .hidden = hidden_,
+                     .width = config_.width,
+                     .f8_rows = config_.f8_rows,
+                     .num_threads = limits.num_threads}));
   return {};
 }
 
