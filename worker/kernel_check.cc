@@ -3,120 +3,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <span>
 #include <vector>
 
-#include "common/tensor/small_floats.h"
+#include "worker/checked_card.h"
 
 namespace choir {
 namespace {
 
-constexpr size_t kMemoryBytes = size_t{4} << 20;
-constexpr size_t kWorkspaceBytes = size_t{1} << 20;
 constexpr int64_t kF8Side = 128;
-
-// Memory of the card for one comparison, and what was put there. Errors stay.
-class Card {
- public:
-  explicit Card(const CardOfCheck& card) : device_(card.device), wait_(card.wait) {
-    Keep(device_.use(card.index));
-    if (error_ == nullptr) Keep(device_.make_stream(&stream_));
-    if (error_ == nullptr) Keep(device_.make_event(&event_));
-    if (error_ == nullptr) Keep(device_.allocate(kMemoryBytes, &memory_));
-  }
-  ~Card() {
-    if (event_ != nullptr) (void)wait_.For(stream_, event_);  // what an error left undone
-    if (stream_ != nullptr) device_.free_stream(stream_);
-    if (event_ != nullptr) device_.free_event(event_);
-    if (memory_ != nullptr) device_.free(memory_);
-  }
-  const char* error() const { return error_; }
-  // The error was of a start alone: it is forgotten, and what is done next works.
-  bool GoesOn() {
-    device_.forget();
-    error_ = nullptr;
-    Clear();
-    const float sent = 1.5f;
-    const TensorView there = Make(DType::kF32, {1});
-    Put(there, std::as_bytes(std::span(&sent, 1)));
-    return Read(there)[0] == sent && error_ == nullptr;
-  }
-  void Clear() { used_ = kWorkspaceBytes; }
-  cuda::KernelStream stream() const {
-    return {.native = stream_, .workspace = {static_cast<std::byte*>(memory_), kWorkspaceBytes}};
-  }
-
-  TensorView Make(DType dtype, std::initializer_list<int64_t> shape) {
-    TensorView view(static_cast<std::byte*>(memory_) + used_, dtype, shape);
-    used_ += (view.num_bytes() + 255) / 256 * 256;
-    CHOIR_CHECK(used_ <= kMemoryBytes);
-    return view;
-  }
-  // Values that are exact in their format, in [-1, 1]; of scales around 1. Those in bf16 of several
-  // sizes: else sums would be exact, and their bits the same in any order.
-  TensorView Fill(DType dtype, std::initializer_list<int64_t> shape) {
-    const TensorView view = Make(dtype, shape);
-    std::vector<std::byte> bytes(view.num_bytes());
-    for (int64_t i = 0; i < view.num_elements(); ++i) {
-      state_ = state_ * 1664525u + 1013904223u;
-      const float value = static_cast<float>(static_cast<int>(state_ >> 16 & 255) - 128) / 128;
-      if (dtype == DType::kF8E4M3) {
-        bytes[static_cast<size_t>(i)] = static_cast<std::byte>(ToF8(value));
-      } else if (dtype == DType::kBF16) {
-        const bf16 rounded = ToBF16(std::ldexp(value, -static_cast<int>(state_ >> 24 & 7)));
-        std::memcpy(&bytes[static_cast<size_t>(2 * i)], &rounded, 2);
-      } else {
-        const float scale = 1.0f + value / 2;
-        std::memcpy(&bytes[static_cast<size_t>(4 * i)], &scale, 4);
-      }
-    }
-    Put(view, bytes);
-    return view;
-  }
-  // In f32, NaN all over: what a run does not write is no earlier run's result.
-  void Spoil(const TensorView& view) {
-    const std::vector<float> values(static_cast<size_t>(view.num_elements()),
-                                    std::numeric_limits<float>::quiet_NaN());
-    Put(view, std::as_bytes(std::span(values)));
-  }
-  TensorView Ints(std::span<const int32_t> values) {
-    const TensorView view = Make(DType::kI32, {static_cast<int64_t>(values.size())});
-    Put(view, std::as_bytes(values));
-    return view;
-  }
-  void Copy(const TensorView& to, const TensorView& from) {
-    if (error_ == nullptr) Keep(device_.copy(to.raw(), from.raw(), from.num_bytes(), stream_));
-  }
-  std::vector<float> Read(const TensorView& view) {
-    std::vector<float> values(static_cast<size_t>(view.num_elements()));
-    if (error_ == nullptr) {
-      Keep(device_.copy(values.data(), view.raw(), view.num_bytes(), stream_));
-    }
-    Wait();
-    return values;
-  }
-
- private:
-  void Put(const TensorView& view, std::span<const std::byte> bytes) {
-    if (error_ == nullptr) Keep(device_.copy(view.raw(), bytes.data(), bytes.size(), stream_));
-    Wait();
-  }
-  void Wait() {
-    if (error_ == nullptr) Keep(wait_.For(stream_, event_));
-    if (error_ == nullptr) Keep(device_.poll());
-  }
-  void Keep(const char* error) { error_ = error; }
-
-  const cuda::DeviceTable& device_;
-  const BoundedWait& wait_;
-  void* stream_ = nullptr;
-  void* event_ = nullptr;
-  void* memory_ = nullptr;
-  size_t used_ = kWorkspaceBytes;
-  uint32_t state_ = 1;
-  const char* error_ = nullptr;
-};
 
 // The first result that is off by more than `part` of the largest one; empty: none is.
 std::string Difference(const std::string& what, std::span<const float> got,
@@ -142,7 +37,7 @@ std::string BitsApart(const std::string& what, std::span<const float> rows,
 
 class Comparison {
  public:
-  Comparison(Card& card, const cuda::KernelTable& fast, const cuda::KernelTable& simple)
+  Comparison(CheckedCard& card, const cuda::KernelTable& fast, const cuda::KernelTable& simple)
       : card_(card), fast_(fast), simple_(simple) {}
 
   // Both forms and both heights of tiles; K and N end within a tile. The first rows have the same
@@ -304,6 +199,29 @@ class Comparison {
     return Difference("mla_attention", got, want, kHeads * kLora, kRoundedPart);
   }
 
+  // All ways to choose; the vocabulary ends within what a block reads at once. The very ids.
+  std::string Sample() {
+    card_.Clear();
+    constexpr int64_t kVocab = 20'003;
+    const SampleRow rows[] = {{.temperature = 0},
+                              {.seed = 1},
+                              {.temperature = 0.7, .seed = 2, .position = 9, .top_k = 50},
+                              {.top_p = 0.9, .seed = 3, .choice = 1},
+                              {.top_p = 0.5, .seed = 4, .top_k = 1000},
+                              {.temperature = 1.5, .min_p = 0.01, .seed = 5}};
+    constexpr int64_t kRows = std::size(rows);
+    const SampleArgs args{.logits = card_.Logits(kRows, kVocab),
+                          .rows = rows,
+                          .ids = card_.Make(DType::kI32, {kRows})};
+    const std::vector<int32_t> got = Run(args, fast_), want = Run(args, simple_);
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (got[i] != want[i]) {
+        return fmt::format("sample: row {} gets token {} instead of {}", i, got[i], want[i]);
+      }
+    }
+    return "";
+  }
+
   // The fast op after which the card had its first error; empty: it was none of them.
   const std::string& failed() const { return failed_; }
 
@@ -326,6 +244,12 @@ class Comparison {
     return Result(args.y, table, "expert_ffn");
   }
 
+  std::vector<int32_t> Run(const SampleArgs& args, const cuda::KernelTable& table) {
+    card_.Spoil(args.ids);
+    table.sample(args, card_.stream());
+    return Result<int32_t>(args.ids, table, "sample");
+  }
+
   // y begins as `before`.
   std::vector<float> Run(const LinearArgs& args, const TensorView& before,
                          const cuda::KernelTable& table) {
@@ -334,9 +258,10 @@ class Comparison {
     return Result(args.y, table, "linear");
   }
 
-  std::vector<float> Result(const TensorView& out, const cuda::KernelTable& table, const char* op) {
+  template <class T = float>
+  std::vector<T> Result(const TensorView& out, const cuda::KernelTable& table, const char* op) {
     const bool worked = card_.error() == nullptr;
-    std::vector<float> values = card_.Read(out);
+    std::vector<T> values = card_.Read<T>(out);
     if (worked && card_.error() != nullptr && &table == &fast_) failed_ = op;
     return values;
   }
@@ -359,7 +284,7 @@ class Comparison {
     return Difference(name + ", masked", got, want, outputs, kF8Part);
   }
 
-  Card& card_;
+  CheckedCard& card_;
   const cuda::KernelTable& fast_;
   const cuda::KernelTable& simple_;
   std::string failed_;
@@ -369,7 +294,7 @@ class Comparison {
 
 StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda::KernelTable& fast,
                                           const cuda::KernelTable& simple) {
-  Card card(checked);
+  CheckedCard card(checked);
   if (card.error() != nullptr) return Unavailable("{}", card.error());
   Comparison comparison(card, fast, simple);
   std::string differs;
@@ -381,6 +306,7 @@ StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda
   }
   if (differs.empty()) differs = comparison.ExpertsInF8();
   if (differs.empty()) differs = comparison.Mla();
+  if (differs.empty()) differs = comparison.Sample();
   const char* error = card.error();
   if (error == nullptr) return differs;
   if (comparison.failed().empty() || !card.GoesOn()) return Unavailable("{}", error);

@@ -1,6 +1,6 @@
-// Whether a fast rung of kernels is right on the card at hand: its products and attention on small
-// seeded shapes against those of the simple rung, on that card, before a worker uses it. For rungs
-// that make use of what only a card can prove.
+// Whether a fast rung of kernels is right on the card at hand: its products, attention and sampling
+// on small seeded shapes against those of the simple rung, on that card, before a worker uses it.
+// For rungs that make use of what only a card can prove.
 #pragma once
 
 #include <cstdint>

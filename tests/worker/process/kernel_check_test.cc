@@ -56,6 +56,13 @@ TEST(KernelCheck, NamesTheOpThatIsWrong) {
     (large ? EmulatedHopperTable() : EmulatedTable()).mla_attention(args, stream);
   };
   EXPECT_THAT(Differs(wrong), HasSubstr("mla_attention: bits depend on how keys are cut"));
+  wrong = EmulatedHopperTable();
+  wrong.sample = [](const SampleArgs& args, const cuda::KernelStream& stream) {
+    std::vector<SampleRow> rows(args.rows.begin(), args.rows.end());
+    for (SampleRow& row : rows) row.min_p = 0;
+    EmulatedHopperTable().sample({args.logits, rows, args.ids}, stream);
+  };
+  EXPECT_THAT(Differs(wrong), HasSubstr("sample: row 5 gets token "));
 }
 
 // Whose bits depend on the number of rows, as those of a library may.
