@@ -20,6 +20,29 @@ def script(name, text, folder):
     (folder / name).chmod(0o755)
 
 
+def suite(name, folder, tests=("One",), body="exit 0"):
+    """A GoogleTest binary of one suite; `body` runs after a test has begun, with its name in $1, and says how it ends."""
+    listed = "".join(f"  {test}/gpu  # GetParam() = \"gpu\"\n" for test in tests)
+    script(name, f"""case "$*" in
+  *--gtest_list_tests*) printf 'Tables/Ops.\n{listed}'; exit 0;;
+esac
+body() {{
+{body}
+}}
+for test in {' '.join(tests)}; do
+  case "$*" in *Ops.$test/gpu*) ;; *) continue;; esac
+  echo "[ RUN      ] Tables/Ops.$test/gpu"
+  (body $test) || exit $?
+  echo "[       OK ] Tables/Ops.$test/gpu (0 ms)"
+done
+""", folder)
+
+
+def suites(folder, *arguments, seconds=30):
+    return subprocess.run([ROOT / "tools" / "gpu" / "suites.py", "--seconds", str(seconds), *arguments, folder / "tests"],
+                          capture_output=True, text=True, timeout=120)
+
+
 def gpu_check(out, programs, seconds):
     return subprocess.run([ROOT / "tools" / "gpu_check", out], capture_output=True, text=True, timeout=600,
                           env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "CHOIR_GPU_CHECK_BIN": str(programs),
@@ -54,8 +77,8 @@ def test_all_of_it_runs_on_an_emulated_card(tmp_path):
     for program in PROGRAMS:
         shutil.copy(BIN / program, programs)
     shutil.copy(BIN.parent / "emulated" / "choir_cuda.so", programs)
-    for suite in SUITES:  # they are tests of their own here
-        script(suite, "echo '[  PASSED  ] 3 tests.'\n", programs)
+    for name in SUITES:  # they are tests of their own here
+        suite(name, programs)
     out = tmp_path / "out"
     run = gpu_check(out, programs, 1060)  # a card that is emulated beside other tests may take twice the time of each section
     assert run.returncode == 0, run.stdout + run.stderr
@@ -93,8 +116,8 @@ def test_what_fails_hangs_or_is_left_out_is_told_and_the_rest_still_runs(tmp_pat
   report) exec {BIN}/choir-gpu-check "$@";;
 esac
 """, programs)
-    script("kernels_contract_test", "echo '[==========] 0 tests from 0 test suites ran. (0 ms total)'\n", programs)
-    script("device_golden_test", "exit 0\n", programs)
+    suite("kernels_contract_test", programs, tests=())
+    suite("device_golden_test", programs)
     out = tmp_path / "out"
     run = gpu_check(out, programs, 30)
     assert run.returncode == 1, run.stdout + run.stderr
@@ -112,11 +135,64 @@ def test_nothing_begins_when_the_time_is_over(tmp_path):
     programs = tmp_path / "programs"
     programs.mkdir()
     script("choir-gpu-check", f'[ "$1" != report ] || exec {BIN}/choir-gpu-check "$@"\n', programs)
-    for suite in SUITES:
-        script(suite, "exit 0\n", programs)
+    for name in SUITES:
+        suite(name, programs)
     run = gpu_check(tmp_path / "out", programs, 0)
     assert run.returncode == 1, run.stdout + run.stderr
     assert set(states(tmp_path / "out").values()) - {"left out: no compute-sanitizer here, or no time left"} == {"left out: no time left"}
+
+
+def test_what_was_done_is_there_when_it_is_stopped(tmp_path):
+    programs, out = tmp_path / "programs", tmp_path / "out"
+    programs.mkdir()
+    script("choir-gpu-check", f"""case $1 in
+  limits) echo '{{"copy_gb_per_s": 4000.0}}' >$2/limits.json;;
+  ops) echo '[{{"table": "t", "op": "o", "shape": "s", "us": 1.0}}]' >$2/ops.json; exit 1;;
+  slice) case "$*" in *--rung*) echo '{{"steps": [{{"kind": "decode", "rows": 1}}]}}' >$2/slice-tensor.json; exit 0;; esac; exit 1;;
+  nccl) kill -9 $$;;
+  report) exec {BIN}/choir-gpu-check "$@";;
+esac
+""", programs)
+    for name in SUITES:
+        suite(name, programs)
+    with subprocess.Popen([ROOT / "tools" / "gpu_check", out], stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "CHOIR_GPU_CHECK_BIN": str(programs), "CHOIR_GPU_CHECK_SECONDS": "300"}) as run:
+        for line in run.stdout:
+            if line.startswith("== limits"):
+                limits_ended = True
+            if line.startswith("== ops:"):
+                assert limits_ended and json.loads((out / "gpu_check.json").read_text())["limits"]["copy_gb_per_s"] == 4000
+    report = json.loads((out / "gpu_check.json").read_text())
+    ended = states(out)
+    assert ended["nccl"] == "failed: it was killed" and ended["ops"] == "failed with 1"
+    assert report["ops"][0]["us"] == 1.0 and ended["slice-tensor"] == "passed" and len(report["slice"]["steps"]) == 1
+    assert sorted(p.name for p in out.iterdir()) == ["gpu_check.json", "gpu_check.md", "logs.tar.gz"]
+
+
+def test_suites_go_on_after_a_test_that_ends_its_process_or_hangs(tmp_path):
+    suite("tests", tmp_path, tests=("First", "Dies", "Hangs", "Last"), body="""
+  case $1 in
+    Dies) echo 'an illegal address'; kill -6 $$;;
+    Hangs) exec sleep 600;;
+  esac""")
+    run = suites(tmp_path, "--test-seconds", "1")
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "died with -6: Tables/Ops.Dies/gpu\n" in run.stdout and "an illegal address" in run.stdout
+    assert "hung: 1.0 s without a word: Tables/Ops.Hangs/gpu\n" in run.stdout
+    assert "4 tests: 2 passed, 2 not" in run.stdout
+
+
+def test_suites_say_what_had_no_time_and_refuse_to_pass_with_no_test(tmp_path):
+    suite("tests", tmp_path)
+    assert suites(tmp_path).returncode == 0
+    assert "not run: no time left: Tables/Ops.One/gpu" in suites(tmp_path, seconds=0).stdout
+    none = suites(tmp_path, "--require", "/gpu_hopper$")
+    assert none.returncode == 5 and "no test of * matches /gpu_hopper$" in none.stdout
+    suite("tests", tmp_path, tests=())
+    assert suites(tmp_path).returncode == 5
+    script("tests", "case \"$*\" in *list*) printf 'A.\\n  B\\n';; *) exit 127;; esac\n", tmp_path)
+    died = suites(tmp_path)
+    assert died.returncode == 1 and "died before it began: A.B" in died.stdout
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,8 @@ struct Arguments {
   int64_t cases = 1'000'000;
   double seconds = 3600;
   std::string op;
-  std::string table;  // the fastest to take; empty: the fastest there is
+  std::string rung;               // the fastest to take; empty: the fastest there is
+  std::vector<std::string> skip;  // ops whose random shapes are left out
   RunFacts facts;
 };
 
@@ -60,15 +61,22 @@ MonoTime DeadlineOf(const Arguments& a) {
   return Clock::Real().Now() + std::chrono::milliseconds(static_cast<int64_t>(a.seconds * 1e3));
 }
 
+// Of a part that may be killed at any time: the file is whole, or the one before.
 void Write(const Arguments& a, const std::string& name, const Json& json) {
-  std::ofstream(a.out + "/" + name + ".json") << json.dump(2) << "\n";
+  const std::string file = a.out + "/" + name + ".json", fresh = file + ".new";
+  std::ofstream(fresh) << json.dump(2) << "\n";
+  std::filesystem::rename(fresh, file);
+}
+// What a rung that was asked for measures stands beside what all did.
+std::string PartOf(const Arguments& a, const std::string& name) {
+  return a.rung.empty() ? name : name + "-" + a.rung;
 }
 
+// As far as they were measured; without a copy's rate there are no floors.
 Limits ReadLimits(const Arguments& a) {
   std::ifstream in(a.out + "/limits.json");
   const Json limits = Json::parse(in, nullptr, false);
-  if (limits.is_discarded()) Fail(a.out + "/limits.json: is missing; run the section limits first");
-  return LimitsOf(limits);
+  return limits.is_discarded() ? Limits{} : LimitsOf(limits);
 }
 
 int Probe(const Arguments& a, const Opened& o) {
@@ -96,8 +104,8 @@ int MeasureCard(const Arguments& a, const Opened& o) {
   Card card(o.module->device, CardOptionsOf(a));
   LimitShapes shapes;
   if (a.small) shapes = {.copy_bytes = 4096, .sides = {16}, .products = {}};
-  const Json limits = MeasureLimits(o.module->cublaslt, card, shapes);
-  Write(a, "limits", limits);
+  const Json limits = MeasureLimits(o.module->cublaslt, card, shapes,
+                                    [&a](const Json& so_far) { Write(a, "limits", so_far); });
   std::printf("%s\n", limits.dump(1).c_str());
   return 0;
 }
@@ -106,7 +114,7 @@ int TimeAllOps(const Arguments& a, const Opened& o) {
   Card card(o.module->device, CardOptionsOf(a));
   OpTimesOptions options{.limits = ReadLimits(a), .deadline = DeadlineOf(a)};
   if (a.small) options.shapes = BenchShapes::Small();
-  options.progress = [&a](const Json& rows) { Write(a, "ops", rows); };
+  options.progress = [&a](const Json& rows) { Write(a, PartOf(a, "ops"), rows); };
   (void)TimeOps(o.tables, o.module->cublaslt, card, options);
   return 0;
 }
@@ -117,6 +125,7 @@ int SweepShapes(const Arguments& a, const Opened& o) {
                        .cases_max = a.cases,
                        .deadline = DeadlineOf(a),
                        .op = a.op,
+                       .skip = a.skip,
                        .sizes = {}};
   if (a.small) options.sizes = SweepSizes::Small();
   options.sizes.hopper |= a.hopper_shapes;
@@ -129,8 +138,8 @@ int SweepShapes(const Arguments& a, const Opened& o) {
 int RunLayers(const Arguments& a, const Opened& o) {
   SliceOptions options = a.small ? SliceOptions::Small() : SliceOptions();
   options.deadline = DeadlineOf(a);
+  options.progress = [&a](const Json& so_far) { Write(a, PartOf(a, "slice"), so_far); };
   const Json told = RunSlice(o.module->device, *o.tables.back(), ReadLimits(a), options);
-  Write(a, "slice", told);
   for (const char* key : {"lines", "failures"}) {
     for (const Json& line : told[key]) std::printf("%s\n", line.get<std::string>().c_str());
   }
@@ -161,8 +170,8 @@ int CheckNcclRanks(const Arguments& a) {
       }
     }
     told["runs"].push_back(std::move(run));
+    Write(a, "nccl", told);
   }
-  Write(a, "nccl", told);
   return told["failures"].empty() ? 0 : 1;
 }
 
@@ -199,10 +208,8 @@ int RunSection(const Section& section, const Arguments& a) {
   Must(o.module->device.use(0), "the card");
   Must(o.module->device.info(0, &o.info), "the card");
   o.tables = TablesOf(*o.module, o.info);
-  while (!a.table.empty() && a.table != o.tables.back()->name) {
-    o.tables.pop_back();
-    if (o.tables.empty()) Fail("--table: this card has no kernels " + a.table);
-  }
+  o.tables = TablesUpTo(o.tables, *o.module, a.rung);
+  if (o.tables.empty()) Fail("--rung: this card has no kernels " + a.rung);
   return section.run(a, o);
 }
 
@@ -229,7 +236,9 @@ std::optional<int> Read(int argc, char** argv, Arguments* a) {
   options.Add(&a->seconds, {.flag = "--seconds", .help = "what has not begun by then is left out"},
               0, 86400);
   options.Add(&a->op, {.flag = "--op", .help = "only this op's random shapes"});
-  options.Add(&a->table, {.flag = "--table", .help = "leave out kernels above these: cuda-tensor"});
+  options.AddChoice(&a->rung, {.flag = "--rung", .help = "leave out kernels above these"},
+                    {"simple", "tensor", "hopper"});
+  options.Add(&a->skip, {.flag = "--skip-op", .help = "not this op's random shapes"});
   options.Add(&a->facts.commit, {.flag = "--commit", .help = "for the report"});
   options.Add(&a->facts.driver, {.flag = "--driver", .help = "for the report"});
   options.Add(&a->facts.date, {.flag = "--date", .help = "for the report"});
@@ -241,6 +250,7 @@ std::optional<int> Read(int argc, char** argv, Arguments* a) {
 }
 
 int Main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ);  // a section that is killed has said all
   Arguments a;
   if (const auto code = Read(argc, argv, &a)) return *code;
   if (a.section == "report") return Report(a);

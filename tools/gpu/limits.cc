@@ -96,34 +96,39 @@ std::optional<double> DenseTimes::Measure(const DenseShape& s) {
 }
 
 nlohmann::ordered_json MeasureLimits(const cuda::CublasLtTable& table, Card& card,
-                                     const LimitShapes& shapes) {
+                                     const LimitShapes& shapes, const LimitsProgress& progress) {
   nlohmann::ordered_json limits = {{"copy_gb_per_s", CopyRate(card, shapes.copy_bytes)}};
+  const auto tell = [&] {
+    if (progress) progress(limits);
+  };
+  tell();
   DenseTimes times(table, &card);
   if (!times.missing().empty()) {
     limits["missing"] = times.missing();
+    tell();
     return limits;
   }
   auto products = shapes.products;
   for (const int64_t side : shapes.sides) products.insert(products.begin(), {side, side, side});
-  nlohmann::ordered_json dense = nlohmann::ordered_json::array();
+  limits["dense"] = nlohmann::ordered_json::array();
   for (const auto format : {DenseFormat::kBF16, DenseFormat::kF8, DenseFormat::kF8Blocks}) {
-    double best = 0;
+    const std::string rate = fmt::format("{}_tflops", NameOf(format));
+    limits[rate] = 0.0;
     for (const auto& [m, n, k] : products) {
       const DenseShape shape{m, n, k, format};
       const std::optional<double> us = times.Of(shape);
       card.FreeAll();
       if (!us) continue;
-      dense.push_back({{"format", NameOf(format)},
-                       {"m", m},
-                       {"n", n},
-                       {"k", k},
-                       {"us", *us},
-                       {"tflops", Tflops(shape, *us)}});
-      best = std::max(best, Tflops(shape, *us));
+      limits["dense"].push_back({{"format", NameOf(format)},
+                                 {"m", m},
+                                 {"n", n},
+                                 {"k", k},
+                                 {"us", *us},
+                                 {"tflops", Tflops(shape, *us)}});
+      limits[rate] = std::max(limits[rate].get<double>(), Tflops(shape, *us));
+      tell();
     }
-    limits[fmt::format("{}_tflops", NameOf(format))] = best;
   }
-  limits["dense"] = std::move(dense);
   return limits;
 }
 

@@ -2,6 +2,7 @@
 // cuBLASLt's dense products of random numbers.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -44,9 +45,12 @@ struct LimitShapes {
 };
 
 // {"copy_gb_per_s", "bf16_tflops", "f8_tflops", "f8_blocks_tflops", "dense": [...]}; "missing" in
-// place of products where there is no cuBLASLt.
+// place of products where there is no cuBLASLt. progress hears what is there after each
+// measurement, for the next may break the card.
+using LimitsProgress = std::function<void(const nlohmann::ordered_json&)>;
 nlohmann::ordered_json MeasureLimits(const cuda::CublasLtTable& table, Card& card,
-                                     const LimitShapes& shapes);
+                                     const LimitShapes& shapes,
+                                     const LimitsProgress& progress = nullptr);
 
 // What MeasureLimits wrote.
 Limits LimitsOf(const nlohmann::ordered_json& limits);

@@ -10,11 +10,10 @@ using Json = nlohmann::ordered_json;
 Json RowOf(const BenchCase& c, double us, const Limits& limits) {
   const double gbs = static_cast<double>(c.work.bytes) / us * 1e-3;
   const double tflops = static_cast<double>(c.work.flops) / us * 1e-6;
+  Json row = {{"us", us}, {"tflops", tflops}, {"gb_per_s", gbs}};
+  if (limits.copy_gbs <= 0) return row;  // no limits were measured
   const Floor floor = FloorOf(c.work, limits);
-  Json row = {{"us", us},
-              {"tflops", tflops},
-              {"gb_per_s", gbs},
-              {"copy_percent", 100 * gbs / limits.copy_gbs}};
+  row["copy_percent"] = 100 * gbs / limits.copy_gbs;
   const double rate = limits.tflops(c.work.math);
   if (rate > 0) row["gemm_percent"] = 100 * tflops / rate;
   row["bound"] = floor.by_copy ? "copy" : "gemm";
@@ -33,8 +32,7 @@ void Print(const Json& row) {
   std::printf("%-12s %-15s %-44s %10.1f us %8.1f TFLOPS %7.0f GB/s %5.1f %% of its floor (%s)\n",
               text("table").c_str(), text("op").c_str(), text("shape").c_str(),
               row["us"].get<double>(), row["tflops"].get<double>(), row["gb_per_s"].get<double>(),
-              row["floor_percent"].get<double>(), text("bound").c_str());
-  std::fflush(stdout);
+              row.value("floor_percent", 0.0), row.value("bound", "not known").c_str());
 }
 
 class OpTimes {

@@ -3,9 +3,10 @@
 on 2 whose rows go by NCCL, and of a stream whose rank is killed in the middle, with the time that it stood still. Python's own
 library only.
 
-    tools/gpu/processes.py --bin build/release/bin --out OUT [--model DIR] [--ranks 1,2,4] [--tokens 200] [--small]
+    tools/gpu/processes.py --bin build/release/bin --out OUT [--model DIR] [--ranks 1,2,4] [--tokens 200] [--seconds 90] [--small]
 
-Writes OUT/processes.json. Exit codes: 0 all passed, 1 something failed."""
+Writes OUT/processes.json after every cluster. What has no time left is said and left out. Exit codes: 0 all passed, 1 something
+failed."""
 import argparse
 import concurrent.futures
 import http.client
@@ -24,6 +25,8 @@ import urllib.parse
 START_SECONDS = 60
 STREAM_SECONDS = 60
 EVENTS_BEFORE_KILL = 3
+CLUSTER_SECONDS = 8  # less than that is no time to begin with one
+NCCL_TOKENS = 24  # ranks that share a card by NCCL wait for each other's turn at every exchange
 PROMPTS = ["Once", "Z", "The cluster sings in", "0123456789 " * 6]
 
 
@@ -35,8 +38,14 @@ class NoNccl(Exception):
     """Why there is none here."""
 
 
+class Terminated(Exception):
+    """By whoever started this: clusters still end."""
+
+
 class Cluster:
     """One `choir up` until `with` ends."""
+
+    live = []
 
     def __init__(self, options, ranks, folder, exchange="auto", settings=""):
         self.options, self.ranks, self.folder, self.exchange, self.settings = options, ranks, folder, exchange, settings
@@ -51,6 +60,7 @@ class Cluster:
                    "--state", self.folder / "state", "--ready-file", ready, "--config", self.folder / "config.yaml"]
         with open(self.folder / "up.log", "wb") as log:
             self.process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env=self.options.environment)
+        self.live.append(self.process)
         end = time.monotonic() + START_SECONDS
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -63,6 +73,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_):
+        self.live.remove(self.process)
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -137,17 +148,17 @@ class Answer:
         return max((b - a for a, b in zip(self.times, self.times[1:]) if b > then), default=0.0)
 
 
-def requests(options):
+def requests(options, tokens=None):
     """Greedy and drawn, with log probabilities (sampled by the host) and without (by the device)."""
-    return [{"model": options.model.name, "prompt": prompt, "max_tokens": options.tokens, "stream": True, "ignore_eos": True,
+    return [{"model": options.model.name, "prompt": prompt, "max_tokens": tokens or options.tokens, "stream": True, "ignore_eos": True,
              "temperature": 0 if i % 2 else 0.9, "seed": 7 + i, **({"logprobs": 2} if i < options.prompts // 2 else {})}
             for i, prompt in enumerate(PROMPTS[:options.prompts])]
 
 
-def ask_all(cluster, options):
+def ask_all(cluster, options, tokens=None):
     """The answers to all, asked at once."""
     with concurrent.futures.ThreadPoolExecutor(len(PROMPTS)) as pool:
-        answers = list(pool.map(lambda r: Answer().read(cluster, r), requests(options)))
+        answers = list(pool.map(lambda r: Answer().read(cluster, r), requests(options, tokens)))
     for i, answer in enumerate(answers):
         if not answer.done or answer.error:
             raise Failed(f"{cluster.ranks} ranks: answer {i} did not complete: {answer.error}\n{cluster.logs()}")
@@ -186,9 +197,24 @@ def kill_under(cluster, options, want):
     return max(answer.pause_since(killed[0]) for answer in got)
 
 
+def tell(options, result, line):
+    result["lines"].append(line)
+    (options.out / "processes.json").write_text(json.dumps(result, indent=1))
+    print(line, flush=True)
+
+
+def late(options, result, what):
+    if time.monotonic() + (0 if options.small else CLUSTER_SECONDS) < options.end:
+        return False
+    tell(options, result, f"{what}: left out: no time left")
+    return True
+
+
 def play(options, folder, result):
     want = None
     for ranks in options.ranks:
+        if late(options, result, f"{ranks} rank{'s' if ranks > 1 else ''} on one card"):
+            continue
         begin = time.monotonic()
         with Cluster(options, ranks, folder / f"ranks{ranks}") as cluster:
             ready = time.monotonic()
@@ -204,25 +230,32 @@ def play(options, folder, result):
                 run["pause_s"] = kill_under(cluster, options, want)
                 said += f"; a rank killed in mid-stream: the same bytes, at most {run['pause_s']:.2f} s without an event"
             result["runs"].append(run)
-            result["lines"].append(said)
-            print(said, flush=True)
-    if options.nccl:
-        play_nccl(options, folder / "nccl", want, result, ", planned by the cards")
-        play_nccl(options, folder / "hosts", want, result, ", planned by the hosts", "  slot_output_bytes: 0\n")
-        play_nccl(options, folder / "micro", want, result, ", in two micro-batches", "  slot_rows: 0\n  micro_batch_rows: 2\n")
+            tell(options, result, said)
 
 
-def play_nccl(options, folder, want, result, how, settings=""):
+# How rows of ranks by NCCL are planned, and what makes workers do so.
+NCCL_WAYS = [("cards", ", planned by the cards", ""),
+             ("hosts", ", planned by the hosts", "  slot_output_bytes: 0\n"),
+             ("micro", ", in two micro-batches", "  slot_rows: 0\n  micro_batch_rows: 2\n")]
+
+
+def play_nccl(options, folder, result):
     """One card has more than one rank by sockets only: the way is what is checked, not its speed."""
-    ranks = options.nccl
-    try:
-        with Cluster(options, ranks, folder, "nccl", settings) as cluster:
-            compare(ask_all(cluster, options), want, f"{ranks} ranks by NCCL{how} against {options.ranks[0]}")
-        said = f"{ranks} ranks whose rows go by NCCL{how}: the same bytes of text and log probabilities"
-    except NoNccl as why:
-        said = f"{ranks} ranks whose rows go by NCCL{how}: left out: {why}"
-    result["lines"].append(said)
-    print(said, flush=True)
+    ranks, tokens, want = options.nccl, min(options.tokens, NCCL_TOKENS), None
+    if late(options, result, f"{ranks} ranks whose rows go by NCCL"):
+        return
+    with Cluster(options, 1, folder / "alone") as cluster:
+        want = ask_all(cluster, options, tokens)
+    for name, how, settings in NCCL_WAYS:
+        what = f"{ranks} ranks whose rows go by NCCL{how}"
+        if late(options, result, what):
+            continue
+        try:
+            with Cluster(options, ranks, folder / name, "nccl", settings) as cluster:
+                compare(ask_all(cluster, options, tokens), want, f"{what} against 1")
+            tell(options, result, f"{what}: the same bytes of text and log probabilities")
+        except NoNccl as why:
+            tell(options, result, f"{what}: left out: {why}")
 
 
 # Attention that Hopper's own MLA kernel computes: latents of 512 + 64 columns, heads by 64 (kernels/cuda/hopper/mla_attention.cuh).
@@ -260,6 +293,7 @@ def main():
     parser.add_argument("--nccl", type=int, default=2, help="ranks of the cluster whose rows go by NCCL; 0: none")
     parser.add_argument("--tokens", type=int, default=200)
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--seconds", type=float, default=3600, help="no cluster begins when they are over")
     parser.add_argument("--small", action="store_true", help="what an emulated card takes no time for")
     parser.add_argument("--library-path", help="LD_LIBRARY_PATH of the programs; this script may want another")
     options = parser.parse_args()
@@ -267,14 +301,25 @@ def main():
         options.ranks, options.kill, options.tokens, options.prompts = [1, 2], [2], 6, 2
     options.bin = options.bin.resolve()
     options.environment = {**os.environ, **({"LD_LIBRARY_PATH": options.library_path} if options.library_path else {})}
+    options.end = time.monotonic() + options.seconds
+
+    def terminate(*_):
+        for process in Cluster.live:  # so that no stream is waited for
+            process.send_signal(signal.SIGTERM)
+        raise Terminated("stopped before it ended")
+
+    signal.signal(signal.SIGTERM, terminate)
     result = {"lines": [], "runs": [], "failures": []}
-    with tempfile.TemporaryDirectory(prefix="choir-gpu-check-") as folder:
+    with tempfile.TemporaryDirectory(prefix="choir-gpu-check-", ignore_cleanup_errors=True) as folder:
+        folder = pathlib.Path(folder)
         try:
-            options.model = (options.model or make_model(options, pathlib.Path(folder))).resolve()
-            play(options, pathlib.Path(folder), result)
-        except (Failed, OSError, subprocess.SubprocessError) as error:
+            options.model = (options.model or make_model(options, folder)).resolve()
+            play(options, folder, result)
+            if options.nccl:
+                play_nccl(options, folder, result)
+        except (Failed, Terminated, OSError, subprocess.SubprocessError) as error:
             result["failures"].append(str(error))
-            result["lines"].append(f"FAILED: {str(error).splitlines()[0]}")
+            tell(options, result, f"FAILED: {str(error).splitlines()[0]}")
             print(f"FAILED: {error}", file=sys.stderr)
     (options.out / "processes.json").write_text(json.dumps(result, indent=1))
     return 1 if result["failures"] else 0

@@ -143,6 +143,29 @@ std::vector<Section> SectionsOf(const std::string& text) {
   return sections;
 }
 
+namespace {
+
+Json PartIn(const std::string& out, const std::string& name) {
+  return Json::parse(TextOf(fmt::format("{}/{}.json", out, name)), nullptr, false);
+}
+
+// Where the fastest kernels broke, what the rung below them has: rows beside theirs, and their
+// steps if there are more.
+void AddRungBelow(const std::string& out, Json* report) {
+  const Json ops = PartIn(out, "ops-tensor"), slice = PartIn(out, "slice-tensor");
+  if (ops.is_array()) {
+    Json& all = (*report)["ops"];
+    if (!all.is_array()) all = Json::array();
+    all.insert(all.end(), ops.begin(), ops.end());
+  }
+  if (!slice.is_object()) return;
+  const auto steps = [](const Json& part) { return part.value("steps", Json::array()).size(); };
+  const bool more = !report->contains("slice") || steps(slice) > steps((*report)["slice"]);
+  if (more) (*report)["slice"] = slice;
+}
+
+}  // namespace
+
 Json Merge(const std::string& out, const RunFacts& facts) {
   Json report = {{"date", facts.date},
                  {"commit", facts.commit},
@@ -153,9 +176,10 @@ Json Merge(const std::string& out, const RunFacts& facts) {
         {{"name", s.name}, {"state", s.state}, {"seconds", s.seconds}, {"limit", s.limit}});
   }
   for (const char* part : kParts) {
-    const Json read = Json::parse(TextOf(fmt::format("{}/{}.json", out, part)), nullptr, false);
+    const Json read = PartIn(out, part);
     if (!read.is_discarded()) report[part] = read;
   }
+  AddRungBelow(out, &report);
   report["figures"] = FiguresOf(report);
   return report;
 }

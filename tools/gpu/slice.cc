@@ -49,10 +49,14 @@ class Slice {
       last_ms = Take("prefill", rows, [rows](SliceRunner& r) { return r.Prefill(rows); });
       last = rows;
     }
+    Tell();
     return std::move(out_);
   }
 
  private:
+  void Tell() const {
+    if (options_.progress) options_.progress(out_);
+  }
   bool Late(double ms) const {
     return Clock::Real().Now() + std::chrono::microseconds(static_cast<int64_t>(ms * 1e3)) >
            options_.deadline;
@@ -172,13 +176,14 @@ class Slice {
     const double floor_ms = row["floor_ms"];
     row.update({{"ms", ms},
                 {"plain_ms", plain_ms},
-                {"step_ratio", ms / floor_ms},
                 {"tokens_per_s", static_cast<double>(rows) / ms * 1e3}});
-    std::printf("%s %lld rows: %.2f ms (without graphs %.2f), floors %.2f ms, ratio %.2f\n",
-                kind.c_str(), static_cast<long long>(rows), ms, plain_ms, floor_ms, ms / floor_ms);
-    std::fflush(stdout);
+    if (floor_ms > 0) row["step_ratio"] = ms / floor_ms;  // else no limits were measured
+    std::printf("%s %lld rows: %.2f ms (without graphs %.2f), floors %.2f ms\n", kind.c_str(),
+                static_cast<long long>(rows), ms, plain_ms, floor_ms);
     out_["steps"].push_back(std::move(row));
+    Tell();
     if (decode) AddProjection(rows, ms, TimeOf(*two_, step), outside_ms);
+    Tell();
     return ms;
   }
 

@@ -2,6 +2,7 @@
 // its kernels' floors, and what 61 layers would.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct SliceOptions {
   double kind_seconds = 3;  // and about so long
   MonoTime deadline = MonoTime::max();
   CardOptions card;
+  // Hears what is there after each kind of step, for the next may break the card.
+  std::function<void(const nlohmann::ordered_json&)> progress;
 
   static SliceOptions Small();  // for an emulated card
 };

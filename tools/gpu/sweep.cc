@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <map>
@@ -146,15 +147,22 @@ Json Sweep(const std::vector<const cuda::KernelTable*>& tables, Card& card,
   Json failures = Json::array();
   std::map<std::string, int64_t> by_op;
   int64_t cases = 0;
-  while (!ops.empty() && cases < options.cases_max && failures.size() < kFailuresMax &&
+  const auto skipped = [&](uint64_t seed) {
+    const auto& skip = options.skip;
+    return std::find(skip.begin(), skip.end(), ops[seed % ops.size()].name) != skip.end();
+  };
+  const bool none = std::all_of(ops.begin(), ops.end(), [&](const SweepOp& op) {
+    return std::find(options.skip.begin(), options.skip.end(), op.name) != options.skip.end();
+  });
+  uint64_t seed = options.seed - 1;
+  while (!none && cases < options.cases_max && failures.size() < kFailuresMax &&
          Clock::Real().Now() < options.deadline) {
-    const uint64_t seed = options.seed + static_cast<uint64_t>(cases);
+    if (skipped(++seed)) continue;
     Draw draw(seed, options.sizes, &card);
     const SweepCase c = ops[seed % ops.size()].make(draw);
     // Known before it runs: a hang or a device error ends the process.
     std::printf("seed %llu: %s %s\n", static_cast<unsigned long long>(seed), c.op.c_str(),
                 c.shape.c_str());
-    std::fflush(stdout);
     const std::string wrong = player.Play(c);
     card.FreeAll();
     ++cases;

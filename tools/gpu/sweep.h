@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "common/base/clock.h"
 #include "tools/gpu/sweep_cases.h"
@@ -16,7 +17,8 @@ struct SweepOptions {
   uint64_t seed = 1;  // of the first case
   int64_t cases_max = 1'000'000;
   MonoTime deadline = MonoTime::max();
-  std::string op;  // only this one; empty: all in turn, by seed
+  std::string op;                 // only this one; empty: all in turn, by seed
+  std::vector<std::string> skip;  // but these: the others keep their seeds
   SweepSizes sizes;
 };
 

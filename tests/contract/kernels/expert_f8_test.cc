@@ -233,7 +233,11 @@ TEST_P(ExpertsInF8, RowsThatAreNobodysAreLeftOut) {
   const Tensor y(DType::kF32, {30, 128}), scratch = y.Clone();
   ExpertFfnArgs args = more.Args(y, scratch, 0, 30);
   args.experts = c.weights;
-  args.offsets = Staged<int32_t>(nullptr, 3, c.shape.offsets.data());
+  const std::vector<int32_t>& offsets = c.shape.offsets;
+  const std::shared_ptr<std::byte> there = TestBytes(offsets.size() * sizeof(int32_t));
+  std::memcpy(there.get(), offsets.data(), offsets.size() * sizeof(int32_t));
+  args.offsets =
+      Staged<int32_t>(nullptr, offsets.size(), reinterpret_cast<const int32_t*>(there.get()));
   gpu_.expert_ffn(args, Any(random));
   ExpectSameBits(y.f32(), want.f32(), 12 * 128, "rows");
 }

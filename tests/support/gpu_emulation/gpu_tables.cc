@@ -48,6 +48,9 @@ void RunAndWait(const Args& args, const KernelStream& stream) {
   if (error != nullptr) internal::CheckFailed(__FILE__, __LINE__, error);
 }
 
+// An op that is new in the table is to be added here too.
+static_assert(sizeof(KernelTable) == (1 + 20) * sizeof(void*));
+
 template <auto table>
 KernelTable WaitingTable() {
   KernelTable t;
@@ -66,6 +69,8 @@ KernelTable WaitingTable() {
   t.combine = RunAndWait<table, &KernelTable::combine, CombineArgs>;
   t.permute = RunAndWait<table, &KernelTable::permute, PermuteArgs>;
   t.unpermute = RunAndWait<table, &KernelTable::unpermute, UnpermuteArgs>;
+  t.place_choices = RunAndWait<table, &KernelTable::place_choices, PlaceChoicesArgs>;
+  t.gather_rows = RunAndWait<table, &KernelTable::gather_rows, GatherRowsArgs>;
   t.grouped_gemm = RunAndWait<table, &KernelTable::grouped_gemm, GroupedGemmArgs>;
   t.quantize_f8 = RunAndWait<table, &KernelTable::quantize_f8, QuantizeF8Args>;
   t.dequantize = RunAndWait<table, &KernelTable::dequantize, DequantizeArgs>;

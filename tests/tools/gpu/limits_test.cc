@@ -5,6 +5,7 @@
 
 #include "tests/tools/gpu/small_card.h"
 #include "tools/gpu/op_times.h"
+#include "tools/gpu/tables.h"
 
 namespace choir::gpu {
 namespace {
@@ -41,7 +42,11 @@ cuda::CublasLtTable FakeCublasLt() {
 
 TEST(GpuLimits, AreThoseOfTheWaysThatRun) {
   SmallCard card;
-  const auto limits = MeasureLimits(FakeCublasLt(), card.card, kSmallLimits);
+  std::vector<size_t> told;
+  const auto limits = MeasureLimits(
+      FakeCublasLt(), card.card, kSmallLimits,
+      [&](const auto& so_far) { told.push_back(so_far.value("dense", so_far).size()); });
+  EXPECT_EQ(told, (std::vector<size_t>{1, 1, 2})) << "the copy's rate, then each product";
   EXPECT_EQ(plans, 0) << "each is given back";
   EXPECT_GT(limits["copy_gb_per_s"], 0.0);
   EXPECT_GT(limits["bf16_tflops"], 0.0);
@@ -96,6 +101,25 @@ TEST(GpuOpTimes, StandBesideTheLimitsForEveryTableWithItsOwnFunction) {
   EXPECT_EQ(grouped, 2 * 7);  // both tables
   EXPECT_EQ(norms, 3);        // the second has the first one's
   EXPECT_GT(beside, 20);
+}
+
+TEST(GpuOpTimes, AreThereWithoutLimits) {
+  SmallCard card;
+  const auto rows = TimeOps(EmulatedTables(), {}, card.card, {.shapes = SmallShapes()});
+  EXPECT_GT(rows[0]["us"], 0.0);
+  EXPECT_FALSE(rows[0].contains("floor_us"));
+}
+
+TEST(GpuTables, EndWithTheRungThatIsAskedFor) {
+  cuda::Module module;
+  module.hopper.name = "cuda-hopper9";
+  const auto all = TablesOf(module, {.major = 9, .minor = 0});
+  ASSERT_EQ(all.size(), 3u);
+  EXPECT_EQ(TablesUpTo(all, module, "").size(), 3u);
+  EXPECT_EQ(TablesUpTo(all, module, "hopper").size(), 3u);
+  EXPECT_EQ(TablesUpTo(all, module, "tensor").back(), &module.tensor);
+  EXPECT_EQ(TablesUpTo(all, module, "simple").back(), &module.simple);
+  EXPECT_TRUE(TablesUpTo(TablesOf(module, {.major = 8}), module, "hopper").empty());
 }
 
 TEST(GpuOpTimes, NameWhatTheyLeaveOut) {

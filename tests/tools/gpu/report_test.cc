@@ -54,6 +54,20 @@ TEST_F(GpuReport, HasFiguresOfCardOpsAndSlice) {
   EXPECT_THAT(MarkdownOf(report), HasSubstr("no time left"));
 }
 
+// What the rung below measured after the fastest one had broken the card.
+TEST_F(GpuReport, TakesInWhatTheRungBelowHas) {
+  Put("ops-tensor.json", R"([{"table": "b", "figure": "f8_contiguous", "us": 3}])");
+  Put("slice-tensor.json", R"({"table": "b", "steps": [{"kind": "decode", "rows": 1}]})");
+  EXPECT_EQ(Merged()["ops"].size(), 1u);
+  EXPECT_EQ(Merged()["slice"]["table"], "b");
+  Put("ops.json", R"([{"table": "a", "us": 1}])");
+  Put("slice.json", R"({"table": "a", "steps": []})");
+  EXPECT_EQ(Merged()["ops"].size(), 2u);
+  EXPECT_EQ(Merged()["slice"]["table"], "b");
+  Put("slice.json", R"({"table": "a", "steps": [{"kind": "decode", "rows": 1}]})");
+  EXPECT_EQ(Merged()["slice"]["table"], "a");
+}
+
 TEST_F(GpuReport, ListsHowEverySectionEnded) {
   Put("sections",
       "limits\tpassed\t12\t30\nsweep\thung\t70\t70\nslice\tleft out: no time left\t0\t0\n");

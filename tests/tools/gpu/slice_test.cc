@@ -16,8 +16,11 @@ using testing::HasSubstr;
 constexpr Limits kLimits{.copy_gbs = 10, .bf16_tflops = 1, .f8_tflops = 2};
 
 TEST(GpuSlice, ItsStepsHaveTimesFloorsAndAProjection) {
-  const auto told =
-      RunSlice(UsedDevice(), *EmulatedTables().back(), kLimits, SliceOptions::Small());
+  SliceOptions options = SliceOptions::Small();
+  std::vector<size_t> steps;
+  options.progress = [&](const auto& so_far) { steps.push_back(so_far["steps"].size()); };
+  const auto told = RunSlice(UsedDevice(), *EmulatedTables().back(), kLimits, options);
+  EXPECT_THAT(steps, testing::ElementsAre(1, 1, 2, 2, 3, 3, 4, 4, 4));
   EXPECT_TRUE(told["failures"].empty()) << told["failures"].dump();
   EXPECT_EQ(told["batches"], nlohmann::ordered_json({3, 1}));
   ASSERT_EQ(told["steps"].size(), 4u);  // two batches, two prefills

@@ -146,6 +146,22 @@ TEST(GpuSweep, ASeedDrawsTheSameCaseAgain) {
   }
 }
 
+TEST(GpuSweep, LeavesOutOpsAndKeepsTheSeedsOfTheOthers) {
+  SmallCard card;
+  SweepOptions options = Small(static_cast<int64_t>(SweepOps().size()) - 1);
+  options.skip = {"rms_norm"};
+  const auto told = Sweep({&emulation::EmulatedTable()}, card.card, options);
+  EXPECT_EQ(told["cases"], options.cases_max);
+  const std::string line = told["lines"][0];
+  EXPECT_THAT(line, testing::Not(HasSubstr("rms_norm")));
+  for (const SweepOp& op : SweepOps()) {
+    if (op.name != std::string("rms_norm")) EXPECT_THAT(line, HasSubstr(op.name));
+  }
+  options.skip.clear();
+  for (const SweepOp& op : SweepOps()) options.skip.emplace_back(op.name);
+  EXPECT_EQ(Sweep({&emulation::EmulatedTable()}, card.card, options)["cases"], 0);
+}
+
 TEST(GpuSweep, EndsInTime) {
   SmallCard card;
   SweepOptions options = Small(1000);
