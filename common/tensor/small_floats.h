@@ -24,8 +24,8 @@ constexpr float F8ToF32(uint8_t b) {
 }
 
 constexpr float F4ToF32(uint8_t nibble) {
-  constexpr float kMagnitudes[] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-  const float value = kMagnitudes[nibble & 7];
+  const uint32_t halves = 0xc8643210u >> (nibble & 7) * 4 & 15;  // 0, 1, 2, 3, 4, 6, 8, 12
+  const float value = static_cast<float>(halves) * 0.5f;
   return (nibble & 8) != 0 ? -value : value;
 }
 

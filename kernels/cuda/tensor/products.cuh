@@ -133,7 +133,12 @@ struct GateUpSource {
   CHOIR_DEVICE void X(int r, int64_t k, bf16 (&out)[8]) const { x.Get(row0 + r, k, out); }
   CHOIR_DEVICE void W(int n, int64_t k, bf16 (&out)[8]) const {
     const int64_t f = f0 + n % kPairs;
-    if (f < inner) (n < kPairs ? gate : up).Get(RowOf(f, n < kPairs), k, out);
+    if (f >= inner) return;
+    if (n < kPairs) {
+      gate.Get(RowOf(f, true), k, out);
+    } else {
+      up.Get(RowOf(f, false), k, out);
+    }
   }
   CHOIR_DEVICE int64_t RowOf(int64_t f, bool is_gate) const {
     return fused ? 2 * f + (is_gate ? 0 : 1) : f;
