@@ -92,7 +92,7 @@ struct StoreOutputs {
   }
 };
 
-// Glu by the quick functions of the card, within 1e-6 of its value.
+// Glu by the quick functions of the card, as exact as QuickSigmoid (operands.cuh).
 template <class Block, int kSums>
 CHOIR_DEVICE void ApplyGluTo(Block& block, const Glu& glu, float (&gates)[kSums],
                              const float (&ups)[kSums]) {

@@ -21,7 +21,9 @@
 //   SharedAddress(p), RoundPair(low, high)                to two bf16
 //   SelectBytes(bytes, digits)                            of bytes 0-3, or 4 for zero; the lowest
 //                                  hexadecimal digit gives the lowest byte
-//   ScaleUpPair(pair), QuickSigmoid(x)                    two bf16 times 2^120; within 1e-6
+//   ScaleUpPair(pair)              two bf16 times 2^120, subnormals too
+//   QuickSigmoid(x)                within 1e-6, from x = -10 on 1e-6 of its value; further down
+//                                  5e-6 of it (x · log2(e) is rounded), and 0 below -87.3
 //   QuickExp2(x)                                          2^x within 2 units in the last place
 //   GiveRegisters<n>(), TakeRegisters<n>()                of a warpgroup, a thread
 // What runs these kernels also has
