@@ -49,13 +49,21 @@ inline void SetTile(AttendProblem* a, int32_t queries) {
   a->head_tiles = static_cast<int32_t>(CeilDiv(a->group, a->heads_here));
 }
 
+// Of the shared memory of a multiprocessor each block takes 1 KB for itself. What one block may
+// have is the rest for one; this is the rest for each of two.
+constexpr int64_t SharedOfTwo(int64_t shared_max) {
+  constexpr int64_t kReserved = 1024;
+  return (shared_max + kReserved) / 2 - kReserved;
+}
+
 // Two stages where they cost no second block of a multiprocessor, or there is none anyway.
 inline AttendSizes SizesOf(const AttendProblem& a, int32_t queries, int64_t shared_max) {
   AttendSizes sizes{queries, LinePitch(a.k.columns),
                     a.v.data == nullptr ? 0 : LinePitch(a.v_columns), 1};
-  const bool lonely = SharedBytes(sizes) > shared_max / 2;
+  const int64_t of_two = SharedOfTwo(shared_max);
+  const bool lonely = SharedBytes(sizes) > of_two;
   sizes.stages = 2;
-  if (SharedBytes(sizes) > (lonely ? shared_max : shared_max / 2)) sizes.stages = 1;
+  if (SharedBytes(sizes) > (lonely ? shared_max : of_two)) sizes.stages = 1;
   return sizes;
 }
 

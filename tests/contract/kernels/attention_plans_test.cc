@@ -295,6 +295,11 @@ TEST(AttentionPlan, SpreadsFewSequencesOverTheCard) {
   EXPECT_EQ(plan.parts_at_once, 4);
 }
 
+// Of 228 KB, where each block has 1 KB taken.
+TEST(AttentionPlan, TwoBlocksShareWhatTheReservesLeave) {
+  EXPECT_EQ(cuda::SharedOfTwo(kH200.shared_bytes), 115'712);
+}
+
 TEST(AttentionPlan, DoesWithTheMemoryThatEveryCardHas) {
   const CardLimits small{.multiprocessors = 84, .shared_bytes = 99 * 1024};
   const AttendPlan plan = PlanFor(64, 4, small);
