@@ -1,7 +1,6 @@
 // A card's memory, and what is put into it, for the comparisons of kernel_check.cc.
 #pragma once
 
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <span>
@@ -17,7 +16,10 @@ namespace choir {
 class CheckedCard {
  public:
   explicit CheckedCard(const CardOfCheck& card) : device_(card.device), wait_(card.wait) {
-    Keep(device_.use(card.index));
+    cuda::DeviceInfo info;
+    Keep(device_.info(card.index, &info));
+    processors_ = info.processors;
+    if (error_ == nullptr) Keep(device_.use(card.index));
     if (error_ == nullptr) Keep(device_.make_stream(&stream_));
     if (error_ == nullptr) Keep(device_.make_event(&event_));
     if (error_ == nullptr) Keep(device_.allocate(kMemoryBytes, &memory_));
@@ -29,6 +31,7 @@ class CheckedCard {
     if (memory_ != nullptr) device_.free(memory_);
   }
   const char* error() const { return error_; }
+  int64_t processors() const { return processors_; }
   // The error was of a start alone: it is forgotten, and what is done next works.
   bool GoesOn() {
     device_.forget();
@@ -39,7 +42,11 @@ class CheckedCard {
     Put(there, std::as_bytes(std::span(&sent, 1)));
     return Read(there)[0] == sent && error_ == nullptr;
   }
-  void Clear() { used_ = kWorkspaceBytes; }
+  // What is put there next is the same whatever was there before.
+  void Clear() {
+    used_ = kWorkspaceBytes;
+    state_ = 1;
+  }
   cuda::KernelStream stream() const {
     return {.native = stream_, .workspace = {static_cast<std::byte*>(memory_), kWorkspaceBytes}};
   }
@@ -61,12 +68,22 @@ class CheckedCard {
       if (dtype == DType::kF8E4M3) {
         bytes[static_cast<size_t>(i)] = static_cast<std::byte>(ToF8(value));
       } else if (dtype == DType::kBF16) {
-        const bf16 rounded = ToBF16(std::ldexp(value, -static_cast<int>(state_ >> 24 & 7)));
+        const bf16 rounded = ToBF16(value / static_cast<float>(1 << (state_ >> 24 & 7)));
         std::memcpy(&bytes[static_cast<size_t>(2 * i)], &rounded, 2);
       } else {
         const float scale = 1.0f + value / 2;
         std::memcpy(&bytes[static_cast<size_t>(4 * i)], &scale, 4);
       }
+    }
+    Put(view, bytes);
+    return view;
+  }
+  TensorView SubnormalsInF8(std::initializer_list<int64_t> shape) {
+    const TensorView view = Make(DType::kF8E4M3, shape);
+    std::vector<std::byte> bytes(view.num_bytes());
+    for (std::byte& code : bytes) {
+      state_ = state_ * 1664525u + 1013904223u;
+      code = static_cast<std::byte>(1 + (state_ >> 16) % 7 + (state_ >> 24 & 0x80));
     }
     Put(view, bytes);
     return view;
@@ -107,7 +124,9 @@ class CheckedCard {
   }
 
  private:
-  static constexpr size_t kMemoryBytes = size_t{4} << 20;
+  // A linear in many tiles takes 11 MiB on a card of 144 multiprocessors, which is all that Hopper
+  // has.
+  static constexpr size_t kMemoryBytes = size_t{16} << 20;
   static constexpr size_t kWorkspaceBytes = size_t{1} << 20;
 
   void Put(const TensorView& view, std::span<const std::byte> bytes) {
@@ -126,6 +145,7 @@ class CheckedCard {
   void* event_ = nullptr;
   void* memory_ = nullptr;
   size_t used_ = kWorkspaceBytes;
+  int64_t processors_ = 0;
   uint32_t state_ = 1;
   const char* error_ = nullptr;
 };

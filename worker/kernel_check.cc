@@ -12,6 +12,9 @@ namespace choir {
 namespace {
 
 constexpr int64_t kF8Side = 128;
+// Maps of the last experts, and those of gates and ups from 13 on, lie beyond 4 KB of a kernel's
+// parameters.
+constexpr int64_t kManyExperts = 64, kExpertWithin = 13;
 
 // The first result that is off by more than `part` of the largest one; empty: none is.
 std::string Difference(const std::string& what, std::span<const float> got,
@@ -35,6 +38,25 @@ std::string BitsApart(const std::string& what, std::span<const float> rows,
   return same ? "" : what + ": bits of a row depend on the rows beside it";
 }
 
+// Of many experts three have rows: the first one, one within, and the last one.
+std::vector<int32_t> OffsetsOfMany(int32_t first, int32_t within, int32_t last) {
+  std::vector<int32_t> offsets(kManyExperts + 1, first);
+  offsets[0] = 0;
+  std::fill(offsets.begin() + kExpertWithin + 1, offsets.end(), first + within);
+  offsets.back() += last;
+  return offsets;
+}
+
+// Those three differ from the experts before and behind them.
+std::vector<ExpertWeights> ManyOf(const std::vector<ExpertWeights>& three) {
+  std::vector<ExpertWeights> experts(kManyExperts, three[1]);
+  std::fill(experts.begin(), experts.begin() + kExpertWithin, three[0]);
+  experts.back() = three[2];
+  return experts;
+}
+
+// Products take so many columns, in steps of 64 or 128, that all stages of their pipelines are
+// filled again (kernels/cuda/hopper/pipeline.cuh).
 class Comparison {
  public:
   Comparison(CheckedCard& card, const cuda::KernelTable& fast, const cuda::KernelTable& simple)
@@ -44,8 +66,8 @@ class Comparison {
   // bits whatever is beside them.
   std::string Grouped(bool f8) {
     card_.Clear();
-    constexpr int64_t kExperts = 3, kRowsEach = 70, kOutputs = 24, kWidth = 144;
-    constexpr int64_t kRows = kExperts * kRowsEach, kAcross = 2;
+    constexpr int64_t kExperts = 3, kRowsEach = 70, kOutputs = 24, kWidth = 1296;
+    constexpr int64_t kRows = kExperts * kRowsEach, kAcross = 11;
     const DType dtype = f8 ? DType::kF8E4M3 : DType::kBF16;
     const std::string name = fmt::format("grouped_gemm in {}", NameOf(dtype));
     GroupedGemmArgs args{.x = card_.Fill(dtype, {kRows, kWidth}),
@@ -78,7 +100,7 @@ class Comparison {
   // first rows have the same bits alone.
   std::string Linear(DType dtype) {
     card_.Clear();
-    constexpr int64_t kRows = 70, kAlone = 3, kOutputs = 141, kWidth = 192;
+    constexpr int64_t kRows = 70, kAlone = 3, kOutputs = 141, kWidth = 1088;
     const TensorView y = card_.Fill(DType::kF32, {kRows, kOutputs});
     LinearArgs args{.x = card_.Fill(DType::kF32, {kRows, kWidth}),
                     .w = card_.Fill(dtype, {kOutputs, kWidth}),
@@ -86,7 +108,7 @@ class Comparison {
                     .y = card_.Make(DType::kF32, {kRows, kOutputs}),
                     .compute = Compute::kBF16,
                     .accumulate = true};
-    if (dtype == DType::kF8E4M3) args.w_scale = card_.Fill(DType::kF32, {2, 2});
+    if (dtype == DType::kF8E4M3) args.w_scale = card_.Fill(DType::kF32, {2, 9});
     const std::string name = fmt::format("linear of weights in {}", NameOf(dtype));
     const std::vector<float> got = Run(args, y, fast_);
     const std::string differs = Difference(name, got, Run(args, y, simple_), kOutputs, kF8Part);
@@ -98,28 +120,53 @@ class Comparison {
     return BitsApart(name, alone, got);
   }
 
+  // More than two tiles a multiprocessor, so blocks go on to another one. A row has the same bits
+  // alone.
+  std::string LinearOfManyTiles(DType dtype) {
+    card_.Clear();
+    constexpr int64_t kRows = 3, kWidth = 64, kTileOutputs = 256;
+    const int64_t outputs = 2 * card_.processors() * kTileOutputs + 141;
+    LinearArgs args{.x = card_.Fill(DType::kF32, {kRows, kWidth}),
+                    .w = card_.Fill(dtype, {outputs, kWidth}),
+                    .y = card_.Make(DType::kF32, {kRows, outputs}),
+                    .compute = Compute::kBF16};
+    if (dtype == DType::kF8E4M3) {
+      args.w_scale = card_.Fill(DType::kF32, {(outputs + kF8Side - 1) / kF8Side, 1});
+    }
+    const std::string name = fmt::format("linear in many tiles, weights in {}", NameOf(dtype));
+    const std::vector<float> got = Run(args, {}, fast_);
+    const std::string differs = Difference(name, got, Run(args, {}, simple_), outputs, kF8Part);
+    if (!differs.empty()) return differs;
+    args.x = args.x.Rows(0, 1);
+    args.y = args.y.Rows(0, 1);
+    return BitsApart(name, Run(args, {}, fast_), got);
+  }
+
+  // Weights that are widened to bf16 by way of its subnormals, which may not become zeros.
+  std::string LinearOfSubnormals() {
+    card_.Clear();
+    constexpr int64_t kRows = 3, kOutputs = 24, kWidth = 192;
+    const LinearArgs args{.x = card_.Fill(DType::kF32, {kRows, kWidth}),
+                          .w = card_.SubnormalsInF8({kOutputs, kWidth}),
+                          .w_scale = card_.Fill(DType::kF32, {1, 2}),
+                          .y = card_.Make(DType::kF32, {kRows, kOutputs}),
+                          .compute = Compute::kBF16};
+    const std::vector<float> got = Run(args, {}, fast_);
+    return Difference("linear of subnormal weights in f8", got, Run(args, {}, simple_), kOutputs,
+                      kF8Part);
+  }
+
   // Rows in f32 that become bf16; both products.
   std::string Experts(DType dtype) {
     card_.Clear();
-    constexpr int64_t kSide = 128, kExperts = 2;
-    static_assert(kSide % kF8Side == 0);
-    const bool f8 = dtype == DType::kF8E4M3;
-    std::vector<ExpertWeights> experts(kExperts);
-    for (ExpertWeights& w : experts) {
-      w.gate = card_.Fill(dtype, {kSide, kSide});
-      w.up = card_.Fill(dtype, {kSide, kSide});
-      w.down = card_.Fill(dtype, {kSide, kSide});
-      if (!f8) continue;
-      w.gate_scale = card_.Fill(DType::kF32, {1, 1});
-      w.up_scale = card_.Fill(DType::kF32, {1, 1});
-      w.down_scale = card_.Fill(DType::kF32, {1, 1});
-    }
-    const int32_t offsets[] = {0, 3, 8};
-    const ExpertFfnArgs args{.x = card_.Fill(DType::kF32, {8, kSide}),
+    constexpr int64_t kSide = 640, kRows = 8;
+    const std::vector<ExpertWeights> experts = ManyOf(ThreeExperts(dtype, kSide, kSide));
+    const std::vector<int32_t> offsets = OffsetsOfMany(3, 3, 2);
+    const ExpertFfnArgs args{.x = card_.Fill(DType::kF32, {kRows, kSide}),
                              .offsets = offsets,
                              .experts = experts,
-                             .y = card_.Make(DType::kF32, {8, kSide}),
-                             .scratch = card_.Make(DType::kF32, {8, kSide}),
+                             .y = card_.Make(DType::kF32, {kRows, kSide}),
+                             .scratch = card_.Make(DType::kF32, {kRows, kSide}),
                              .compute = Compute::kBF16};
     const std::vector<float> got = Run(args, fast_);
     return Difference(fmt::format("expert_ffn of weights in {}", NameOf(dtype)), got,
@@ -130,41 +177,36 @@ class Comparison {
   // have the same bits whatever is beside them.
   std::string ExpertsInF8() {
     card_.Clear();
-    constexpr int64_t kHidden = 256, kInner = 128, kRows = 140, kStride = kHidden + 16, kFew = 9;
-    const auto weights = [&](int64_t outputs, int64_t width) {
-      return card_.Fill(DType::kF8E4M3, {outputs, width});
-    };
-    std::vector<ExpertWeights> experts(2);
-    for (ExpertWeights& w : experts) {
-      w.gate = weights(kInner, kHidden);
-      w.up = weights(kInner, kHidden);
-      w.down = weights(kHidden, kInner);
-      w.gate_scale = card_.Fill(DType::kF32, {1, 2});
-      w.up_scale = card_.Fill(DType::kF32, {1, 2});
-      w.down_scale = card_.Fill(DType::kF32, {2, 1});
-    }
+    constexpr int64_t kHidden = 896, kInner = 768, kRows = 140, kStride = kHidden + 16;
+    constexpr int64_t kAcross = kHidden / kF8Side, kFirst = 9, kFew = 14;
+    const std::vector<ExpertWeights> three = ThreeExperts(DType::kF8E4M3, kHidden, kInner);
     const TensorView x = card_.Fill(DType::kF8E4M3, {kRows, kStride});
-    const TensorView x_scale = card_.Fill(DType::kF32, {kRows, 3});
-    const int32_t many[] = {0, 130, kRows};
+    const TensorView x_scale = card_.Fill(DType::kF32, {kRows, kAcross + 1});
+    const int32_t offsets_of_two[] = {0, 130, kRows};
     ExpertFfnArgs args{.x = TensorView(x.raw(), x.dtype(), {kRows, kHidden}),
-                       .x_scale = TensorView(x_scale.raw(), DType::kF32, {kRows, 2}),
-                       .offsets = many,
-                       .experts = experts,
+                       .x_scale = TensorView(x_scale.raw(), DType::kF32, {kRows, kAcross}),
+                       .offsets = offsets_of_two,
+                       .experts = std::span(three).first(2),
                        .y = card_.Make(DType::kF32, {kRows, kHidden}),
                        .scratch = card_.Make(DType::kF32, {kRows, kInner}),
                        .compute = Compute::kBF16,
                        .x_stride = kStride,
-                       .x_scale_stride = 3};
+                       .x_scale_stride = kAcross + 1};
     const std::string name = "expert_ffn of rows in f8";
     const std::vector<float> tall = Run(args, fast_);
-    const std::string differs = Difference(name, tall, Run(args, simple_), kHidden, kF8StepPart);
+    std::string differs = Difference(name, tall, Run(args, simple_), kHidden, kF8StepPart);
     if (!differs.empty()) return differs;
-    const int32_t few[] = {0, kFew, kFew};
-    args.offsets = few;
+    const std::vector<ExpertWeights> many = ManyOf(three);
+    const std::vector<int32_t> offsets = OffsetsOfMany(kFirst, 3, 2);
+    args.experts = many;
+    args.offsets = offsets;
     for (TensorView* view : {&args.x, &args.x_scale, &args.y, &args.scratch}) {
       *view = view->Rows(0, kFew);
     }
-    return BitsApart(name, Run(args, fast_), tall);
+    const std::vector<float> low = Run(args, fast_);
+    differs = BitsApart(name, std::span(low).first(kFirst * kHidden), tall);
+    if (!differs.empty()) return differs;
+    return Difference(name + ", of many experts", low, Run(args, simple_), kHidden, kF8StepPart);
   }
 
   // Rows of one sequence on both sides of an end of a chunk, over pages in reverse order. They have
@@ -208,7 +250,7 @@ class Comparison {
                               {.temperature = 0.7, .seed = 2, .position = 9, .top_k = 50},
                               {.top_p = 0.9, .seed = 3, .choice = 1},
                               {.top_p = 0.5, .seed = 4, .top_k = 1000},
-                              {.temperature = 1.5, .min_p = 0.01, .seed = 5}};
+                              {.temperature = 1.5, .min_p = 0.9, .seed = 5}};
     constexpr int64_t kRows = std::size(rows);
     const SampleArgs args{.logits = card_.Logits(kRows, kVocab),
                           .rows = rows,
@@ -226,11 +268,35 @@ class Comparison {
   const std::string& failed() const { return failed_; }
 
  private:
-  // Tensor cores add products of f8 with about 14 bits; between two products values become bf16.
+  // Differences are parts of the largest result. None has to grow with K: errors of its steps are
+  // independent and add up as the sums do, by the root of their number.
+  //
+  // Tensor cores add products of f8 with about 14 bits. What is cut off 33 terms is 1e-3, of 128
+  // columns twice that, and their sum is 4 in the mean: an output is off by 1/2000 of the mean one,
+  // and one of thousands by 1/1500 of the largest.
   static constexpr float kF8Part = 1.0f / 512;
+  // Between two products values become bf16. One that differs in its last bits may become its
+  // neighbour, 1/128 apart, and a result is of hundreds of them.
   static constexpr float kRoundedPart = 1.0f / 64;
-  // Where values become f8 there, one may become its neighbour: a fourteenth of the largest apart.
+  // Where they become f8 there, it is a fourteenth apart: of the largest value 1/60 of the largest
+  // result.
   static constexpr float kF8StepPart = 1.0f / 16;
+
+  // Matrices of three experts.
+  std::vector<ExpertWeights> ThreeExperts(DType dtype, int64_t hidden, int64_t inner) {
+    const int64_t down = hidden / kF8Side, across = inner / kF8Side;
+    std::vector<ExpertWeights> experts(3);
+    for (ExpertWeights& w : experts) {
+      w.gate = card_.Fill(dtype, {inner, hidden});
+      w.up = card_.Fill(dtype, {inner, hidden});
+      w.down = card_.Fill(dtype, {hidden, inner});
+      if (dtype != DType::kF8E4M3) continue;
+      w.gate_scale = card_.Fill(DType::kF32, {across, down});
+      w.up_scale = card_.Fill(DType::kF32, {across, down});
+      w.down_scale = card_.Fill(DType::kF32, {down, across});
+    }
+    return experts;
+  }
 
   std::vector<float> Run(const GroupedGemmArgs& args, const cuda::KernelTable& table) {
     card_.Spoil(args.y);
@@ -250,10 +316,10 @@ class Comparison {
     return Result<int32_t>(args.ids, table, "sample");
   }
 
-  // y begins as `before`.
+  // y begins as `before`; empty: it does not matter.
   std::vector<float> Run(const LinearArgs& args, const TensorView& before,
                          const cuda::KernelTable& table) {
-    card_.Copy(args.y, before);
+    before.empty() ? card_.Spoil(args.y) : card_.Copy(args.y, before);
     table.linear(args, card_.stream());
     return Result(args.y, table, "linear");
   }
@@ -302,6 +368,8 @@ StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda
     if (differs.empty()) differs = comparison.Grouped(f8);
     const DType weights = f8 ? DType::kF8E4M3 : DType::kBF16;
     if (differs.empty()) differs = comparison.Linear(weights);
+    if (differs.empty() && f8) differs = comparison.LinearOfSubnormals();
+    if (differs.empty()) differs = comparison.LinearOfManyTiles(weights);
     if (differs.empty()) differs = comparison.Experts(weights);
   }
   if (differs.empty()) differs = comparison.ExpertsInF8();

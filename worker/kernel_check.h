@@ -21,7 +21,7 @@ struct CardOfCheck {
 
 // What differs, or which op the card refused to start and goes on, in words; empty: nothing. An
 // error: the card fails, perhaps by the kernels themselves; then it is of no use to this process
-// any more. Takes a few MiB of it for a moment.
+// any more. Takes 16 MiB of it for a moment.
 StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& card, const cuda::KernelTable& fast,
                                           const cuda::KernelTable& simple);
 

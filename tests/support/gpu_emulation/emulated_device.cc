@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "tests/support/gpu_emulation/emulated_kernels.h"
 #include "tests/support/gpu_emulation/emulated_stream.h"
 
 namespace choir::emulation {
@@ -220,6 +221,7 @@ const char* Info(int32_t device, cuda::DeviceInfo* info) {
   std::snprintf(info->name, sizeof info->name, "an emulated card");
   std::snprintf(info->bus_id, sizeof info->bus_id, "emulated:%d", device);
   info->major = 9;
+  info->processors = kEmulatedCard.multiprocessors;
   info->memory_bytes = Card::kMemory;
   return nullptr;
 }
