@@ -120,7 +120,7 @@ void CpuKernels::HeadProject(const HeadProjectArgs& a, const Stream& stream) con
     const int64_t count = std::min(kExpertRows, tokens - token);
     const float* x = a.x.f32() + token * token_stride + head * head_stride;
     int64_t x_stride = token_stride;
-    bf16* rounded = rounded_all + thread * kExpertRows * from;
+    bf16* rounded = round ? rounded_all + thread * kExpertRows * from : nullptr;
     if (round) {
       float* widened = widened_all + thread * kExpertRows * from;
       for (int64_t t = 0; t < count; ++t) {
