@@ -33,7 +33,8 @@ void RouterFixture::StartRouter(const std::vector<const FakeWorker*>& workers, s
   router_ = *std::move(router);
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  // Else gRPC takes in ever more of what a test does not read, as much as it thinks that the link carries.
+  // Else gRPC takes in ever more of what a test does not read, as much as it thinks that the link
+  // carries.
   args.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   channel_ =
       grpc::CreateCustomChannel(router_->grpc_address(), grpc::InsecureChannelCredentials(), args);
