@@ -47,10 +47,12 @@ std::vector<int32_t> OffsetsOfMany(int32_t first, int32_t within, int32_t last) 
   return offsets;
 }
 
-// Those three differ from the experts before and behind them.
+// Every expert differs from those before and behind it, and those three from each other.
 std::vector<ExpertWeights> ManyOf(const std::vector<ExpertWeights>& three) {
-  std::vector<ExpertWeights> experts(kManyExperts, three[1]);
-  std::fill(experts.begin(), experts.begin() + kExpertWithin, three[0]);
+  static_assert(kExpertWithin % 3 == 1);
+  std::vector<ExpertWeights> experts(kManyExperts);
+  for (size_t e = 0; e < experts.size(); ++e) experts[e] = three[e % 3];
+  experts[experts.size() - 2] = three[0];
   experts.back() = three[2];
   return experts;
 }

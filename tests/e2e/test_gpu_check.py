@@ -5,7 +5,9 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 from conftest import BIN, ROOT
@@ -41,6 +43,13 @@ done
 def suites(folder, *arguments, seconds=30):
     return subprocess.run([ROOT / "tools" / "gpu" / "suites.py", "--seconds", str(seconds), *arguments, folder / "tests"],
                           capture_output=True, text=True, timeout=120)
+
+
+def wait_until(check):
+    end = time.monotonic() + 30
+    while not check():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def gpu_check(out, programs, seconds):
@@ -180,6 +189,33 @@ def test_suites_go_on_after_a_test_that_ends_its_process_or_hangs(tmp_path):
     assert "died with -6: Tables/Ops.Dies/gpu\n" in run.stdout and "an illegal address" in run.stdout
     assert "hung: 1.0 s without a word: Tables/Ops.Hangs/gpu\n" in run.stdout
     assert "4 tests: 2 passed, 2 not" in run.stdout
+
+
+def test_suites_do_not_pass_when_their_process_fails_behind_its_tests(tmp_path):
+    suite("tests", tmp_path)
+    with open(tmp_path / "tests", "a") as text:
+        text.write("kill -6 $$\n")
+    run = suites(tmp_path)
+    assert run.returncode == 1 and "died with -6: Tables/Ops.One/gpu (its process)" in run.stdout
+    suite("tests", tmp_path)
+    with open(tmp_path / "tests", "a") as text:
+        text.write("exec >&- 2>&-; sleep 600\n")
+    run = suites(tmp_path)
+    assert run.returncode == 1 and "hung: it does not end: Tables/Ops.One/gpu (its process)" in run.stdout
+
+
+def test_suites_that_are_stopped_leave_nothing_behind_and_say_what_was_done(tmp_path):
+    suite("tests", tmp_path, tests=("First", "Hangs"), body=f"""
+  [ $1 = Hangs ] || return 0
+  echo $$ >{tmp_path}/pid
+  exec sleep 600""")
+    with subprocess.Popen([ROOT / "tools" / "gpu" / "suites.py", "--seconds", "60", tmp_path / "tests"],
+                          stdout=subprocess.PIPE, text=True) as run:
+        wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text().strip())
+        run.send_signal(signal.SIGTERM)
+        out = run.communicate(timeout=60)[0]
+    assert run.returncode == 1 and "2 tests: 1 passed, 1 not" in out and "not ended: no time left: Tables/Ops.Hangs/gpu" in out
+    wait_until(lambda: not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text().strip()}"))
 
 
 def test_suites_say_what_had_no_time_and_refuse_to_pass_with_no_test(tmp_path):

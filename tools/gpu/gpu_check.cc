@@ -26,7 +26,7 @@ constexpr int kNoGpu = 3;
 using Json = nlohmann::ordered_json;
 
 struct Arguments {
-  std::string section, out, module = DefaultCudaModule();
+  std::string section, out, part, module = DefaultCudaModule();
   bool small = false;          // shapes for an emulated card
   bool hopper_shapes = false;  // beside those
   int64_t seed = 1;
@@ -129,8 +129,9 @@ int SweepShapes(const Arguments& a, const Opened& o) {
                        .sizes = {}};
   if (a.small) options.sizes = SweepSizes::Small();
   options.sizes.hopper |= a.hopper_shapes;
+  const std::string part = a.part.empty() ? "sweep" : a.part;
+  options.progress = [&](const Json& so_far) { Write(a, part, so_far); };
   const Json told = Sweep(o.tables, card, options);
-  Write(a, "sweep", told);
   for (const Json& line : told["lines"]) std::printf("%s\n", line.get<std::string>().c_str());
   return told["failures"].empty() ? 0 : 1;
 }
@@ -238,6 +239,7 @@ std::optional<int> Read(int argc, char** argv, Arguments* a) {
   options.Add(&a->op, {.flag = "--op", .help = "only this op's random shapes"});
   options.AddChoice(&a->rung, {.flag = "--rung", .help = "leave out kernels above these"},
                     {"simple", "tensor", "hopper"});
+  options.Add(&a->part, {.flag = "--part", .help = "the name of the sweep's file in OUT: sweep"});
   options.Add(&a->skip, {.flag = "--skip-op", .help = "not this op's random shapes"});
   options.Add(&a->facts.commit, {.flag = "--commit", .help = "for the report"});
   options.Add(&a->facts.driver, {.flag = "--driver", .help = "for the report"});

@@ -5,8 +5,7 @@ library only.
 
     tools/gpu/processes.py --bin build/release/bin --out OUT [--model DIR] [--ranks 1,2,4] [--tokens 200] [--seconds 90] [--small]
 
-Writes OUT/processes.json after every cluster. What has no time left is said and left out. Exit codes: 0 all passed, 1 something
-failed."""
+Writes OUT/processes.json after every cluster. Exit codes: 0 all passed, 1 something failed or had no time left."""
 import argparse
 import concurrent.futures
 import http.client
@@ -62,14 +61,15 @@ class Cluster:
             self.process = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log, env=self.options.environment)
         self.live.append(self.process)
         end = time.monotonic() + START_SECONDS
+        self.ready_file = ready
         while not ready.exists():
             if self.process.poll() is not None or time.monotonic() > end:
+                self.__exit__()
                 raise Failed(f"{self.ranks} ranks: the cluster did not start:\n{self.logs()}")
             if self.exchange == "nccl" and (why := self.why_no_nccl()):
                 self.__exit__()
                 raise NoNccl(why)
             time.sleep(0.05)
-        self.ready_file = ready
         return self
 
     def __exit__(self, *_):
@@ -198,14 +198,18 @@ def kill_under(cluster, options, want):
 
 
 def tell(options, result, line):
-    result["lines"].append(line)
-    (options.out / "processes.json").write_text(json.dumps(result, indent=1))
+    """Keeps it, too, in a file that is whole at any time."""
+    result["lines"].append(line if options.kernels == "auto" else f"kernels {options.kernels}: {line}")
+    fresh = options.out / f"{options.part}.json.new"
+    fresh.write_text(json.dumps(result, indent=1))
+    fresh.rename(options.out / f"{options.part}.json")
     print(line, flush=True)
 
 
 def late(options, result, what):
     if time.monotonic() + (0 if options.small else CLUSTER_SECONDS) < options.end:
         return False
+    result["left_out"] = True
     tell(options, result, f"{what}: left out: no time left")
     return True
 
@@ -285,6 +289,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", type=pathlib.Path, required=True)
     parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--part", default="processes", help="the name of the file in OUT")
     parser.add_argument("--model", type=pathlib.Path)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--ranks", type=numbers, default=[1, 2, 4])
@@ -304,6 +309,7 @@ def main():
     options.end = time.monotonic() + options.seconds
 
     def terminate(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice
         for process in Cluster.live:  # so that no stream is waited for
             process.send_signal(signal.SIGTERM)
         raise Terminated("stopped before it ended")
@@ -321,8 +327,7 @@ def main():
             result["failures"].append(str(error))
             tell(options, result, f"FAILED: {str(error).splitlines()[0]}")
             print(f"FAILED: {error}", file=sys.stderr)
-    (options.out / "processes.json").write_text(json.dumps(result, indent=1))
-    return 1 if result["failures"] else 0
+    return 1 if result["failures"] or result.get("left_out") else 0
 
 
 if __name__ == "__main__":

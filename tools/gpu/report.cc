@@ -149,6 +149,25 @@ Json PartIn(const std::string& out, const std::string& name) {
   return Json::parse(TextOf(fmt::format("{}/{}.json", out, name)), nullptr, false);
 }
 
+// A part that was taken once more stands behind the first: entries behind entries, counts added.
+void AddAgain(const Json& again, Json* part) {
+  if (!again.is_object()) return;
+  if (!part->is_object()) {
+    *part = again;
+    return;
+  }
+  for (const auto& [key, value] : again.items()) {
+    Json& to = (*part)[key];
+    if (to.is_null()) {
+      to = value;
+    } else if (value.is_array()) {
+      to.insert(to.end(), value.begin(), value.end());
+    } else if (key == "cases" || key == "compared") {
+      to = to.get<int64_t>() + value.get<int64_t>();
+    }
+  }
+}
+
 // Where the fastest kernels broke, what the rung below them has: rows beside theirs, and their
 // steps if there are more.
 void AddRungBelow(const std::string& out, Json* report) {
@@ -178,6 +197,11 @@ Json Merge(const std::string& out, const RunFacts& facts) {
   for (const char* part : kParts) {
     const Json read = PartIn(out, part);
     if (!read.is_discarded()) report[part] = read;
+  }
+  for (const auto& [part, again] : {std::pair("sweep", "sweep2"), std::pair("sweep", "sweep3"),
+                                    std::pair("processes", "processes-tensor")}) {
+    const Json read = PartIn(out, again);
+    if (read.is_object()) AddAgain(read, &report[part]);
   }
   AddRungBelow(out, &report);
   report["figures"] = FiguresOf(report);

@@ -45,26 +45,38 @@ def groups(names):
     return list(found.values())
 
 
+def kill(child):
+    """With all that it started. One that the driver does not let go is not waited for."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
 class Group:
     """Runs tests of one suite in one process after another until each has ended somehow, or time is over."""
+
+    live = []
 
     def __init__(self, options, names):
         self.options, self.names, self.ended = options, names, {}
 
     def run(self):
         left = self.names
-        while left and time.monotonic() < self.options.end:
+        while left and not self.late():
             self.process(left)
             still = [name for name in self.names if name not in self.ended]
-            if still == left:  # it ended before its first test: another will, too
+            if still == left and not self.late():  # it ended before its first test: another will, too
                 self.ended.update((name, "died before it began") for name in still)
             left = still
-        return {name: self.ended.get(name, "not run: no time left") for name in self.names}
+        return {**{name: "not run: no time left" for name in self.names}, **self.ended}
+
+    def late(self):
+        return time.monotonic() >= self.options.end
 
     def process(self, names):
         child = subprocess.Popen([self.options.binary, "--gtest_filter=" + ":".join(names)], env=self.options.environment,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
-        running, output = None, []
+        self.live.append(child)
+        running, output, failed = None, [], False
         try:
             for line in self.lines(child):
                 begun = re.match(r"\[ RUN      \] (\S+)", line)
@@ -72,19 +84,24 @@ class Group:
                 if begun:
                     running, output = begun.group(1), []
                 elif over and over.group(2) == running:
+                    failed |= over.group(1) == "FAILED"
                     self.close(running, {"OK": "passed", "SKIPPED": "skipped"}.get(over.group(1), "failed"), output)
-                    running = None
+                    running, output = None, []
                 else:
                     output.append(line)
             code = child.wait(10)
-            if running:
-                self.close(running, f"died with {code}", output)
-        except TimeoutError as how:
-            if running:
-                self.close(running, str(how), output)
+            how = "passed" if code == 0 or (code == 1 and failed) else f"died with {code}"
+        except subprocess.TimeoutExpired:
+            how = "hung: it does not end"
+        except TimeoutError as error:
+            how = str(error)
         finally:
-            with contextlib.suppress(ProcessLookupError):  # one that the driver does not let go is not waited for
-                os.killpg(child.pid, signal.SIGKILL)
+            self.live.remove(child)
+            kill(child)
+        if running:
+            self.close(running, "not ended: no time left" if self.late() else how, output)
+        elif how != "passed" and self.ended:  # behind its tests
+            self.close(f"{list(self.ended)[-1]} (its process)", how, output)
 
     def lines(self, child):
         """Its lines, as long as they come."""
@@ -120,6 +137,13 @@ def main():
     options = parser.parse_args()
     options.environment = {**os.environ, **({"LD_LIBRARY_PATH": options.library_path} if options.library_path else {})}
     options.end = time.monotonic() + options.seconds
+
+    def terminate(*_):
+        options.end = 0.0
+        for child in list(Group.live):
+            kill(child)
+
+    signal.signal(signal.SIGTERM, terminate)
     names = listed(options)
     if not names or (options.require and not any(re.search(options.require, name) for name in names)):
         print(f"no test of {options.filter}" + (f" matches {options.require}" if names else " is there"))
@@ -128,6 +152,9 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         for result in pool.map(lambda group: Group(options, group).run(), groups(names)):
             ended.update(result)
+    if all(how == "skipped" for how in ended.values()):
+        print(f"all {len(ended)} tests were skipped")
+        return NO_TESTS
     bad = {name: how for name, how in ended.items() if how not in ("passed", "skipped")}
     for name, how in bad.items():
         print(f"{how}: {name}")

@@ -137,56 +137,77 @@ class Player {
 
 }  // namespace
 
+namespace {
+
+// What was played, for the JSON.
+struct Played {
+  uint64_t first_seed = 0;
+  int64_t cases = 0, compared = 0;
+  std::map<std::string, int64_t> by_op;
+  Json failures = Json::array();
+
+  Json Told() const {
+    std::string each;
+    for (const auto& [op, count] : by_op) {
+      each += fmt::format("{}{} {}", each.empty() ? "" : ", ", op, count);
+    }
+    Json lines = {fmt::format("{} shapes from seed {} on, {} comparisons of tables, {} failed; {}",
+                              cases, first_seed, compared, failures.size(), each)};
+    for (const Json& f : failures) {
+      lines.push_back(fmt::format("--seed {} --cases 1: {} {}: {}", f["seed"].get<uint64_t>(),
+                                  f.value("op", ""), f.value("shape", ""), f.value("wrong", "")));
+    }
+    return {{"seed", first_seed},
+            {"cases", cases},
+            {"compared", compared},
+            {"failures", failures},
+            {"lines", std::move(lines)}};
+  }
+};
+
+}  // namespace
+
 Json Sweep(const std::vector<const cuda::KernelTable*>& tables, Card& card,
            const SweepOptions& options) {
   std::vector<SweepOp> ops = SweepOps();
   if (!options.op.empty()) {
     std::erase_if(ops, [&](const SweepOp& op) { return options.op != op.name; });
   }
-  Player player(tables, card);
-  Json failures = Json::array();
-  std::map<std::string, int64_t> by_op;
-  int64_t cases = 0;
-  const auto skipped = [&](uint64_t seed) {
-    const auto& skip = options.skip;
-    return std::find(skip.begin(), skip.end(), ops[seed % ops.size()].name) != skip.end();
-  };
-  const bool none = std::all_of(ops.begin(), ops.end(), [&](const SweepOp& op) {
+  const auto skipped = [&](const SweepOp& op) {
     return std::find(options.skip.begin(), options.skip.end(), op.name) != options.skip.end();
-  });
-  uint64_t seed = options.seed - 1;
-  while (!none && cases < options.cases_max && failures.size() < kFailuresMax &&
-         Clock::Real().Now() < options.deadline) {
-    if (skipped(++seed)) continue;
+  };
+  if (std::all_of(ops.begin(), ops.end(), skipped)) ops.clear();
+  Player player(tables, card);
+  Played played{.first_seed = options.seed};
+  MonoTime told = Clock::Real().Now();
+  for (uint64_t seed = options.seed;
+       !ops.empty() && played.cases < options.cases_max && played.failures.size() < kFailuresMax &&
+       Clock::Real().Now() < options.deadline;
+       ++seed) {
+    const SweepOp& op = ops[seed % ops.size()];
+    if (skipped(op)) continue;
     Draw draw(seed, options.sizes, &card);
-    const SweepCase c = ops[seed % ops.size()].make(draw);
+    const SweepCase c = op.make(draw);
     // Known before it runs: a hang or a device error ends the process.
-    std::printf("seed %llu: %s %s\n", static_cast<unsigned long long>(seed), c.op.c_str(),
+    std::printf("seed %llu: %s: %s\n", static_cast<unsigned long long>(seed), op.name,
                 c.shape.c_str());
     const std::string wrong = player.Play(c);
     card.FreeAll();
-    ++cases;
-    ++by_op[c.op];
-    if (wrong.empty()) continue;
-    failures.push_back({{"seed", seed}, {"op", c.op}, {"shape", c.shape}, {"wrong", wrong}});
-    std::printf("FAILED: seed %llu: %s %s: %s\n", static_cast<unsigned long long>(seed),
-                c.op.c_str(), c.shape.c_str(), wrong.c_str());
+    ++played.cases;
+    ++played.by_op[c.op];
+    played.compared = player.compared();
+    if (!wrong.empty()) {
+      played.failures.push_back(
+          {{"seed", seed}, {"op", c.op}, {"shape", c.shape}, {"wrong", wrong}});
+      std::printf("FAILED: seed %llu: %s %s: %s\n", static_cast<unsigned long long>(seed),
+                  c.op.c_str(), c.shape.c_str(), wrong.c_str());
+    }
+    if (!options.progress || Clock::Real().Now() - told < std::chrono::seconds(1)) continue;
+    told = Clock::Real().Now();
+    options.progress(played.Told());
   }
-  std::string each;
-  for (const auto& [op, count] : by_op) {
-    each += fmt::format("{}{} {}", each.empty() ? "" : ", ", op, count);
-  }
-  Json lines = {fmt::format("{} shapes from seed {} on, {} comparisons of tables, {} failed; {}",
-                            cases, options.seed, player.compared(), failures.size(), each)};
-  for (const Json& f : failures) {
-    lines.push_back(fmt::format("--seed {} --cases 1: {} {}: {}", f["seed"].get<uint64_t>(),
-                                f.value("op", ""), f.value("shape", ""), f.value("wrong", "")));
-  }
-  return {{"seed", options.seed},
-          {"cases", cases},
-          {"compared", player.compared()},
-          {"failures", std::move(failures)},
-          {"lines", std::move(lines)}};
+  if (options.progress) options.progress(played.Told());
+  return played.Told();
 }
 
 }  // namespace choir::gpu

@@ -4,6 +4,7 @@
 // promised. A case is seed and op: `choir-gpu-check sweep --seed N --cases 1` plays case N again.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -20,6 +21,8 @@ struct SweepOptions {
   std::string op;                 // only this one; empty: all in turn, by seed
   std::vector<std::string> skip;  // but these: the others keep their seeds
   SweepSizes sizes;
+  // Hears what is known at most every second, for the next case may break the card.
+  std::function<void(const nlohmann::ordered_json&)> progress;
 };
 
 // {"seed", "cases", "compared", "failures": [...], "lines": [...]}; "compared": cases in which a

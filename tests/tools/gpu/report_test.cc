@@ -68,6 +68,17 @@ TEST_F(GpuReport, TakesInWhatTheRungBelowHas) {
   EXPECT_EQ(Merged()["slice"]["table"], "a");
 }
 
+TEST_F(GpuReport, AddsWhatWasTakenOnceMore) {
+  Put("sweep2.json", R"({"seed": 7, "cases": 2, "failures": [], "lines": ["2 shapes"]})");
+  EXPECT_EQ(Merged()["sweep"]["cases"], 2);
+  Put("sweep.json", R"({"seed": 1, "cases": 3, "failures": [1], "lines": ["3 shapes"]})");
+  Put("processes-tensor.json", R"({"lines": ["1 rank"], "runs": []})");
+  const Json report = Merged();
+  EXPECT_EQ(report["sweep"], Json::parse(R"({"seed": 1, "cases": 5, "failures": [1],
+                                             "lines": ["3 shapes", "2 shapes"]})"));
+  EXPECT_EQ(report["processes"]["lines"].size(), 1u);
+}
+
 TEST_F(GpuReport, ListsHowEverySectionEnded) {
   Put("sections",
       "limits\tpassed\t12\t30\nsweep\thung\t70\t70\nslice\tleft out: no time left\t0\t0\n");
