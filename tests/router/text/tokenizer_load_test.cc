@@ -138,13 +138,14 @@ TEST(TokenizerLoad, RefusesTemplatesThatNameNothing) {
   EXPECT_THAT(ErrorWith("/post_processor", post), HasSubstr("ids[0]: must be an integer in 0..5"));
   post["special_tokens"] = Json::object();
   EXPECT_THAT(ErrorWith("/post_processor", post), HasSubstr("special_tokens.<s>"));
-  post["single"] = {piece("Sequence", "B")};
+  post["single"] = Json::array({piece("Sequence", "B")});  // {x} is x for Clang
   EXPECT_THAT(ErrorWith("/post_processor", post), HasSubstr("must be one single A"));
 }
 
 TEST(TokenizerLoad, BoundsNesting) {
   Json nested = {{"type", "Fuse"}};
-  for (int i = 0; i < 100; ++i) nested = {{"type", "Sequence"}, {"decoders", {nested}}};
+  for (int i = 0; i < 100; ++i)
+    nested = {{"type", "Sequence"}, {"decoders", Json::array({nested})}};
   EXPECT_THAT(ErrorWith("/decoder", nested), HasSubstr("nested too deeply"));
 }
 
