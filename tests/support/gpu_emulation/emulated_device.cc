@@ -28,19 +28,22 @@ class Card {
     size_t bytes;
   };
 
+  // Memory comes and goes by any thread, also while the card works for another.
   const char* Allocate(size_t bytes, void** memory) {
+    const std::lock_guard lock(mu);
     if (used + bytes > total) return "out of memory";
     const size_t mapped = std::max<size_t>(bytes, 1);
     *memory = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     CHOIR_CHECK(*memory != MAP_FAILED);
     std::memset(*memory, 0xff, mapped);
-    CHOIR_CHECK(mprotect(*memory, mapped, PROT_NONE) == 0);
+    if (opened == 0) CHOIR_CHECK(mprotect(*memory, mapped, PROT_NONE) == 0);
     pieces.push_back({*memory, mapped});
     used += bytes;
     return nullptr;
   }
   void Free(void* memory) {
+    const std::lock_guard lock(mu);
     const auto piece = std::find_if(pieces.begin(), pieces.end(),
                                     [memory](const Piece& p) { return p.begin == memory; });
     CHOIR_CHECK(piece != pieces.end());
@@ -239,6 +242,7 @@ cuda::DeviceTable MakeTable() {
     return nullptr;
   };
   t.memory = [](uint64_t* free_bytes, uint64_t* total_bytes) -> const char* {
+    const std::lock_guard lock(current->mu);
     *free_bytes = current->total - current->used;
     *total_bytes = current->total;
     return nullptr;
