@@ -54,9 +54,9 @@ class AttentionPlans : public testing::TestWithParam<std::string> {
   const AttentionSequence* InTestMemory(std::vector<AttentionSequence> sequences) {
     for (AttentionSequence& s : sequences) {
       const size_t blocks = s.block_table == nullptr ? 0 : s.first_position / kBlockTokens + 1;
-      s.block_table = Keep(s.block_table, blocks);
+      s.block_table = Keep(std::vector<int32_t>(s.block_table, s.block_table + blocks));
     }
-    return Keep(sequences.data(), sequences.size());
+    return Keep(sequences);
   }
 
   const cuda::KernelTable& gpu_ = GpuTable(GetParam());
@@ -65,12 +65,12 @@ class AttentionPlans : public testing::TestWithParam<std::string> {
 
  private:
   template <class T>
-  const T* Keep(const T* values, size_t count) {
-    kept_.push_back(TestBytes(count * sizeof(T)));
-    if (count > 0) std::memcpy(kept_.back().get(), values, count * sizeof(T));
-    return reinterpret_cast<const T*>(kept_.back().get());
+  const T* Keep(const std::vector<T>& values) {
+    const std::shared_ptr<const T> copy = CopyForDevice(values);
+    kept_.push_back(copy);
+    return copy.get();
   }
-  std::vector<std::shared_ptr<std::byte>> kept_;
+  std::vector<std::shared_ptr<const void>> kept_;
 };
 
 // Sequences in one pool, their blocks in turns.

@@ -233,11 +233,8 @@ TEST_P(ExpertsInF8, RowsThatAreNobodysAreLeftOut) {
   const Tensor y(DType::kF32, {30, 128}), scratch = y.Clone();
   ExpertFfnArgs args = more.Args(y, scratch, 0, 30);
   args.experts = c.weights;
-  const std::vector<int32_t>& offsets = c.shape.offsets;
-  const std::shared_ptr<std::byte> there = TestBytes(offsets.size() * sizeof(int32_t));
-  std::memcpy(there.get(), offsets.data(), offsets.size() * sizeof(int32_t));
-  args.offsets =
-      Staged<int32_t>(nullptr, offsets.size(), reinterpret_cast<const int32_t*>(there.get()));
+  const std::shared_ptr<const int32_t> offsets = CopyForDevice(c.shape.offsets);
+  args.offsets = Staged<int32_t>(nullptr, 3, offsets.get());
   gpu_.expert_ffn(args, Any(random));
   ExpectSameBits(y.f32(), want.f32(), 12 * 128, "rows");
 }

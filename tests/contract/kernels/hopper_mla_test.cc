@@ -167,22 +167,17 @@ TEST_P(HopperMla, AStepOfTheDeviceHasTheBitsOfTheHosts) {
   const Tensor want = batch.Out();
   gpu_.mla_attention(batch.Args(want), On(1));
   std::vector<AttentionSequence> padded = batch.sequences;
-  std::vector<std::shared_ptr<std::byte>> tables;
+  std::vector<std::shared_ptr<const int32_t>> tables;
   for (size_t i = 0; i < padded.size(); ++i) {
-    const size_t bytes = batch.tables[i].size() * sizeof(int32_t);
-    tables.push_back(TestBytes(bytes));
-    std::memcpy(tables.back().get(), batch.tables[i].data(), bytes);
-    padded[i].block_table = reinterpret_cast<const int32_t*>(tables.back().get());
+    tables.push_back(CopyForDevice(batch.tables[i]));
+    padded[i].block_table = tables.back().get();
   }
   padded.resize(3, {.row_begin = static_cast<int32_t>(batch.rows), .block_table = nullptr});
-  const size_t bytes = padded.size() * sizeof(AttentionSequence);
-  const std::shared_ptr<std::byte> device = TestBytes(bytes);
-  std::memcpy(device.get(), padded.data(), bytes);
+  const std::shared_ptr<const AttentionSequence> device = CopyForDevice(padded);
   for (const int multiprocessors : {1, 1000}) {
     const Tensor got = batch.Out();
     MlaAttentionArgs args = batch.Args(got);
-    args.sequences = {nullptr, padded.size(),
-                      reinterpret_cast<const AttentionSequence*>(device.get())};
+    args.sequences = {nullptr, padded.size(), device.get()};
     args.keys_max = 4096;
     const std::shared_ptr<std::byte> room = TestBytes(size_t{4} << 20);
     cuda::KernelStream stream = On(multiprocessors);

@@ -22,6 +22,14 @@ namespace choir {
 
 inline bool IsHopper(const std::string& name) { return name.find("hopper") != std::string::npos; }
 
+// A copy where a device reads it, and nowhere else.
+template <class T>
+std::shared_ptr<const T> CopyForDevice(const std::vector<T>& values) {
+  const std::shared_ptr<std::byte> memory = TestBytes(values.size() * sizeof(T) + 1);
+  if (!values.empty()) std::memcpy(memory.get(), values.data(), values.size() * sizeof(T));
+  return {memory, reinterpret_cast<const T*>(memory.get())};
+}
+
 // Tables with products on tensor cores differ from the others in products, attention, the gate,
 // permutations and the sampler only.
 inline bool OnTensorCores(const std::string& name) {

@@ -13,13 +13,13 @@ class StagedValues : public KernelsTest {
   // `values` where the device reads them, and nowhere else.
   template <class T>
   Staged<T> OnDevice(const std::vector<T>& values) {
-    const auto& memory = kept_.emplace_back(TestBytes(values.size() * sizeof(T) + 1));
-    std::memcpy(memory.get(), values.data(), values.size() * sizeof(T));
-    return {nullptr, values.size(), reinterpret_cast<const T*>(memory.get())};
+    const std::shared_ptr<const T> copy = CopyForDevice(values);
+    kept_.push_back(copy);
+    return {nullptr, values.size(), copy.get()};
   }
 
  private:
-  std::vector<std::shared_ptr<std::byte>> kept_;
+  std::vector<std::shared_ptr<const void>> kept_;
 };
 
 class StagedExperts : public StagedValues {};
