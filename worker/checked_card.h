@@ -63,12 +63,12 @@ class CheckedCard {
     const TensorView view = Make(dtype, shape);
     std::vector<std::byte> bytes(view.num_bytes());
     for (int64_t i = 0; i < view.num_elements(); ++i) {
-      state_ = state_ * 1664525u + 1013904223u;
-      const float value = static_cast<float>(static_cast<int>(state_ >> 16 & 255) - 128) / 128;
+      const uint32_t drawn = Draw();
+      const float value = static_cast<float>(static_cast<int>(drawn >> 16 & 255) - 128) / 128;
       if (dtype == DType::kF8E4M3) {
         bytes[static_cast<size_t>(i)] = static_cast<std::byte>(ToF8(value));
       } else if (dtype == DType::kBF16) {
-        const bf16 rounded = ToBF16(value / static_cast<float>(1 << (state_ >> 24 & 7)));
+        const bf16 rounded = ToBF16(value / static_cast<float>(1 << (drawn >> 24 & 7)));
         std::memcpy(&bytes[static_cast<size_t>(2 * i)], &rounded, 2);
       } else {
         const float scale = 1.0f + value / 2;
@@ -82,8 +82,8 @@ class CheckedCard {
     const TensorView view = Make(DType::kF8E4M3, shape);
     std::vector<std::byte> bytes(view.num_bytes());
     for (std::byte& code : bytes) {
-      state_ = state_ * 1664525u + 1013904223u;
-      code = static_cast<std::byte>(1 + (state_ >> 16) % 7 + (state_ >> 24 & 0x80));
+      const uint32_t drawn = Draw();
+      code = static_cast<std::byte>(1 + (drawn >> 16) % 7 + (drawn >> 24 & 0x80));
     }
     Put(view, bytes);
     return view;
@@ -98,10 +98,7 @@ class CheckedCard {
   TensorView Logits(int64_t rows, int64_t vocab) {
     const TensorView view = Make(DType::kF32, {rows, vocab});
     std::vector<float> values(static_cast<size_t>(view.num_elements()));
-    for (float& value : values) {
-      state_ = state_ * 1664525u + 1013904223u;
-      value = static_cast<float>(state_ >> 16) / 4096 - 8;
-    }
+    for (float& value : values) value = static_cast<float>(Draw() >> 16) / 4096 - 8;
     Put(view, std::as_bytes(std::span(values)));
     return view;
   }
@@ -129,6 +126,7 @@ class CheckedCard {
   static constexpr size_t kMemoryBytes = size_t{16} << 20;
   static constexpr size_t kWorkspaceBytes = size_t{1} << 20;
 
+  uint32_t Draw() { return state_ = state_ * 1664525u + 1013904223u; }
   void Put(const TensorView& view, std::span<const std::byte> bytes) {
     if (error_ == nullptr) Keep(device_.copy(view.raw(), bytes.data(), bytes.size(), stream_));
     Wait();
