@@ -226,6 +226,10 @@ def test_suites_say_what_had_no_time_and_refuse_to_pass_with_no_test(tmp_path):
     assert none.returncode == 5 and "no test of * matches /gpu_hopper$" in none.stdout
     suite("tests", tmp_path, tests=())
     assert suites(tmp_path).returncode == 5
+    suite("tests", tmp_path, body="kill -9 $$")
+    script("tests", (tmp_path / "tests").read_text().replace("(body $test) || exit $?", "exit 0").removeprefix("#!/bin/sh\n"), tmp_path)
+    ended = suites(tmp_path)
+    assert ended.returncode == 1 and "died with 0: Tables/Ops.One/gpu" in ended.stdout
     script("tests", "case \"$*\" in *list*) printf 'A.\\n  B\\n';; *) exit 127;; esac\n", tmp_path)
     died = suites(tmp_path)
     assert died.returncode == 1 and "died before it began: A.B" in died.stdout

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/config/options.h"
+#include "common/files/write_file.h"
 #include "kernels/cuda/module_loader.h"
 #include "tools/gpu/limits.h"
 #include "tools/gpu/must.h"
@@ -61,15 +62,13 @@ MonoTime DeadlineOf(const Arguments& a) {
   return Clock::Real().Now() + std::chrono::milliseconds(static_cast<int64_t>(a.seconds * 1e3));
 }
 
-// Of a part that may be killed at any time: the file is whole, or the one before.
+// Of a section that may be killed at any time: the file is whole, or the one before.
 void Write(const Arguments& a, const std::string& name, const Json& json) {
-  const std::string file = a.out + "/" + name + ".json", fresh = file + ".new";
-  std::ofstream(fresh) << json.dump(2) << "\n";
-  std::filesystem::rename(fresh, file);
+  const std::string file = a.out + "/" + name + ".json";
+  Must(WriteFileWhole(file, json.dump(2) + "\n", {.mode = 0644}), file);
 }
-// What a rung that was asked for measures stands beside what all did.
-std::string PartOf(const Arguments& a, const std::string& name) {
-  return a.rung.empty() ? name : name + "-" + a.rung;
+void WritePart(const Arguments& a, const Json& json) {
+  Write(a, a.part.empty() ? a.section : a.part, json);
 }
 
 // As far as they were measured; without a copy's rate there are no floors.
@@ -105,7 +104,7 @@ int MeasureCard(const Arguments& a, const Opened& o) {
   LimitShapes shapes;
   if (a.small) shapes = {.copy_bytes = 4096, .sides = {16}, .products = {}};
   const Json limits = MeasureLimits(o.module->cublaslt, card, shapes,
-                                    [&a](const Json& so_far) { Write(a, "limits", so_far); });
+                                    [&a](const Json& so_far) { WritePart(a, so_far); });
   std::printf("%s\n", limits.dump(1).c_str());
   return 0;
 }
@@ -114,7 +113,7 @@ int TimeAllOps(const Arguments& a, const Opened& o) {
   Card card(o.module->device, CardOptionsOf(a));
   OpTimesOptions options{.limits = ReadLimits(a), .deadline = DeadlineOf(a)};
   if (a.small) options.shapes = BenchShapes::Small();
-  options.progress = [&a](const Json& rows) { Write(a, PartOf(a, "ops"), rows); };
+  options.progress = [&a](const Json& rows) { WritePart(a, rows); };
   (void)TimeOps(o.tables, o.module->cublaslt, card, options);
   return 0;
 }
@@ -129,8 +128,7 @@ int SweepShapes(const Arguments& a, const Opened& o) {
                        .sizes = {}};
   if (a.small) options.sizes = SweepSizes::Small();
   options.sizes.hopper |= a.hopper_shapes;
-  const std::string part = a.part.empty() ? "sweep" : a.part;
-  options.progress = [&](const Json& so_far) { Write(a, part, so_far); };
+  options.progress = [&a](const Json& so_far) { WritePart(a, so_far); };
   const Json told = Sweep(o.tables, card, options);
   for (const Json& line : told["lines"]) std::printf("%s\n", line.get<std::string>().c_str());
   return told["failures"].empty() ? 0 : 1;
@@ -139,7 +137,7 @@ int SweepShapes(const Arguments& a, const Opened& o) {
 int RunLayers(const Arguments& a, const Opened& o) {
   SliceOptions options = a.small ? SliceOptions::Small() : SliceOptions();
   options.deadline = DeadlineOf(a);
-  options.progress = [&a](const Json& so_far) { Write(a, PartOf(a, "slice"), so_far); };
+  options.progress = [&a](const Json& so_far) { WritePart(a, so_far); };
   const Json told = RunSlice(o.module->device, *o.tables.back(), ReadLimits(a), options);
   for (const char* key : {"lines", "failures"}) {
     for (const Json& line : told[key]) std::printf("%s\n", line.get<std::string>().c_str());
@@ -159,7 +157,7 @@ int CheckNcclRanks(const Arguments& a) {
       std::fprintf(stderr, "choir-gpu-check: nothing was checked: %s\n",
                    run.value("nothing", "").c_str());
       told["lines"].push_back("nothing was checked: " + run.value("nothing", ""));
-      Write(a, "nccl", told);
+      WritePart(a, told);
       return kNoGpu;
     }
     for (const char* key : {"lines", "failures"}) {
@@ -171,7 +169,7 @@ int CheckNcclRanks(const Arguments& a) {
       }
     }
     told["runs"].push_back(std::move(run));
-    Write(a, "nccl", told);
+    WritePart(a, told);
   }
   return told["failures"].empty() ? 0 : 1;
 }
@@ -239,7 +237,7 @@ std::optional<int> Read(int argc, char** argv, Arguments* a) {
   options.Add(&a->op, {.flag = "--op", .help = "only this op's random shapes"});
   options.AddChoice(&a->rung, {.flag = "--rung", .help = "leave out kernels above these"},
                     {"simple", "tensor", "hopper"});
-  options.Add(&a->part, {.flag = "--part", .help = "the name of the sweep's file in OUT: sweep"});
+  options.Add(&a->part, {.flag = "--part", .help = "the name of its file in OUT: the section's"});
   options.Add(&a->skip, {.flag = "--skip-op", .help = "not this op's random shapes"});
   options.Add(&a->facts.commit, {.flag = "--commit", .help = "for the report"});
   options.Add(&a->facts.driver, {.flag = "--driver", .help = "for the report"});

@@ -122,36 +122,12 @@ std::string LinesOf(const Json& part) {
   return text.empty() ? "- nothing\n" : text;
 }
 
-}  // namespace
-
-std::vector<Section> SectionsOf(const std::string& text) {
-  std::vector<Section> sections;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    std::istringstream fields(line);
-    Section s;
-    std::string seconds, limit;
-    std::getline(fields, s.name, '\t');
-    std::getline(fields, s.state, '\t');
-    std::getline(fields, seconds, '\t');
-    std::getline(fields, limit, '\t');
-    if (s.name.empty()) continue;
-    s.seconds = std::atof(seconds.c_str());
-    s.limit = std::atof(limit.c_str());
-    sections.push_back(std::move(s));
-  }
-  return sections;
-}
-
-namespace {
-
 Json PartIn(const std::string& out, const std::string& name) {
   return Json::parse(TextOf(fmt::format("{}/{}.json", out, name)), nullptr, false);
 }
 
 // A part that was taken once more stands behind the first: entries behind entries, counts added.
 void AddAgain(const Json& again, Json* part) {
-  if (!again.is_object()) return;
   if (!part->is_object()) {
     *part = again;
     return;
@@ -184,6 +160,25 @@ void AddRungBelow(const std::string& out, Json* report) {
 }
 
 }  // namespace
+
+std::vector<Section> SectionsOf(const std::string& text) {
+  std::vector<Section> sections;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    Section s;
+    std::string seconds, limit;
+    std::getline(fields, s.name, '\t');
+    std::getline(fields, s.state, '\t');
+    std::getline(fields, seconds, '\t');
+    std::getline(fields, limit, '\t');
+    if (s.name.empty()) continue;
+    s.seconds = std::atof(seconds.c_str());
+    s.limit = std::atof(limit.c_str());
+    sections.push_back(std::move(s));
+  }
+  return sections;
+}
 
 Json Merge(const std::string& out, const RunFacts& facts) {
   Json report = {{"date", facts.date},

@@ -90,7 +90,8 @@ class Group:
                 else:
                     output.append(line)
             code = child.wait(10)
-            how = "passed" if code == 0 or (code == 1 and failed) else f"died with {code}"
+            good = not running and (code == 0 or (code == 1 and failed))
+            how = "passed" if good else f"died with {code}"
         except subprocess.TimeoutExpired:
             how = "hung: it does not end"
         except TimeoutError as error:
@@ -98,8 +99,10 @@ class Group:
         finally:
             self.live.remove(child)
             kill(child)
+        if how != "passed" and self.late():
+            how = "not ended: no time left"
         if running:
-            self.close(running, "not ended: no time left" if self.late() else how, output)
+            self.close(running, how, output)
         elif how != "passed" and self.ended:  # behind its tests
             self.close(f"{list(self.ended)[-1]} (its process)", how, output)
 
@@ -108,11 +111,8 @@ class Group:
         rest = b""
         while True:
             wait = min(self.options.test_seconds, self.options.end - time.monotonic())
-            if wait <= 0:
-                raise TimeoutError("not ended: no time left")
-            if not select.select([child.stdout], [], [], wait)[0]:
-                late = time.monotonic() >= self.options.end
-                raise TimeoutError("not ended: no time left" if late else f"hung: {self.options.test_seconds} s without a word")
+            if wait <= 0 or not select.select([child.stdout], [], [], wait)[0]:
+                raise TimeoutError(f"hung: {self.options.test_seconds} s without a word")
             read = os.read(child.stdout.fileno(), 65536)
             if not read:
                 return

@@ -135,10 +135,6 @@ class Player {
   int64_t compared_ = 0;
 };
 
-}  // namespace
-
-namespace {
-
 // What was played, for the JSON.
 struct Played {
   uint64_t first_seed = 0;
