@@ -47,6 +47,11 @@ class KernelSet {
   virtual void Rope(const RopeArgs&, const Stream&) const = 0;
   virtual void SwiGlu(const SwiGluArgs&, const Stream&) const = 0;
   virtual void StoreKv(const StoreKvArgs&, const Stream&) const = 0;
+  virtual void StoreLatent(const StoreLatentArgs& a, const Stream& s) const {
+    RmsNorm(a.Norm(), s);
+    Rope(a.Rope(), s);
+    StoreKv(a.Store(), s);
+  }
   virtual void PagedAttention(const PagedAttentionArgs&, const Stream&) const = 0;
   virtual void MlaAttention(const MlaAttentionArgs&, const Stream&) const = 0;
   virtual void GateTopK(const GateTopKArgs&, const Stream&) const = 0;

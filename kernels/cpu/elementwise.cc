@@ -55,14 +55,15 @@ void CpuKernels::Rope(const RopeArgs& a, const Stream& stream) const {
       const float* c = a.cos.f32() + position * half;
       const float* s = a.sin.f32() + position * half;
       for (int64_t h = 0; h < a.num_heads; ++h) {
-        float* x = a.x.f32() + t * a.token_stride + h * a.head_stride + a.offset;
+        const float* x = a.x.f32() + t * a.token_stride + h * a.head_stride + a.offset;
+        float* y = a.Of(t, h);
         const int64_t step = a.interleaved ? 2 : 1;
         const int64_t other = a.interleaved ? 1 : half;
         for (int64_t i = 0; i < half; ++i) {
           const float u = x[i * step];
           const float v = x[i * step + other];
-          x[i * step] = u * c[i] - v * s[i];
-          x[i * step + other] = v * c[i] + u * s[i];
+          y[i * step] = u * c[i] - v * s[i];
+          y[i * step + other] = v * c[i] + u * s[i];
         }
       }
     }

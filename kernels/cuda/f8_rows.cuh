@@ -7,16 +7,12 @@
 // Oracle   the simple kernels and kernels/reference, under tests/contract/kernels.
 #pragma once
 
-#include "kernels/cuda/math.cuh"
+#include "kernels/cuda/fours.cuh"
 
 namespace choir::cuda {
 
 // Of 128 columns whose largest is `size` (kernels/ops/grouped_gemm.h).
 CHOIR_DEVICE float F8ScaleOf(float size) { return Max(size, 1e-4f) / 448.0f; }
-
-struct alignas(16) FloatQuad {
-  float at[4];
-};
 
 // Rows::Of(block): the block's row; negative: it has none.
 template <class Rows>
@@ -36,8 +32,8 @@ struct PackF8Kernel {
     for (int64_t first = 0; first < parts; first += kThreads / kWarp) {
       const int64_t part = first + block.warp();
       const int64_t four = part * kWarp + block.lane();  // columns from 4 · four on
-      FloatQuad values = {};
-      if (part < parts) values = reinterpret_cast<const FloatQuad*>(from)[four];
+      Floats4 values = {};
+      if (part < parts) values = reinterpret_cast<const Floats4*>(from)[four];
       const float scale = F8ScaleOf(Largest(block, values));
       uint32_t codes = 0;
       CHOIR_UNROLL
@@ -57,7 +53,7 @@ struct PackF8Kernel {
 
  private:
   template <class Block>
-  CHOIR_DEVICE static float Largest(Block& block, const FloatQuad& values) {
+  CHOIR_DEVICE static float Largest(Block& block, const Floats4& values) {
     float size = 0.0f;
     CHOIR_UNROLL
     for (const float value : values.at) size = Max(value < 0 ? -value : value, size);

@@ -34,6 +34,7 @@ struct KernelTable {
   void (*rope)(const RopeArgs&, const KernelStream&) = nullptr;
   void (*swi_glu)(const SwiGluArgs&, const KernelStream&) = nullptr;
   void (*store_kv)(const StoreKvArgs&, const KernelStream&) = nullptr;
+  void (*store_latent)(const StoreLatentArgs&, const KernelStream&) = nullptr;
   void (*paged_attention)(const PagedAttentionArgs&, const KernelStream&) = nullptr;
   void (*mla_attention)(const MlaAttentionArgs&, const KernelStream&) = nullptr;
   void (*gate_top_k)(const GateTopKArgs&, const KernelStream&) = nullptr;

@@ -21,6 +21,7 @@ Module MakeModule() {
   FillTensorProducts(&m.tensor);
   FillTensorAttention(&m.tensor);
   FillTensorChoices(&m.tensor);
+  FillTensorRows(&m.tensor);
   m.hopper = m.tensor;
   m.hopper.name = nullptr;
   FillHopperProducts(&m.hopper);

@@ -13,6 +13,7 @@ void FillNccl(NcclTable* table);
 void FillCublasLt(CublasLtTable* table);
 void FillTensorAttention(KernelTable* table);
 void FillTensorChoices(KernelTable* table);
+void FillTensorRows(KernelTable* table);
 void FillTensorProducts(KernelTable* table);
 void FillHopperProducts(KernelTable* table);  // leaves it as it is where 90a is not built
 void FillSimpleRows(KernelTable* table);

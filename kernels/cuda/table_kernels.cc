@@ -40,6 +40,9 @@ class TableKernels final : public KernelSet {
   void Rope(const RopeArgs& a, const Stream& s) const override { t_.rope(a, Of(s)); }
   void SwiGlu(const SwiGluArgs& a, const Stream& s) const override { t_.swi_glu(a, Of(s)); }
   void StoreKv(const StoreKvArgs& a, const Stream& s) const override { t_.store_kv(a, Of(s)); }
+  void StoreLatent(const StoreLatentArgs& a, const Stream& s) const override {
+    t_.store_latent(a, Of(s));
+  }
   void PagedAttention(const PagedAttentionArgs& a, const Stream& s) const override {
     t_.paged_attention(a, Of(s));
   }

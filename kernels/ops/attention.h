@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "common/tensor/tensor_view.h"
+#include "kernels/ops/elementwise.h"
 #include "kernels/ops/staged.h"
 
 namespace choir {
@@ -63,6 +64,47 @@ struct StoreKvArgs {
   Staged<int64_t> slots;  // [T]
   int64_t Flops() const { return 0; }
   int64_t Bytes() const { return static_cast<int64_t>(2 * x.num_bytes()); }
+};
+
+// What MLA keeps of a row: its latent, normed, and its shared key, rotated.
+// kv[slot] = norm(x[:lora]) · norm's weights, rope(x[lora:]); slots as in StoreKvArgs.
+struct StoreLatentArgs {
+  TensorView x;     // [T, lora + rope] f32; may be overwritten
+  TensorView norm;  // [lora] f32 or bf16
+  float eps = 1e-6f;
+  bool interleaved = false;
+  TensorView cos, sin;   // as in RopeArgs, of rope / 2 columns
+  TensorView positions;  // [T] i32
+  KvView kv;             // width = lora + rope
+  Staged<int64_t> slots;
+
+  // The three ops that it is, one behind the other.
+  RmsNormArgs Norm() const {
+    const int64_t width = x.dim(1);
+    const TensorView latent(x.raw(), DType::kF32, {x.dim(0), norm.num_elements()});
+    return {.x = latent, .x_stride = width, .w = norm, .y = latent, .y_stride = width, .eps = eps};
+  }
+  RopeArgs Rope() const {
+    const int64_t width = x.dim(1), lora = norm.num_elements();
+    return {.x = x,
+            .y = {},
+            .num_tokens = x.dim(0),
+            .num_heads = 1,
+            .token_stride = width,
+            .head_stride = width,
+            .offset = lora,
+            .rotary_dim = width - lora,
+            .interleaved = interleaved,
+            .cos = cos,
+            .sin = sin,
+            .positions = positions};
+  }
+  StoreKvArgs Store() const { return {.x = x, .kv = kv, .slots = slots}; }
+
+  int64_t Flops() const { return Norm().Flops() + Rope().Flops(); }
+  int64_t Bytes() const {
+    return static_cast<int64_t>(x.num_bytes()) + x.dim(0) * BytesOf(kv.data.dtype(), kv.width());
+  }
 };
 
 struct PagedAttentionArgs {

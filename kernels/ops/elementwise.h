@@ -27,10 +27,11 @@ struct RmsNormArgs {
   int64_t Bytes() const { return static_cast<int64_t>(x.num_bytes() + y.num_bytes()); }
 };
 
-// Rotates, in place, `rotary_dim` columns of each head, beginning at `offset`.
-// interleaved: pairs (2i, 2i+1); else pairs (i, i + rotary_dim/2).
+// Rotates `rotary_dim` columns of each head, beginning at `offset`, in place or into rows of their
+// own. interleaved: pairs (2i, 2i+1); else pairs (i, i + rotary_dim/2).
 struct RopeArgs {
   TensorView x;  // first element of token 0, head 0; f32
+  TensorView y;  // [T, heads, rotary_dim] f32, not of x's memory: what was rotated; empty: in place
   int64_t num_tokens = 0;
   int64_t num_heads = 0;
   int64_t token_stride = 0;  // elements
@@ -40,6 +41,12 @@ struct RopeArgs {
   bool interleaved = false;
   TensorView cos, sin;   // [positions_max, rotary_dim / 2] f32
   TensorView positions;  // [T] i32
+
+  // Where a head's rotated columns go.
+  float* Of(int64_t token, int64_t head) const {
+    if (!y.empty()) return y.f32() + (token * num_heads + head) * rotary_dim;
+    return x.f32() + token * token_stride + head * head_stride + offset;
+  }
   int64_t Flops() const { return 3 * num_tokens * num_heads * rotary_dim; }
   int64_t Bytes() const { return 8 * num_tokens * num_heads * rotary_dim; }
 };

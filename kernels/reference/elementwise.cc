@@ -44,16 +44,17 @@ void ReferenceKernels::Rope(const RopeArgs& a, const Stream&) const {
     const int64_t position = a.positions.data<int32_t>()[t];
     CHOIR_CHECK(position >= 0 && position < a.cos.dim(0));
     for (int64_t h = 0; h < a.num_heads; ++h) {
-      float* x = a.x.f32() + t * a.token_stride + h * a.head_stride + a.offset;
+      const float* x = a.x.f32() + t * a.token_stride + h * a.head_stride + a.offset;
+      float* y = a.Of(t, h);
       for (int64_t i = 0; i < half; ++i) {
-        float& first = a.interleaved ? x[2 * i] : x[i];
-        float& second = a.interleaved ? x[2 * i + 1] : x[i + half];
+        const int64_t first = a.interleaved ? 2 * i : i;
+        const int64_t second = a.interleaved ? 2 * i + 1 : i + half;
         const double c = a.cos.f32()[position * half + i];
         const double s = a.sin.f32()[position * half + i];
-        const double u = first;
-        const double v = second;
-        first = static_cast<float>(u * c - v * s);
-        second = static_cast<float>(v * c + u * s);
+        const double u = x[first];
+        const double v = x[second];
+        y[first] = static_cast<float>(u * c - v * s);
+        y[second] = static_cast<float>(v * c + u * s);
       }
     }
   }

@@ -92,6 +92,9 @@ void MeasuredKernels::SwiGlu(const SwiGluArgs& a, const Stream& s) const {
 void MeasuredKernels::StoreKv(const StoreKvArgs& a, const Stream& s) const {
   Take("store_kv", WorkOf(a), s, [&] { inner_.StoreKv(a, s); });
 }
+void MeasuredKernels::StoreLatent(const StoreLatentArgs& a, const Stream& s) const {
+  Take("store_latent", WorkOf(a), s, [&] { inner_.StoreLatent(a, s); });
+}
 void MeasuredKernels::PagedAttention(const PagedAttentionArgs& a, const Stream& s) const {
   Take("paged_attention", WorkOf(a), s, [&] { inner_.PagedAttention(a, s); });
 }

@@ -41,6 +41,7 @@ class MeasuredKernels final : public KernelSet {
   void Rope(const RopeArgs&, const Stream&) const override;
   void SwiGlu(const SwiGluArgs&, const Stream&) const override;
   void StoreKv(const StoreKvArgs&, const Stream&) const override;
+  void StoreLatent(const StoreLatentArgs&, const Stream&) const override;
   void PagedAttention(const PagedAttentionArgs&, const Stream&) const override;
   void MlaAttention(const MlaAttentionArgs&, const Stream&) const override;
   void GateTopK(const GateTopKArgs&, const Stream&) const override;

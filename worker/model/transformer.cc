@@ -128,7 +128,6 @@ Status Transformer::FeedForward(const LayerWeights& w, const StepContext& step) 
 
 // What a step needs besides its own values, and is not there yet.
 void Transformer::Prepare(const ModelBatch& batch) {
-  if (mla_) mla_->Prepare();
   if (moe_) moe_->Prepare(*batch.experts);
   if (!batch.tokens.empty()) ExtendRopeTables(batch);
 }

@@ -1,4 +1,5 @@
-// Embedding, RMS norm, rope, SwiGLU, storing of KV: one pass over memory each.
+// Embedding, RMS norm, rope, SwiGLU, storing of KV: one pass over memory each; storing of latents:
+// three of these.
 // Shapes   kernels/ops/elementwise.h and attention.h; rows may be strided where the args say so.
 // Bound    memory: each reads and writes its rows once (Bytes()), with next to no arithmetic.
 // Plan     a block a row; of rope and SwiGLU a thread an element. RMS norm sums a row over the
@@ -57,29 +58,46 @@ struct RmsNormKernel {
   }
 };
 
-struct RopeKernel {
-  float* x;
+// Columns of heads in pairs, and where they go when they are turned.
+struct RopeRows {
+  const float* x;  // first column of token 0, head 0
+  float* y;        // may be x
   const float* cos;
   const float* sin;
   const int32_t* positions;
-  int64_t num_heads, token_stride, head_stride, offset, half;
+  int64_t token_stride, head_stride, y_token_stride, y_head_stride, half;
   bool interleaved;
+
+  struct Pair {
+    float first, second;
+  };
+
+  CHOIR_DEVICE int64_t First(int64_t i) const { return interleaved ? 2 * i : i; }
+  CHOIR_DEVICE int64_t Second(int64_t i) const { return interleaved ? 2 * i + 1 : i + half; }
+  CHOIR_DEVICE Pair Turned(int64_t token, int64_t head, int64_t i) const {
+    const float* from = x + token * token_stride + head * head_stride;
+    const float u = from[First(i)];
+    const float v = from[Second(i)];
+    const float c = cos[positions[token] * half + i];
+    const float s = sin[positions[token] * half + i];
+    return {Fma(u, c, -(v * s)), Fma(v, c, u * s)};
+  }
+  CHOIR_DEVICE void Turn(int64_t token, int64_t head, int64_t i) const {
+    const Pair turned = Turned(token, head, i);
+    float* to = y + token * y_token_stride + head * y_head_stride;
+    to[First(i)] = turned.first;
+    to[Second(i)] = turned.second;
+  }
+};
+
+struct RopeKernel {
+  RopeRows rows;
+  int64_t num_heads;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    const int64_t t = block.x();
-    const int64_t row = positions[t] * half;
-    for (int64_t n = block.thread(); n < num_heads * half; n += block.threads()) {
-      const int64_t i = n % half;
-      float* head = x + t * token_stride + n / half * head_stride + offset;
-      float& first = head[interleaved ? 2 * i : i];
-      float& second = head[interleaved ? 2 * i + 1 : i + half];
-      const float u = first;
-      const float v = second;
-      const float c = cos[row + i];
-      const float s = sin[row + i];
-      first = Fma(u, c, -(v * s));
-      second = Fma(v, c, u * s);
+    for (int64_t n = block.thread(); n < num_heads * rows.half; n += block.threads()) {
+      rows.Turn(block.x(), n / rows.half, n % rows.half);
     }
   }
 };
@@ -138,20 +156,26 @@ void RmsNorm(const RmsNormArgs& a, const Runner& run) {
                     .eps = a.eps});
 }
 
+inline RopeRows RopeRowsOf(const RopeArgs& a) {
+  const bool in_place = a.y.empty();
+  float* x = a.x.f32() + a.offset;
+  return {.x = x,
+          .y = in_place ? x : a.y.f32(),
+          .cos = a.cos.f32(),
+          .sin = a.sin.f32(),
+          .positions = a.positions.data<int32_t>(),
+          .token_stride = a.token_stride,
+          .head_stride = a.head_stride,
+          .y_token_stride = in_place ? a.token_stride : a.num_heads * a.rotary_dim,
+          .y_head_stride = in_place ? a.head_stride : a.rotary_dim,
+          .half = a.rotary_dim / 2,
+          .interleaved = a.interleaved};
+}
+
 template <class Runner>
 void Rope(const RopeArgs& a, const Runner& run) {
   CHOIR_CHECK(a.rotary_dim % 2 == 0 && a.positions.dim(0) == a.num_tokens);
-  run({.x = a.num_tokens, .threads = kRowThreads},
-      RopeKernel{.x = a.x.f32(),
-                 .cos = a.cos.f32(),
-                 .sin = a.sin.f32(),
-                 .positions = a.positions.template data<int32_t>(),
-                 .num_heads = a.num_heads,
-                 .token_stride = a.token_stride,
-                 .head_stride = a.head_stride,
-                 .offset = a.offset,
-                 .half = a.rotary_dim / 2,
-                 .interleaved = a.interleaved});
+  run({.x = a.num_tokens, .threads = kRowThreads}, RopeKernel{RopeRowsOf(a), a.num_heads});
 }
 
 template <class Runner>
@@ -177,6 +201,13 @@ void StoreKv(const StoreKvArgs& a, const Runner& run) {
                     .x_stride = a.x_stride != 0 ? a.x_stride : width,
                     .kv_width = a.kv.width(),
                     .kv_column = a.kv_column});
+}
+
+template <class Runner>
+void StoreLatent(const StoreLatentArgs& a, const Runner& run) {
+  RmsNorm(a.Norm(), run);
+  Rope(a.Rope(), run);
+  StoreKv(a.Store(), run);
 }
 
 }  // namespace choir::cuda

@@ -24,6 +24,7 @@ void FillRows(KernelTable* t) {
   t->rope = [](const RopeArgs& a, S s) { Rope(a, Runner(s)); };
   t->swi_glu = [](const SwiGluArgs& a, S s) { SwiGlu(a, Runner(s)); };
   t->store_kv = [](const StoreKvArgs& a, S s) { StoreKv(a, Runner(s)); };
+  t->store_latent = [](const StoreLatentArgs& a, S s) { StoreLatent(a, Runner(s)); };
   t->combine = [](const CombineArgs& a, S s) { Combine(a, Runner(s)); };
   t->permute = [](const PermuteArgs& a, S s) { Permute(a, Runner(s)); };
   t->unpermute = [](const UnpermuteArgs& a, S s) { Unpermute(a, Runner(s)); };

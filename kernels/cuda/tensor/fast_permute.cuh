@@ -14,6 +14,7 @@
 // Oracle   kernels/reference/gpu_ops.cc, tests/contract/kernels/gpu_ops_test.cc.
 #pragma once
 
+#include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/simple/permute.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
 
@@ -163,13 +164,6 @@ struct PlacePairsKernel {
   }
 };
 
-struct alignas(8) Halves4 {
-  bf16 at[4];
-};
-struct alignas(16) Floats4 {
-  float at[4];
-};
-
 inline constexpr int kTokenThreadsMost = 256, kTokenThreadsLeast = 64;  // of a block
 
 // Which token is a thread's, and which columns: four at a time. A power of two of threads a token,
@@ -214,12 +208,7 @@ struct SpreadRowsKernel {
       for (int k = 0; k < top_k; ++k) {
         if (rows[k] < 0) continue;
         const int64_t to = rows[k] * width + i;
-        if (dtype == DType::kBF16) {
-          *reinterpret_cast<Halves4*>(static_cast<bf16*>(y) + to) = {
-              {ToBF16(four.at[0]), ToBF16(four.at[1]), ToBF16(four.at[2]), ToBF16(four.at[3])}};
-        } else {
-          *reinterpret_cast<Floats4*>(static_cast<float*>(y) + to) = four;
-        }
+        PutFour(y, dtype, to, four);
       }
     });
   }

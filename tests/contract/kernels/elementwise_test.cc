@@ -25,10 +25,15 @@ Tensor Indices(Random& random, int64_t count, int64_t limit) {
   return t;
 }
 
+// A size of which fast kernels take the one half, and leave the other to simple ones.
+int64_t Size(Random& random, int64_t most) {
+  return random.Coin() ? random.Int(1, most) : 4 * random.Int(1, most / 4);
+}
+
 TEST_P(ElementwiseContract, EmbeddingCopiesRowsExactly) {
   ForSeeds(10, [&](Random& random) {
     const int64_t rows = random.Int(0, 70);
-    const int64_t width = random.Int(1, 200);
+    const int64_t width = random.Coin() ? Size(random, 200) : Size(random, 2500);
     const DType dtype = random.Int(0, 2) == 0 ? DType::kF16 : random.WeightType();
     const Tensor table = random.Values(dtype, {random.Int(1, 50), width});
     const Tensor ids = Indices(random, rows, table.view().dim(0));
@@ -43,8 +48,8 @@ TEST_P(ElementwiseContract, EmbeddingCopiesRowsExactly) {
 TEST_P(ElementwiseContract, RmsNormAgreesOnStridedRowsAndInPlace) {
   ForSeeds(20, [&](Random& random) {
     const int64_t rows = random.Int(0, 70);
-    const int64_t width = random.Int(1, 600);
-    const int64_t stride = width + random.Int(0, 20);
+    const int64_t width = random.Coin() ? Size(random, 600) : Size(random, 9000);
+    const int64_t stride = width + 4 * random.Int(0, 5) + (random.Coin() ? 1 : 0);
     const Tensor x = random.Values(DType::kF32, {rows, stride}, 3.0f);
     const Tensor w = random.Values(random.WeightType(), {width});
     const Tensor got = x.Clone();
@@ -64,14 +69,16 @@ TEST_P(ElementwiseContract, RmsNormAgreesOnStridedRowsAndInPlace) {
 
 TEST_P(ElementwiseContract, RmsNormOfARowHasTheSameBitsAlone) {
   Random random(3);
-  const Tensor x = random.Values(DType::kF32, {40, 67});
-  const Tensor w = random.Values(DType::kBF16, {67});
-  const Tensor whole(DType::kF32, {40, 67});
-  kernels_->RmsNorm({.x = x, .w = w, .y = whole}, StreamOf(3));
-  const Tensor one(DType::kF32, {1, 67});
-  for (int64_t t = 0; t < 40; ++t) {
-    kernels_->RmsNorm({.x = x.view().Rows(t, 1), .w = w, .y = one}, StreamOf(1));
-    ExpectSameBits(one.f32(), whole.f32() + t * 67, 67, "row");
+  for (const int64_t width : {67, 128, 512, 1536}) {
+    const Tensor x = random.Values(DType::kF32, {40, width});
+    const Tensor w = random.Values(DType::kBF16, {width});
+    const Tensor whole(DType::kF32, {40, width});
+    kernels_->RmsNorm({.x = x, .w = w, .y = whole}, StreamOf(3));
+    const Tensor one(DType::kF32, {1, width});
+    for (int64_t t = 0; t < 40; ++t) {
+      kernels_->RmsNorm({.x = x.view().Rows(t, 1), .w = w, .y = one}, StreamOf(1));
+      ExpectSameBits(one.f32(), whole.f32() + t * width, width, "row");
+    }
   }
 }
 
@@ -103,6 +110,14 @@ TEST_P(ElementwiseContract, RopeTurnsOnlyItsColumns) {
     args.x = want;
     oracle_->Rope(args, {});
     ExpectNear(got, want, 4, 2.0);  // two products of at most 1 and a sum
+    const Tensor turned(DType::kF32, {tokens, heads, 2 * half});
+    args.x = x;
+    args.y = turned;
+    kernels_->Rope(args, Any(random));
+    for (int64_t i = 0; i < tokens * heads; ++i) {
+      const int64_t head = i / heads * args.token_stride + i % heads * head_stride + offset;
+      ExpectSameBits(turned.f32() + i * 2 * half, got.f32() + head, 2 * half, "in its own rows");
+    }
   });
 }
 
@@ -140,25 +155,66 @@ TEST_P(ElementwiseContract, SwiGluKeepsNotANumberVisible) {
 
 TEST_P(ElementwiseContract, StoreKvRoundsIntoItsColumnsAndNowhereElse) {
   ForSeeds(20, [&](Random& random) {
-    const int64_t width = random.Int(1, 80);
-    const int64_t column = random.Int(0, 20);
-    const int64_t pool_width = column + width + random.Int(0, 9);
+    const int64_t width = random.Coin() ? Size(random, 80) : Size(random, 1400);
+    const int64_t column = Size(random, 20);
+    const int64_t pool_width = column + width + Size(random, 8);
+    const int64_t stride = width + Size(random, 8);
     const DType dtype = random.WeightType();
     const Tensor pool = random.Values(dtype, {6, 4, pool_width});
     const int64_t rows = random.Int(0, 12);
-    const Tensor x = random.Values(DType::kF32, {rows, width + 5});
+    const Tensor x = random.Values(DType::kF32, {rows, stride});
     std::vector<int64_t> slots;
     for (int64_t t = 0; t < rows; ++t) slots.push_back((5 * t + 3) % 24);  // all different
     const Tensor got = pool.Clone();
     const Tensor want = pool.Clone();
     StoreKvArgs args{.x = TensorView(x.view().raw(), DType::kF32, {rows, width}),
-                     .x_stride = width + 5,
+                     .x_stride = stride,
                      .kv = {got},
                      .kv_column = column,
                      .slots = slots};
     kernels_->StoreKv(args, Any(random));
     args.kv = {want};
     oracle_->StoreKv(args, {});
+    EXPECT_EQ(std::memcmp(got.view().raw(), want.view().raw(), want.view().num_bytes()), 0);
+  });
+}
+
+TEST_P(ElementwiseContract, StoreLatentIsItsThreeOps) {
+  ForSeeds(20, [&](Random& random) {
+    const int64_t lora = random.Coin() ? Size(random, 600) : 512;
+    const int64_t half = random.Int(1, 40);
+    const int64_t width = lora + 2 * half;
+    const int64_t rows = random.Int(0, 12);
+    const Tensor pool = random.Values(random.WeightType(), {6, 4, width});
+    const Tensor x = random.Values(DType::kF32, {rows, width}, 3.0f);
+    const Tensor norm = random.Values(random.WeightType(), {lora});
+    const Tensor cos = random.Values(DType::kF32, {64, half});
+    const Tensor sin = random.Values(DType::kF32, {64, half});
+    const Tensor positions = Indices(random, rows, 64);
+    std::vector<int64_t> slots;
+    for (int64_t t = 0; t < rows; ++t) slots.push_back((5 * t + 3) % 24);
+    const bool on_device = GetParam().starts_with("gpu");
+    if (on_device && rows > 2) slots[1] = -1;  // padding
+    const Tensor got = pool.Clone();
+    const Tensor want = pool.Clone();
+    const Tensor first = x.Clone();
+    StoreLatentArgs args{.x = first,
+                         .norm = norm,
+                         .eps = 1e-5f,
+                         .interleaved = random.Coin(),
+                         .cos = cos,
+                         .sin = sin,
+                         .positions = positions,
+                         .kv = {got},
+                         .slots = slots};
+    kernels_->StoreLatent(args, Any(random));
+    const Tensor second = x.Clone();
+    args.x = second;
+    args.kv = {want};
+    const Stream stream = Any(random);
+    kernels_->RmsNorm(args.Norm(), stream);
+    kernels_->Rope(args.Rope(), stream);
+    kernels_->StoreKv(args.Store(), stream);
     EXPECT_EQ(std::memcmp(got.view().raw(), want.view().raw(), want.view().num_bytes()), 0);
   });
 }
@@ -179,7 +235,7 @@ TEST_P(ElementwiseContract, RoundsHalfwayToEvenAndKeepsNotANumber) {
   EXPECT_EQ(pool.view().b16()[4], 0x8000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, ElementwiseContract, testing::ValuesIn(AllKernelSets()),
+INSTANTIATE_TEST_SUITE_P(Kernels, ElementwiseContract, testing::ValuesIn(ProductKernelSets()),
                          NameOfParam);
 
 }  // namespace

@@ -30,8 +30,7 @@ std::shared_ptr<const T> CopyForDevice(const std::vector<T>& values) {
   return {memory, reinterpret_cast<const T*>(memory.get())};
 }
 
-// Tables with products on tensor cores differ from the others in products, attention, the gate,
-// permutations and the sampler only.
+// Tables of the second and third rung.
 inline bool OnTensorCores(const std::string& name) {
   return name.find("tensor") != std::string::npos || IsHopper(name);
 }
@@ -56,12 +55,6 @@ inline std::vector<std::string> ProductKernelSetsAndHopper() {
   for (const std::string& name : HopperTableNames()) {
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
-  return names;
-}
-
-inline std::vector<std::string> AllKernelSets() {
-  std::vector<std::string> names = ProductKernelSets();
-  std::erase_if(names, OnTensorCores);
   return names;
 }
 

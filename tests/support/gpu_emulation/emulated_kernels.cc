@@ -7,6 +7,7 @@
 #include "kernels/cuda/simple/simple_table.cuh"
 #include "kernels/cuda/tensor/attention.cuh"
 #include "kernels/cuda/tensor/choices.cuh"
+#include "kernels/cuda/tensor/fast_rows.cuh"
 #include "kernels/cuda/tensor/products.cuh"
 #include "tests/support/gpu_emulation/emulated_device.h"
 
@@ -102,6 +103,7 @@ const cuda::KernelTable& EmulatedTensorTable() {
     cuda::FillTensor<EmulatedRunner>(&t);
     cuda::FillTensorAttention<EmulatedRunner>(&t);
     cuda::FillTensorChoices<EmulatedRunner>(&t);
+    cuda::FillTensorRows<EmulatedRunner>(&t);
     return t;
   }();
   return table;

@@ -49,7 +49,7 @@ void RunAndWait(const Args& args, const KernelStream& stream) {
 }
 
 // An op that is new in the table is to be added here too.
-static_assert(sizeof(KernelTable) == (1 + 20) * sizeof(void*));
+static_assert(sizeof(KernelTable) == (1 + 21) * sizeof(void*));
 
 template <auto table>
 KernelTable WaitingTable() {
@@ -62,6 +62,7 @@ KernelTable WaitingTable() {
   t.rope = RunAndWait<table, &KernelTable::rope, RopeArgs>;
   t.swi_glu = RunAndWait<table, &KernelTable::swi_glu, SwiGluArgs>;
   t.store_kv = RunAndWait<table, &KernelTable::store_kv, StoreKvArgs>;
+  t.store_latent = RunAndWait<table, &KernelTable::store_latent, StoreLatentArgs>;
   t.paged_attention = RunAndWait<table, &KernelTable::paged_attention, PagedAttentionArgs>;
   t.mla_attention = RunAndWait<table, &KernelTable::mla_attention, MlaAttentionArgs>;
   t.gate_top_k = RunAndWait<table, &KernelTable::gate_top_k, GateTopKArgs>;

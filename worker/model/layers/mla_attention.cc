@@ -1,7 +1,6 @@
 #include "worker/model/layers/mla_attention.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace choir {
 namespace {
@@ -28,24 +27,7 @@ StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& con
   CHOIR_ASSIGN_OR_RETURN(a.latent_, ScratchRows::Make(device, rows_max, c.kv_lora + c.rope));
   CHOIR_ASSIGN_OR_RETURN(a.out_latent_, ScratchRows::Make(device, rows_max, c.heads * c.kv_lora));
   CHOIR_ASSIGN_OR_RETURN(a.out_, ScratchRows::Make(device, rows_max, c.heads * c.v_dim));
-  a.dense_slots_count_ = static_cast<size_t>(rows_max * c.heads);
-  CHOIR_ASSIGN_OR_RETURN(a.dense_slots_,
-                         StagedBuffer::Make(device, a.dense_slots_count_ * sizeof(int64_t)));
   return a;
-}
-
-void MlaAttention::Prepare() {
-  if (prepared_) return;
-  auto* slots = reinterpret_cast<int64_t*>(dense_slots_.host());
-  std::iota(slots, slots + dense_slots_count_, int64_t{0});
-  dense_slots_.Upload(0, dense_slots_count_ * sizeof(int64_t));
-  prepared_ = true;
-}
-
-Staged<int64_t> MlaAttention::DenseSlots(int64_t rows) const {
-  CHOIR_CHECK(prepared_ && static_cast<size_t>(rows) <= dense_slots_count_);
-  return {reinterpret_cast<const int64_t*>(dense_slots_.host()), static_cast<size_t>(rows),
-          reinterpret_cast<const int64_t*>(dense_slots_.device())};
 }
 
 // Fills q_latent_ and q_rope_.
@@ -69,19 +51,13 @@ void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const 
                        .y = q_latent_.Heads(step.rows, c.heads),
                        .compute = compute_},
                       step.stream);
-  // Gathers the rope columns of all heads into dense rows; StoreKv is the kernels' strided copy.
-  const TensorView q_rope = q_rope_.View(step.rows);
-  const int64_t rows = step.rows * c.heads;
-  kernels.StoreKv({.x = Offset(q, c.nope, {rows, c.rope}),
-                   .x_stride = head,
-                   .kv = {Offset(q_rope, 0, {rows, 1, c.rope})},
-                   .slots = DenseSlots(rows)},
-                  step.stream);
-  kernels.Rope({.x = q_rope,
+  kernels.Rope({.x = q,
+                .y = q_rope_.Heads(step.rows, c.heads),
                 .num_tokens = step.rows,
                 .num_heads = c.heads,
-                .token_stride = c.heads * c.rope,
-                .head_stride = c.rope,
+                .token_stride = c.heads * head,
+                .head_stride = head,
+                .offset = c.nope,
                 .rotary_dim = c.rope,
                 .interleaved = rope_.interleaved,
                 .cos = tables_.cos,
@@ -93,31 +69,18 @@ void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const 
 void MlaAttention::StoreLatents(const MlaWeights& w, const LayerKvView& kv,
                                 const KernelSet& kernels, const StepContext& step,
                                 TensorView normed) const {
-  const MlaConfig& c = config_;
-  const int64_t width = c.kv_lora + c.rope;
   const TensorView latent = latent_.View(step.rows);
   RunLinear(kernels, step.stream, compute_, w.kv_a, normed, latent);
-  const TensorView compressed = Offset(latent, 0, {step.rows, c.kv_lora});
-  kernels.RmsNorm({.x = compressed,
-                   .x_stride = width,
-                   .w = w.kv_a_norm,
-                   .y = compressed,
-                   .y_stride = width,
-                   .eps = kLatentNormEps},
-                  step.stream);
-  kernels.Rope({.x = latent,
-                .num_tokens = step.rows,
-                .num_heads = 1,
-                .token_stride = width,
-                .head_stride = width,
-                .offset = c.kv_lora,
-                .rotary_dim = c.rope,
-                .interleaved = rope_.interleaved,
-                .cos = tables_.cos,
-                .sin = tables_.sin,
-                .positions = step.inputs.positions},
-               step.stream);
-  kernels.StoreKv({.x = latent, .kv = kv.k, .slots = step.inputs.slots}, step.stream);
+  kernels.StoreLatent({.x = latent,
+                       .norm = w.kv_a_norm,
+                       .eps = kLatentNormEps,
+                       .interleaved = rope_.interleaved,
+                       .cos = tables_.cos,
+                       .sin = tables_.sin,
+                       .positions = step.inputs.positions,
+                       .kv = kv.k,
+                       .slots = step.inputs.slots},
+                      step.stream);
 }
 
 void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,

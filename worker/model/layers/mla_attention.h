@@ -14,8 +14,6 @@ class MlaAttention {
   static StatusOr<MlaAttention> Make(Device* device, const ModelConfig& config, Compute compute,
                                      RopeTables tables, int64_t rows_max);
 
-  // Before the first Forward: brings constants to the device.
-  void Prepare();
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
   void Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
                const StepContext& step, TensorView normed, TensorView residual) const;
@@ -24,7 +22,6 @@ class MlaAttention {
   MlaAttention() = default;
   void Queries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
                TensorView normed) const;
-  Staged<int64_t> DenseSlots(int64_t rows) const;
   void StoreLatents(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
                     const StepContext& step, TensorView normed) const;
 
@@ -34,9 +31,6 @@ class MlaAttention {
   float scale_ = 0;
   Compute compute_ = Compute::kF32;
   ScratchRows q_lora_, q_, q_rope_, q_latent_, latent_, out_latent_, out_;
-  StagedBuffer dense_slots_;  // 0, 1, 2, ...: rows of a buffer taken as a pool
-  size_t dense_slots_count_ = 0;
-  bool prepared_ = false;
 };
 
 }  // namespace choir
