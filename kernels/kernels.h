@@ -42,6 +42,9 @@ class KernelSet {
 
   virtual void Embedding(const EmbeddingArgs&, const Stream&) const = 0;
   virtual void Linear(const LinearArgs&, const Stream&) const = 0;
+  virtual void MergedLinear(const MergedLinearArgs& a, const Stream& s) const {
+    for (const LinearArgs& part : a.parts) Linear(part, s);
+  }
   virtual void HeadProject(const HeadProjectArgs&, const Stream&) const = 0;
   virtual void RmsNorm(const RmsNormArgs&, const Stream&) const = 0;
   virtual void Rope(const RopeArgs&, const Stream&) const = 0;

@@ -5,6 +5,9 @@
 
 namespace choir::cuda {
 
+struct alignas(8) FloatPair {
+  float at[2];
+};
 struct alignas(8) Halves4 {
   bf16 at[4];
 };

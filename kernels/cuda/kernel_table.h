@@ -29,6 +29,7 @@ struct KernelTable {
 
   void (*embedding)(const EmbeddingArgs&, const KernelStream&) = nullptr;
   void (*linear)(const LinearArgs&, const KernelStream&) = nullptr;
+  void (*merged_linear)(const MergedLinearArgs&, const KernelStream&) = nullptr;
   void (*head_project)(const HeadProjectArgs&, const KernelStream&) = nullptr;
   void (*rms_norm)(const RmsNormArgs&, const KernelStream&) = nullptr;
   void (*rope)(const RopeArgs&, const KernelStream&) = nullptr;

@@ -33,6 +33,9 @@ class TableKernels final : public KernelSet {
 
   void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
   void Linear(const LinearArgs& a, const Stream& s) const override { t_.linear(a, Of(s)); }
+  void MergedLinear(const MergedLinearArgs& a, const Stream& s) const override {
+    t_.merged_linear(a, Of(s));
+  }
   void HeadProject(const HeadProjectArgs& a, const Stream& s) const override {
     t_.head_project(a, Of(s));
   }

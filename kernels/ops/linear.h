@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "common/tensor/tensor_view.h"
 
@@ -33,6 +34,24 @@ struct LinearArgs {
   int64_t Bytes() const {
     const size_t scale_bytes = w_scale.empty() ? 0 : w_scale.num_bytes();
     return static_cast<int64_t>(x.num_bytes() + w.num_bytes() + scale_bytes + y.num_bytes());
+  }
+};
+
+// Products of the same rows, each with its own weights, bias and y: a kernel set may compute those
+// of one format in one go. Bits are Linear's. x is the same in all parts.
+struct MergedLinearArgs {
+  std::span<const LinearArgs> parts;  // one at least
+
+  int64_t Flops() const {
+    int64_t flops = 0;
+    for (const LinearArgs& part : parts) flops += part.Flops();
+    return flops;
+  }
+  int64_t Bytes() const {  // x once
+    const auto x = static_cast<int64_t>(parts[0].x.num_bytes());
+    int64_t bytes = x;
+    for (const LinearArgs& part : parts) bytes += part.Bytes() - x;
+    return bytes;
   }
 };
 

@@ -77,6 +77,9 @@ void MeasuredKernels::Linear(const LinearArgs& a, const Stream& s) const {
   const char* name = a.w.dim(0) == vocab_ ? "linear (head)" : "linear";
   Take(name, WorkOf(a), s, [&] { inner_.Linear(a, s); });
 }
+void MeasuredKernels::MergedLinear(const MergedLinearArgs& a, const Stream& s) const {
+  Take("linear, merged", WorkOf(a), s, [&] { inner_.MergedLinear(a, s); });
+}
 void MeasuredKernels::HeadProject(const HeadProjectArgs& a, const Stream& s) const {
   Take("head_project", WorkOf(a), s, [&] { inner_.HeadProject(a, s); });
 }

@@ -36,6 +36,7 @@ class MeasuredKernels final : public KernelSet {
   }
   void Embedding(const EmbeddingArgs&, const Stream&) const override;
   void Linear(const LinearArgs&, const Stream&) const override;
+  void MergedLinear(const MergedLinearArgs&, const Stream&) const override;
   void HeadProject(const HeadProjectArgs&, const Stream&) const override;
   void RmsNorm(const RmsNormArgs&, const Stream&) const override;
   void Rope(const RopeArgs&, const Stream&) const override;

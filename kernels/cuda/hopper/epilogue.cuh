@@ -2,14 +2,11 @@
 // as the rows of the next product.
 #pragma once
 
+#include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/hopper/product.cuh"
 #include "kernels/cuda/simple/experts.cuh"
 
 namespace choir::cuda {
-
-struct alignas(8) FloatPair {
-  float at[2];
-};
 
 // The first of this thread's two outputs of 64; the other one is 8 further.
 template <class Block>

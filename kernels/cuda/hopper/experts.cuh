@@ -77,7 +77,7 @@ void LaunchExperts(const ExpertProduct& p, const Epilogue& epilogue, const Runne
     kernel.weights.scale_side = static_cast<int32_t>(fused ? kF8Side / 2 : kF8Side);
     kernel.groups.offsets = p.offsets + first;
     kernel.groups.experts = static_cast<int32_t>(count);
-    kernel.outputs = static_cast<int32_t>(p.outputs);
+    kernel.weights.outputs = static_cast<int32_t>(p.outputs);
     kernel.width = static_cast<int32_t>(p.width);
     kernel.epilogue = epilogue;
     LaunchProduct(run, x, rows, kernel);
@@ -92,8 +92,7 @@ void RunExperts(const ExpertFfnArgs& a, const int32_t* offsets, const Runner& ru
   auto* rounded = reinterpret_cast<bf16*>(a.y.raw());
   const bool as_it_is = !kWide && a.x.dtype() == DType::kBF16;
   if (!as_it_is) {
-    run({.x = a.x.dim(0), .threads = RoundRowsKernel::kThreads},
-        RoundRowsKernel{{a.x.raw(), a.x.dtype()}, rounded, hidden, kWide});
+    RoundRows(run, {a.x.raw(), a.x.dtype()}, rounded, a.x.dim(0), hidden, kWide);
   }
   auto* scratch = reinterpret_cast<bf16*>(a.scratch.raw());
   const ProductRows x{as_it_is ? a.x.b16() : rounded, DType::kBF16, 2 * hidden};

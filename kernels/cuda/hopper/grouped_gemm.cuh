@@ -33,7 +33,7 @@ void LaunchProduct(const Runner& run, const MapShape& x, int64_t rows, Kernel& k
       kernel.groups.offsets == nullptr
           ? kernel.groups.experts * CeilDiv(kernel.groups.rows_each, tile_rows)
           : CeilDiv(rows, tile_rows) + std::min<int64_t>(kernel.groups.experts, rows);
-  const int64_t tiles = row_tiles * CeilDiv(kernel.outputs, decltype(kernel.weights)::kTileOutputs);
+  const int64_t tiles = row_tiles * kernel.weights.Tiles();
   kernel.blocks = static_cast<int32_t>(std::min<int64_t>(run.card().multiprocessors, tiles));
   run({.x = kernel.blocks,
        .threads = Kernel::kThreads,
@@ -48,10 +48,10 @@ void GroupedProduct(const GroupedGemmArgs& a, const RowsOfLaunch& rows, const Ru
   const auto outputs = static_cast<int32_t>(a.y.dim(1));
   kernel.x_scale = a.x_scale.empty() ? nullptr : a.x_scale.f32();
   kernel.groups = rows.groups;
-  kernel.outputs = outputs;
   kernel.width = static_cast<int32_t>(a.x.dim(1));
   kernel.epilogue = {.y = a.y.raw(), .dtype = a.y.dtype(), .outputs = outputs};
   kernel.weights.of[0].scale[0] = a.w_scale.empty() ? nullptr : a.w_scale.f32();
+  kernel.weights.outputs = outputs;
   kernel.weights.outputs_each = outputs;
   kernel.weights.scale_rows_each = static_cast<int32_t>(CeilDiv(outputs, kF8Side));
   kernel.weights.scale_width = static_cast<int32_t>(CeilDiv(a.x.dim(1), kF8Side));

@@ -24,7 +24,13 @@ void FillHopper(KernelTable* t) {
   using S = const KernelStream&;
   RungBelow<Runner>() = *t;
   t->linear = [](const LinearArgs& a, S s) {
-    if (!HopperLinear(a, Runner(s))) RungBelow<Runner>().linear(a, s);
+    if (!HopperLinear({&a, 1}, Runner(s))) RungBelow<Runner>().linear(a, s);
+  };
+  t->merged_linear = [](const MergedLinearArgs& a, S s) {
+    if (HopperLinear(a.parts, Runner(s))) return;
+    for (const LinearArgs& part : a.parts) {
+      if (!HopperLinear({&part, 1}, Runner(s))) RungBelow<Runner>().linear(part, s);
+    }
   };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) {
     if (!HopperGroupedGemm(a, Runner(s))) RungBelow<Runner>().grouped_gemm(a, s);

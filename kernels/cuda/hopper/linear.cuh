@@ -1,4 +1,5 @@
-// linear on Hopper: the product of product.cuh with one expert.
+// linear and merged_linear on Hopper: the product of product.cuh with one expert, of up to four
+// matrices for the same rows.
 // Shapes   x [T, K] f32; w [N, K] bf16, or f8 with scales of 128 x 128; y [T, N] f32.
 // Covers   Compute::kBF16; K a multiple of 8 (bf16) or 64 (f8); w at a multiple of 16 bytes. All of
 //          that holds for any rows of x and of w, so the rung below, which has the rest, gives no
@@ -12,6 +13,7 @@
 //          weights come from memory once. f8 weights are
 //          widened for 64 rows at a time (more sums do not fit the registers beside fragments), so
 //          many rows are bound by that and by the L2, not by the tensor cores.
+//          Merged matrices, of one format, are one list of tiles; each has its own bits.
 // Few      A tile has 128 outputs where all such tiles run at once, else 256: the same waves with
 //          the same bits. Still, at decode N = 2,112 is 17 blocks and N = 576 five. If a block gets
 //          100 GB/s (not measured), K = 7,168 of bf16 takes them 18 µs, where the whole card could
@@ -65,6 +67,46 @@ struct StoreLinear {
   }
 };
 
+// Matrices with outputs of their own, one list of tiles.
+inline constexpr int kMergedMost = 4;
+
+template <int kWavesOfGroup>
+struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup> {
+  int32_t outputs_of[kMergedMost] = {};
+
+  static constexpr int32_t TilesOf(int64_t outputs) {
+    constexpr int64_t kTile = WeightSide<1, kMergedMost, kWavesOfGroup>::kTileOutputs;
+    return static_cast<int32_t>((outputs + kTile - 1) / kTile);
+  }
+  constexpr int32_t Tiles() const {
+    int32_t tiles = 0;
+    for (int i = 0; i < kMergedMost; ++i) tiles += TilesOf(outputs_of[i]);
+    return tiles;
+  }
+  CHOIR_DEVICE void Place(RowTile* t) const {
+    CHOIR_UNROLL
+    for (int i = 0; i < kMergedMost; ++i) {
+      const int32_t tiles = TilesOf(outputs_of[i]);
+      if (t->output_tile < tiles) {
+        t->expert = i;
+        return;
+      }
+      t->output_tile -= tiles;
+    }
+  }
+  CHOIR_DEVICE int32_t OutputsOf(const RowTile& t) const { return outputs_of[t.expert]; }
+};
+
+struct StoreMerged {
+  StoreLinear of[kMergedMost];
+
+  template <class Block, class Operand, int kWaves, int kSums>
+  CHOIR_DEVICE void operator()(Block& block, const Operand& operand, const RowTile& t, int group,
+                               float (&sums)[kWaves][kSums]) const {
+    of[t.expert](block, operand, t, group, sums);
+  }
+};
+
 inline bool IsCovered(const LinearArgs& a) {
   const DType dtype = a.w.dtype();
   if (a.compute != Compute::kBF16) return false;
@@ -74,6 +116,16 @@ inline bool IsCovered(const LinearArgs& a) {
          IsMappable(a.w.raw(), dtype, a.x.dim(1));
 }
 
+// Parts that can be computed together.
+inline bool IsCovered(std::span<const LinearArgs> parts) {
+  int64_t outputs = 0;
+  for (const LinearArgs& a : parts) {
+    if (!IsCovered(a) || a.w.dtype() != parts[0].w.dtype()) return false;
+    outputs += a.w.dim(0);
+  }
+  return parts.size() <= kMergedMost && outputs < kPlacesMost;
+}
+
 // Rows of x and y, by way of `rounded`.
 struct RowsOfCall {
   int64_t first, count;
@@ -81,51 +133,54 @@ struct RowsOfCall {
 };
 
 template <Form kForm, int kRows, int kWaves, class Runner>
-void LinearOfRows(const LinearArgs& a, const RowsOfCall& rows, const Runner& run) {
-  const int64_t width = a.x.dim(1);
-  const auto outputs = static_cast<int32_t>(a.w.dim(0));
-  ProductKernel<kForm, kRows, WeightSide<1, 1, kWaves>, StoreLinear> kernel{};
+void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
+  const TensorView& x = parts[0].x;
+  const int64_t width = x.dim(1);
+  ProductKernel<kForm, kRows, MergedSide<kWaves>, StoreMerged> kernel{};
   kernel.groups.rows_each = static_cast<int32_t>(rows.count);
   kernel.groups.experts = 1;
-  kernel.outputs = outputs;
   kernel.width = static_cast<int32_t>(width);
-  float* y = a.y.f32() + rows.first * outputs;
-  kernel.epilogue = {y, outputs, a.accumulate,
-                     outputs % 2 == 0 && reinterpret_cast<uintptr_t>(y) % 8 == 0};
   auto& weights = kernel.weights;
-  weights.of[0].scale[0] = a.w_scale.empty() ? nullptr : a.w_scale.f32();
-  weights.of[0].bias = {a.bias.raw(), a.bias.dtype()};
   weights.scale_width = static_cast<int32_t>(CeilDiv(width, kF8Side));
-  const MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
-  if (!run.MakeMap(w, &weights.of[0].map[0])) return;
-  run({.x = rows.count, .threads = RoundRowsKernel::kThreads},
-      RoundRowsKernel{{a.x.f32() + rows.first * width, DType::kF32},
-                      rows.rounded,
-                      width,
-                      kForm == Form::kF8Wide});
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const LinearArgs& a = parts[i];
+    const auto outputs = static_cast<int32_t>(a.w.dim(0));
+    float* y = a.y.f32() + rows.first * outputs;
+    kernel.epilogue.of[i] = {y, outputs, a.accumulate,
+                             outputs % 2 == 0 && reinterpret_cast<uintptr_t>(y) % 8 == 0};
+    weights.outputs_of[i] = outputs;
+    weights.of[i].scale[0] = a.w_scale.empty() ? nullptr : a.w_scale.f32();
+    weights.of[i].bias = {a.bias.raw(), a.bias.dtype()};
+    const MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
+    if (!run.MakeMap(w, &weights.of[i].map[0])) return;
+  }
+  RoundRows(run, {x.f32() + rows.first * width, DType::kF32}, rows.rounded, rows.count, width,
+            kForm == Form::kF8Wide);
   LaunchProduct(run, RowsMap(rows.rounded, DType::kBF16, rows.count, width, kRows), rows.count,
                 kernel);
 }
 
 // A wave's sums are the same in either tile.
 template <Form kForm, int kRows, class Runner>
-void LinearInTiles(const LinearArgs& a, const RowsOfCall& rows, const Runner& run) {
-  const int64_t narrow =
-      CeilDiv(rows.count, kRows) * CeilDiv(a.w.dim(0), WeightSide<1, 1, 1>::kTileOutputs);
-  if (narrow <= run.card().multiprocessors) {
-    LinearOfRows<kForm, kRows, 1>(a, rows, run);
+void LinearInTiles(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
+  int64_t narrow = 0;
+  for (const LinearArgs& a : parts) narrow += MergedSide<1>::TilesOf(a.w.dim(0));
+  if (CeilDiv(rows.count, kRows) * narrow <= run.card().multiprocessors) {
+    LinearOfRows<kForm, kRows, 1>(parts, rows, run);
   } else {
-    LinearOfRows<kForm, kRows, 2>(a, rows, run);
+    LinearOfRows<kForm, kRows, 2>(parts, rows, run);
   }
 }
 
 // False: its shapes are not covered, and nothing was done. REQUIRES: room for a row in the
-// workspace.
+// workspace; rows of x are the same in all parts, of which there is one at least.
 template <class Runner>
-bool HopperLinear(const LinearArgs& a, const Runner& run) {
-  const int64_t rows = a.x.dim(0), width = a.x.dim(1);
-  CHOIR_CHECK(width == a.w.dim(1) && a.y.dim(0) == rows && a.y.dim(1) == a.w.dim(0));
-  if (!IsCovered(a)) return false;
+bool HopperLinear(std::span<const LinearArgs> parts, const Runner& run) {
+  const int64_t rows = parts[0].x.dim(0), width = parts[0].x.dim(1);
+  for (const LinearArgs& a : parts) {
+    CHOIR_CHECK(width == a.w.dim(1) && a.y.dim(0) == rows && a.y.dim(1) == a.w.dim(0));
+  }
+  if (!IsCovered(parts)) return false;
   if (rows == 0) return true;
   Upload<Runner> upload(run);
   const int64_t room = static_cast<int64_t>(upload.left() / kUploadAlign * kUploadAlign);
@@ -134,12 +189,12 @@ bool HopperLinear(const LinearArgs& a, const Runner& run) {
   bf16* rounded = upload.template Room<bf16>(std::max<int64_t>(at_once, 1) * width);
   for (int64_t first = 0; first < rows; first += at_once) {
     const RowsOfCall part{first, std::min(at_once, rows - first), rounded};
-    if (a.w.dtype() == DType::kF8E4M3) {
-      LinearInTiles<Form::kF8Wide, kFewRows>(a, part, run);
+    if (parts[0].w.dtype() == DType::kF8E4M3) {
+      LinearInTiles<Form::kF8Wide, kFewRows>(parts, part, run);
     } else if (part.count <= kFewRows) {
-      LinearInTiles<Form::kBF16, kFewRows>(a, part, run);
+      LinearInTiles<Form::kBF16, kFewRows>(parts, part, run);
     } else {
-      LinearInTiles<Form::kBF16, kManyRows>(a, part, run);
+      LinearInTiles<Form::kBF16, kManyRows>(parts, part, run);
     }
   }
   return true;

@@ -40,6 +40,7 @@ struct WeightSide {
   static constexpr int kTileOutputs = kSlices * kWaveOutputs / kMatrices;
 
   ExpertOperand<kMatrices> of[kExperts];
+  int32_t outputs = 0;                            // of a matrix
   int32_t outputs_each = 0, scale_rows_each = 0;  // one matrix for all: an expert's part
   int32_t scale_width = 0;
   int32_t scale_side = 128;  // outputs that share a scale
@@ -47,6 +48,11 @@ struct WeightSide {
   CHOIR_DEVICE const ExpertOperand<kMatrices>& Of(int32_t expert) const {
     return of[kExperts == 1 ? 0 : expert];
   }
+  // Tiles of an expert's outputs, which one a tile is, and how many outputs its matrix has.
+  constexpr int32_t Tiles() const { return (outputs + kTileOutputs - 1) / kTileOutputs; }
+  CHOIR_DEVICE void Place(RowTile*) const {}
+  CHOIR_DEVICE int32_t OutputsOf(const RowTile&) const { return outputs; }
+
   // Slices of a tile: of two matrices they alternate, so that a thread has a gate and its up.
   CHOIR_DEVICE static int MatrixOf(int slice) { return slice % kMatrices; }
   CHOIR_DEVICE static int32_t OutputOf(const RowTile& t, int slice) {
@@ -68,8 +74,8 @@ struct ProductKernel {
   const float* x_scale;
   int64_t x_scale_pitch;
   RowGroups groups;
-  int32_t outputs, width;  // of an expert's matrix
-  int32_t blocks;          // of the grid
+  int32_t width;   // of an expert's matrix
+  int32_t blocks;  // of the grid
   Weights weights;
   Epilogue epilogue;
 
@@ -90,8 +96,12 @@ struct ProductKernel {
  private:
   template <class Block>
   CHOIR_DEVICE TileWalk<kRows> Walk(const Block& block) const {
-    const int32_t tiles = (outputs + Weights::kTileOutputs - 1) / Weights::kTileOutputs;
-    return {groups, tiles, block.x(), blocks};
+    return {groups, weights.Tiles(), block.x(), blocks};
+  }
+  CHOIR_DEVICE bool Next(TileWalk<kRows>* walk, RowTile* tile) const {
+    if (!walk->Next(tile)) return false;
+    weights.Place(tile);
+    return true;
   }
   CHOIR_DEVICE int32_t Steps() const { return (width + Stage::kColumns - 1) / Stage::kColumns; }
 
@@ -100,7 +110,7 @@ struct ProductKernel {
   CHOIR_DEVICE void Load(Block& block, const Stage& stages) const {
     Cursor at;
     RowTile tile;
-    for (auto walk = Walk(block); walk.Next(&tile);) {
+    for (auto walk = Walk(block); Next(&walk, &tile);) {
       for (int32_t step = 0; step < Steps(); ++step, at.Next()) {
         block.AwaitPhase(stages.Empty(at.stage), at.phase ^ 1);
         block.SyncWarp();  // or a lane that is late misses this phase and waits for ever
@@ -136,7 +146,7 @@ struct ProductKernel {
   CHOIR_DEVICE void LoadScales(Block& block, const Stage& stages, int stage, const RowTile& tile,
                                int32_t step) const {
     const int lane = block.lane();
-    if (lane < kSlices && Weights::OutputOf(tile, lane) < outputs) {
+    if (lane < kSlices && Weights::OutputOf(tile, lane) < weights.OutputsOf(tile)) {
       const int32_t row = weights.scale_rows_each * tile.expert +
                           Weights::OutputOf(tile, lane) / weights.scale_side;
       const float* scales = weights.Of(tile.expert).scale[Weights::MatrixOf(lane)];
@@ -156,7 +166,7 @@ struct ProductKernel {
   CHOIR_DEVICE void Compute(Block& block, const Stage& stages, int group) const {
     Cursor at;
     RowTile tile;
-    for (auto walk = Walk(block); walk.Next(&tile);) {
+    for (auto walk = Walk(block); Next(&walk, &tile);) {
       float sums[kWaves][kSums];
       if constexpr (kForm == Form::kBF16) {
         SumDirectly(block, stages, group, at, sums);

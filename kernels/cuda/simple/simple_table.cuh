@@ -38,6 +38,9 @@ template <class Runner>
 void FillProducts(KernelTable* t) {
   using S = const KernelStream&;
   t->linear = [](const LinearArgs& a, S s) { Linear(a, Runner(s)); };
+  t->merged_linear = [](const MergedLinearArgs& a, S s) {
+    for (const LinearArgs& part : a.parts) Linear(part, Runner(s));
+  };
   t->head_project = [](const HeadProjectArgs& a, S s) { HeadProject(a, Runner(s)); };
   t->expert_ffn = [](const ExpertFfnArgs& a, S s) { ExpertFfn(a, Runner(s)); };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) { GroupedGemm(a, Runner(s)); };

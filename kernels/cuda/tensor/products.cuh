@@ -335,6 +335,9 @@ template <class Runner>
 void FillTensor(KernelTable* t) {
   using S = const KernelStream&;
   t->linear = [](const LinearArgs& a, S s) { MmaLinear(a, Runner(s)); };
+  t->merged_linear = [](const MergedLinearArgs& a, S s) {
+    for (const LinearArgs& part : a.parts) MmaLinear(part, Runner(s));
+  };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) { MmaGroupedGemm(a, Runner(s)); };
   t->expert_ffn = [](const ExpertFfnArgs& a, S s) { MmaExpertFfn(a, Runner(s)); };
 }

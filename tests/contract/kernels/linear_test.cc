@@ -114,6 +114,38 @@ TEST_P(DenseContract, OutputHasTheSameBitsAtAnyPlaceAmongTheWeights) {
   });
 }
 
+TEST_P(DenseContract, MergedProductsHaveTheBitsOfSingleOnes) {
+  ForSeeds(20, [&](Random& random) {
+    const LinearCase like = MakeLinear(GetParam(), random, random.Int(0, 70));
+    const int64_t width = like.w.width(), rows = like.x.view().dim(0);
+    const int64_t parts = random.Int(1, 6);  // more than one launch takes
+    std::vector<LinearCase> cases;
+    for (int64_t i = 0; i < parts; ++i) {
+      LinearCase c = like;
+      const int64_t outputs = random.Coin() ? random.Int(1, 99) : random.Int(1, 4) * 128;
+      const bool other = random.Int(0, 9) == 0;  // now and then of another format
+      const DType dtype = other ? DType::kBF16 : c.w.w.view().dtype();
+      c.w = random.Matrix(dtype, outputs, width);
+      c.bias = random.Coin() ? random.Values(random.WeightType(), {outputs}) : Tensor();
+      c.y = random.Values(DType::kF32, {rows, outputs});
+      c.accumulate = random.Coin();
+      cases.push_back(c);
+    }
+    std::vector<LinearArgs> merged;
+    std::vector<Tensor> got;
+    for (const LinearCase& c : cases) {
+      got.push_back(c.y.Clone());
+      merged.push_back(c.Args(got.back()));
+    }
+    kernels_->MergedLinear({merged}, Any(random));
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const Tensor want = cases[i].y.Clone();
+      kernels_->Linear(cases[i].Args(want), Any(random));
+      ExpectSameBits(got[i].f32(), want.f32(), want.view().num_elements(), "part");
+    }
+  });
+}
+
 TEST_P(LinearContract, RoundsLongBatchesInPartsWithTheSameBits) {
   Random random(7);
   const int64_t rows = 600;  // more than are rounded at a time

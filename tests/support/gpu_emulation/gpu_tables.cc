@@ -49,7 +49,7 @@ void RunAndWait(const Args& args, const KernelStream& stream) {
 }
 
 // An op that is new in the table is to be added here too.
-static_assert(sizeof(KernelTable) == (1 + 21) * sizeof(void*));
+static_assert(sizeof(KernelTable) == (1 + 22) * sizeof(void*));
 
 template <auto table>
 KernelTable WaitingTable() {
@@ -57,6 +57,7 @@ KernelTable WaitingTable() {
   t.name = (GpuModule()->*table).name;
   t.embedding = RunAndWait<table, &KernelTable::embedding, EmbeddingArgs>;
   t.linear = RunAndWait<table, &KernelTable::linear, LinearArgs>;
+  t.merged_linear = RunAndWait<table, &KernelTable::merged_linear, MergedLinearArgs>;
   t.head_project = RunAndWait<table, &KernelTable::head_project, HeadProjectArgs>;
   t.rms_norm = RunAndWait<table, &KernelTable::rms_norm, RmsNormArgs>;
   t.rope = RunAndWait<table, &KernelTable::rope, RopeArgs>;

@@ -38,8 +38,9 @@ void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const Step
   const TensorView gate(static_cast<void*>(gate_.data()), DType::kF32, {step.rows, width});
   const TensorView up(static_cast<void*>(up_.data()), DType::kF32, {step.rows, width});
   CHOIR_CHECK(gate.num_bytes() <= gate_.size());
-  RunLinear(kernels, step.stream, compute_, w.gate, normed, gate);
-  RunLinear(kernels, step.stream, compute_, w.up, normed, up);
+  const LinearArgs products[] = {LinearOf(compute_, w.gate, normed, gate),
+                                 LinearOf(compute_, w.up, normed, up)};
+  kernels.MergedLinear({products}, step.stream);
   kernels.SwiGlu({.gate = gate, .up = up, .y = gate}, step.stream);
   RunLinear(kernels, step.stream, compute_, w.down, gate, residual, true);
 }

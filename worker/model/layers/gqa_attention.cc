@@ -46,9 +46,10 @@ void GqaAttention::Forward(const GqaLayer& layer, const KernelSet& kernels, cons
                            TensorView normed, TensorView residual) const {
   const GqaWeights& w = layer.weights;
   const TensorView q = q_.View(step.rows), k = k_.View(step.rows), v = v_.View(step.rows);
-  RunLinear(kernels, step.stream, compute_, w.q, normed, q);
-  RunLinear(kernels, step.stream, compute_, w.k, normed, k);
-  RunLinear(kernels, step.stream, compute_, w.v, normed, v);
+  const LinearArgs products[] = {LinearOf(compute_, w.q, normed, q),
+                                 LinearOf(compute_, w.k, normed, k),
+                                 LinearOf(compute_, w.v, normed, v)};
+  kernels.MergedLinear({products}, step.stream);
   NormHeads(kernels, step, w.q_norm, q, config_.heads);
   NormHeads(kernels, step, w.k_norm, k, config_.kv_heads);
   RotateHeads(kernels, step, q, config_.heads);

@@ -71,17 +71,20 @@ struct RopeTables {
   TensorView cos, sin;  // [positions, rotary_dim / 2]; filled as far as the step's positions reach
 };
 
-// y (+)= x · wᵀ + bias, in the model's precision unless said otherwise.
+// y (+)= x · wᵀ + bias.
+inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, TensorView x, TensorView y,
+                           bool accumulate = false) {
+  return {.x = x,
+          .w = w.w,
+          .w_scale = w.scale,
+          .bias = w.bias,
+          .y = y,
+          .compute = compute,
+          .accumulate = accumulate};
+}
 inline void RunLinear(const KernelSet& kernels, const Stream& stream, Compute compute,
                       const LinearWeights& w, TensorView x, TensorView y, bool accumulate = false) {
-  kernels.Linear({.x = x,
-                  .w = w.w,
-                  .w_scale = w.scale,
-                  .bias = w.bias,
-                  .y = y,
-                  .compute = compute,
-                  .accumulate = accumulate},
-                 stream);
+  kernels.Linear(LinearOf(compute, w, x, y, accumulate), stream);
 }
 
 }  // namespace choir

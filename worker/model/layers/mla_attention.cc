@@ -30,19 +30,29 @@ StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& con
   return a;
 }
 
-// Fills q_latent_ and q_rope_.
-void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
+// Fills q_ and latent_.
+void MlaAttention::Project(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
                            TensorView normed) const {
+  const TensorView q = q_.View(step.rows);
+  const LinearArgs latents = LinearOf(compute_, w.kv_a, normed, latent_.View(step.rows));
+  if (config_.q_lora == 0) {
+    const LinearArgs products[] = {LinearOf(compute_, w.q, normed, q), latents};
+    kernels.MergedLinear({products}, step.stream);
+    return;
+  }
+  const TensorView q_lora = q_lora_.View(step.rows);
+  const LinearArgs products[] = {LinearOf(compute_, w.q_a, normed, q_lora), latents};
+  kernels.MergedLinear({products}, step.stream);
+  kernels.RmsNorm({.x = q_lora, .w = w.q_a_norm, .y = q_lora, .eps = kLatentNormEps}, step.stream);
+  RunLinear(kernels, step.stream, compute_, w.q, q_lora, q);
+}
+
+// Fills q_latent_ and q_rope_.
+void MlaAttention::SplitQueries(const MlaWeights& w, const KernelSet& kernels,
+                                const StepContext& step) const {
   const MlaConfig& c = config_;
   const int64_t head = c.nope + c.rope;
   const TensorView q = q_.View(step.rows);
-  TensorView from = normed;
-  if (c.q_lora > 0) {
-    from = q_lora_.View(step.rows);
-    RunLinear(kernels, step.stream, compute_, w.q_a, normed, from);
-    kernels.RmsNorm({.x = from, .w = w.q_a_norm, .y = from, .eps = kLatentNormEps}, step.stream);
-  }
-  RunLinear(kernels, step.stream, compute_, w.q, from, q);
   kernels.HeadProject({.x = Offset(q, 0, {step.rows, c.heads, c.nope}),
                        .x_token_stride = c.heads * head,
                        .x_head_stride = head,
@@ -66,12 +76,12 @@ void MlaAttention::Queries(const MlaWeights& w, const KernelSet& kernels, const 
                step.stream);
 }
 
-void MlaAttention::StoreLatents(const MlaWeights& w, const LayerKvView& kv,
-                                const KernelSet& kernels, const StepContext& step,
-                                TensorView normed) const {
-  const TensorView latent = latent_.View(step.rows);
-  RunLinear(kernels, step.stream, compute_, w.kv_a, normed, latent);
-  kernels.StoreLatent({.x = latent,
+void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
+                           const StepContext& step, TensorView normed, TensorView residual) const {
+  const MlaConfig& c = config_;
+  Project(w, kernels, step, normed);
+  SplitQueries(w, kernels, step);
+  kernels.StoreLatent({.x = latent_.View(step.rows),
                        .norm = w.kv_a_norm,
                        .eps = kLatentNormEps,
                        .interleaved = rope_.interleaved,
@@ -81,13 +91,6 @@ void MlaAttention::StoreLatents(const MlaWeights& w, const LayerKvView& kv,
                        .kv = kv.k,
                        .slots = step.inputs.slots},
                       step.stream);
-}
-
-void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-                           const StepContext& step, TensorView normed, TensorView residual) const {
-  const MlaConfig& c = config_;
-  Queries(w, kernels, step, normed);
-  StoreLatents(w, kv, kernels, step, normed);
   const TensorView out_latent = out_latent_.Heads(step.rows, c.heads);
   kernels.MlaAttention({.q_latent = q_latent_.Heads(step.rows, c.heads),
                         .q_rope = q_rope_.Heads(step.rows, c.heads),

@@ -20,10 +20,9 @@ class MlaAttention {
 
  private:
   MlaAttention() = default;
-  void Queries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
+  void Project(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
                TensorView normed) const;
-  void StoreLatents(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-                    const StepContext& step, TensorView normed) const;
+  void SplitQueries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step) const;
 
   MlaConfig config_;
   RopeConfig rope_;
