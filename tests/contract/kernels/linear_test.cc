@@ -114,34 +114,40 @@ TEST_P(DenseContract, OutputHasTheSameBitsAtAnyPlaceAmongTheWeights) {
   });
 }
 
+// Products of the same rows, each with other outputs.
+std::vector<LinearCase> MakeMerged(const std::string& kernels, Random& random) {
+  const LinearCase like = MakeLinear(kernels, random, random.Int(0, 70));
+  std::vector<LinearCase> parts;
+  const int64_t count = random.Int(1, 5);  // more than one launch takes
+  for (int64_t i = 0; i < count; ++i) {
+    LinearCase c = like;
+    const int64_t outputs = random.Coin() ? random.Int(1, 99) : random.Int(1, 4) * 128;
+    const bool other = random.Int(0, 9) == 0;  // now and then of another format
+    c.w = random.Matrix(other ? DType::kBF16 : like.w.w.view().dtype(), outputs, like.w.width());
+    c.bias = random.Coin() ? random.Values(random.WeightType(), {outputs}) : Tensor();
+    c.y = random.Values(DType::kF32, {like.x.view().dim(0), outputs});
+    c.accumulate = random.Coin();
+    parts.push_back(c);
+  }
+  return parts;
+}
+
 TEST_P(DenseContract, MergedProductsHaveTheBitsOfSingleOnes) {
-  ForSeeds(20, [&](Random& random) {
-    const LinearCase like = MakeLinear(GetParam(), random, random.Int(0, 70));
-    const int64_t width = like.w.width(), rows = like.x.view().dim(0);
-    const int64_t parts = random.Int(1, 6);  // more than one launch takes
-    std::vector<LinearCase> cases;
-    for (int64_t i = 0; i < parts; ++i) {
-      LinearCase c = like;
-      const int64_t outputs = random.Coin() ? random.Int(1, 99) : random.Int(1, 4) * 128;
-      const bool other = random.Int(0, 9) == 0;  // now and then of another format
-      const DType dtype = other ? DType::kBF16 : c.w.w.view().dtype();
-      c.w = random.Matrix(dtype, outputs, width);
-      c.bias = random.Coin() ? random.Values(random.WeightType(), {outputs}) : Tensor();
-      c.y = random.Values(DType::kF32, {rows, outputs});
-      c.accumulate = random.Coin();
-      cases.push_back(c);
-    }
-    std::vector<LinearArgs> merged;
-    std::vector<Tensor> got;
-    for (const LinearCase& c : cases) {
-      got.push_back(c.y.Clone());
-      merged.push_back(c.Args(got.back()));
-    }
-    kernels_->MergedLinear({merged}, Any(random));
-    for (size_t i = 0; i < cases.size(); ++i) {
-      const Tensor want = cases[i].y.Clone();
-      kernels_->Linear(cases[i].Args(want), Any(random));
-      ExpectSameBits(got[i].f32(), want.f32(), want.view().num_elements(), "part");
+  ForSeeds(10, [&](Random& random) {
+    for (int again = 0; again < 3; ++again) {
+      const std::vector<LinearCase> parts = MakeMerged(GetParam(), random);
+      std::vector<LinearArgs> merged;
+      std::vector<Tensor> got;
+      for (const LinearCase& part : parts) {
+        got.push_back(part.y.Clone());
+        merged.push_back(part.Args(got.back()));
+      }
+      kernels_->MergedLinear({merged}, Any(random));
+      for (size_t i = 0; i < parts.size(); ++i) {
+        const Tensor want = parts[i].y.Clone();
+        kernels_->Linear(parts[i].Args(want), Any(random));
+        ExpectSameBits(got[i].f32(), want.f32(), want.view().num_elements(), "part");
+      }
     }
   });
 }
