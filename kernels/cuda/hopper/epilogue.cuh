@@ -17,7 +17,7 @@ CHOIR_DEVICE int LowOutput(const Block& block) {
 // Of a wave, where a tile's outputs are of one matrix.
 template <int kWaves>
 CHOIR_DEVICE int32_t FirstOutput(const RowTile& t, int group, int wave) {
-  return ((t.output_tile * kComputeGroups + group) * kWaves + wave) * kWaveOutputs;
+  return t.output0 + (group * kWaves + wave) * kWaveOutputs;
 }
 
 // Calls put(output, row, first, second) for sums of a wave: of outputs `output` and `output` + 1 of
@@ -116,7 +116,7 @@ struct StoreGluF32 {
   template <class Block, class Operand, int kSums>
   CHOIR_DEVICE void operator()(Block& block, const Operand&, const RowTile& t, int group,
                                float (&sums)[2][kSums]) const {
-    const int32_t f0 = (t.output_tile * kComputeGroups + group) * kWaveOutputs;
+    const int32_t f0 = t.output0 + group * kWaveOutputs;
     ApplyGluTo(block, glu, sums[0], sums[1]);
     float* to = scratch + static_cast<int64_t>(t.row0) * inner + f0;
     ForPairs(block, sums[0], [&](int output, int row, float first, float second) {
@@ -137,7 +137,7 @@ struct StoreGlu {
   template <class Block, class Operand, int kSums>
   CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int group,
                                float (&sums)[2][kSums]) const {
-    const int32_t f0 = (t.output_tile * kComputeGroups + group) * kWaveOutputs;
+    const int32_t f0 = t.output0 + group * kWaveOutputs;
     if (of.bias.data != nullptr) AddBias(block, of.bias, f0, sums);
     ApplyGluTo(block, glu, sums[0], sums[1]);
     bf16* to = scratch + static_cast<int64_t>(t.row0) * inner + f0;  // f0 % kWideGroup == 0

@@ -14,12 +14,12 @@
 //          widened for 64 rows at a time (more sums do not fit the registers beside fragments), so
 //          many rows are bound by that and by the L2, not by the tensor cores.
 //          Merged matrices, of one format, are one list of tiles; each has its own bits.
-// Few      A tile has 128 outputs where all such tiles run at once, else 256: the same waves with
-//          the same bits. Still, at decode N = 2,112 is 17 blocks and N = 576 five. If a block gets
-//          100 GB/s (not measured), K = 7,168 of bf16 takes them 18 µs, where the whole card could
-//          read the 30 and 8 MB in 6 and 2. Parts of K by several blocks would use the others, but
-//          then sums have to be cut in the same way at any number of rows, at prefill too, or a
-//          row's bits would depend on it. Why so: decisions/0042.
+// Few      A tile has 64 or 128 outputs where all such tiles run at once, else 256: the same waves
+//          with the same bits. At decode N = 2,112 (q_a and kv_a) is 33 blocks. If a block gets
+//          100 GB/s (not measured), K = 7,168 of f8 takes them 5 µs, where the whole card could
+//          read the 15 MB in 4. Parts of K by several blocks would use the others, but then sums
+//          have to be cut in the same way at any number of rows, at prefill too, or a row's bits
+//          would depend on it. Why so: decisions/0042.
 // Oracle   kernels/reference/linear.cc, tests/contract/kernels/linear_test.cc and hopper_test.cc.
 #pragma once
 
@@ -70,12 +70,14 @@ struct StoreLinear {
 // Matrices with outputs of their own, one list of tiles.
 inline constexpr int kMergedMost = 4;
 
-template <int kWavesOfGroup>
-struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup> {
+template <int kWavesOfGroup, int kGroupsOfBlock>
+struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup, kGroupsOfBlock> {
+  static constexpr int32_t kTile =
+      WeightSide<1, kMergedMost, kWavesOfGroup, kGroupsOfBlock>::kTileOutputs;
+
   int32_t outputs_of[kMergedMost] = {};
 
   static constexpr int32_t TilesOf(int64_t outputs) {
-    constexpr int64_t kTile = WeightSide<1, kMergedMost, kWavesOfGroup>::kTileOutputs;
     return static_cast<int32_t>((outputs + kTile - 1) / kTile);
   }
   constexpr int32_t Tiles() const {
@@ -89,6 +91,7 @@ struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup> {
       const int32_t tiles = TilesOf(outputs_of[i]);
       if (t->output_tile < tiles) {
         t->expert = i;
+        t->output0 = t->output_tile * kTile;
         return;
       }
       t->output_tile -= tiles;
@@ -132,11 +135,11 @@ struct RowsOfCall {
   bf16* rounded;
 };
 
-template <Form kForm, int kRows, int kWaves, class Runner>
+template <Form kForm, int kRows, class Weights, class Runner>
 void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
   const TensorView& x = parts[0].x;
   const int64_t width = x.dim(1);
-  ProductKernel<kForm, kRows, MergedSide<kWaves>, StoreMerged> kernel{};
+  ProductKernel<kForm, kRows, Weights, StoreMerged> kernel{};
   kernel.groups.rows_each = static_cast<int32_t>(rows.count);
   kernel.groups.experts = 1;
   kernel.width = static_cast<int32_t>(width);
@@ -160,15 +163,24 @@ void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, con
                 kernel);
 }
 
-// A wave's sums are the same in either tile.
+// Whether tiles of that many outputs all run at once.
+template <class Weights, class Runner>
+bool FitTheCard(std::span<const LinearArgs> parts, int64_t row_tiles, const Runner& run) {
+  int64_t tiles = 0;
+  for (const LinearArgs& a : parts) tiles += Weights::TilesOf(a.w.dim(0));
+  return row_tiles * tiles <= run.card().multiprocessors;
+}
+
+// A wave's sums are the same in tiles of 64, 128 and 256 outputs.
 template <Form kForm, int kRows, class Runner>
 void LinearInTiles(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
-  int64_t narrow = 0;
-  for (const LinearArgs& a : parts) narrow += MergedSide<1>::TilesOf(a.w.dim(0));
-  if (CeilDiv(rows.count, kRows) * narrow <= run.card().multiprocessors) {
-    LinearOfRows<kForm, kRows, 1>(parts, rows, run);
+  const int64_t row_tiles = CeilDiv(rows.count, kRows);
+  if (FitTheCard<MergedSide<1, 1>>(parts, row_tiles, run)) {
+    LinearOfRows<kForm, kRows, MergedSide<1, 1>>(parts, rows, run);
+  } else if (FitTheCard<MergedSide<1, 2>>(parts, row_tiles, run)) {
+    LinearOfRows<kForm, kRows, MergedSide<1, 2>>(parts, rows, run);
   } else {
-    LinearOfRows<kForm, kRows, 2>(parts, rows, run);
+    LinearOfRows<kForm, kRows, MergedSide<2, 2>>(parts, rows, run);
   }
 }
 

@@ -8,16 +8,16 @@ namespace choir::cuda {
 // Weights x rows: both bf16; both f8; weights in f8, widened to bf16 for rows in bf16.
 enum class Form : uint8_t { kBF16, kF8, kF8Wide };
 
-inline constexpr int kComputeGroups = 2;
-inline constexpr int kWaveOutputs = 64;  // of a warpgroup at a time, in one or two waves
+inline constexpr int kComputeGroups = 2;  // of a block; where tiles are few, one of them rests
+inline constexpr int kWaveOutputs = 64;   // of a warpgroup at a time, in one or two waves
 inline constexpr int kHopperThreads = (kComputeGroups + 1) * kWarpgroup;
 inline constexpr int kHopperShared = 227 * 1024;
 
 // A stage: weights, of each wave and warpgroup a slice [64 lines]; rows [kRows lines, once or
 // twice]; f8 also scales, of each row and of each slice.
-template <Form kForm, int kRows, int kWaves>
+template <Form kForm, int kRows, int kWaves, int kGroups>
 struct Stages {
-  static constexpr int kSlices = kComputeGroups * kWaves;
+  static constexpr int kSlices = kGroups * kWaves;
   static constexpr int kColumns = kForm == Form::kBF16 ? 64 : 128;  // of K
   static constexpr int kLinesOfRow = kForm == Form::kF8Wide ? 2 : 1;
   static constexpr bool kRowScales = kForm == Form::kF8;
@@ -53,7 +53,7 @@ struct Stages {
     if (block.thread() == 0) {
       for (int i = 0; i < kCount; ++i) {
         block.InitBarrier(Full(i), kScales ? 1 + kWarp : 1);
-        block.InitBarrier(Empty(i), kComputeGroups * kWarpgroup / kWarp);
+        block.InitBarrier(Empty(i), kGroups * kWarpgroup / kWarp);
       }
       block.FenceBarriers();
     }

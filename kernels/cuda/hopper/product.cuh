@@ -5,7 +5,8 @@
 // Bound    flops 2·R·N·K, bytes ≈ E_active·N·K·size. On an H200 (1,979 and 989 TFLOPS, 4.8 TB/s)
 //          rows per expert at which arithmetic becomes the wall: about 206 (f8 and bf16).
 // Plan     a block an SM, which walks over tiles of 256 outputs by kRows rows (tiles.cuh), or of
-//          128 where tiles are few. One warp loads, two warpgroups compute half of the outputs:
+//          128 or 64 where tiles are few. One warp loads, two warpgroups (of 64 outputs: one)
+//          compute their share of the outputs:
 //          outputs = WGMMA's 64 lines, rows = its columns. So a tile with few rows costs little,
 //          and weights of 8 bits can be widened in registers. f8: a wave of 64 outputs is summed
 //          over 128 columns, then added with its scales, while the other warpgroup has the tensor
@@ -33,10 +34,11 @@ struct ExpertOperand {
 };
 
 // kExperts == 1: one matrix with the experts' outputs one below the other.
-template <int kMatrices, int kExperts, int kWavesOfGroup = 2>
+template <int kMatrices, int kExperts, int kWavesOfGroup = 2, int kGroupsOfBlock = kComputeGroups>
 struct WeightSide {
   static constexpr int kWaves = kWavesOfGroup;
-  static constexpr int kSlices = kComputeGroups * kWaves;
+  static constexpr int kGroups = kGroupsOfBlock;  // that compute
+  static constexpr int kSlices = kGroups * kWaves;
   static constexpr int kTileOutputs = kSlices * kWaveOutputs / kMatrices;
 
   ExpertOperand<kMatrices> of[kExperts];
@@ -50,13 +52,13 @@ struct WeightSide {
   }
   // Tiles of an expert's outputs, which one a tile is, and how many outputs its matrix has.
   constexpr int32_t Tiles() const { return (outputs + kTileOutputs - 1) / kTileOutputs; }
-  CHOIR_DEVICE void Place(RowTile*) const {}
+  CHOIR_DEVICE void Place(RowTile* t) const { t->output0 = t->output_tile * kTileOutputs; }
   CHOIR_DEVICE int32_t OutputsOf(const RowTile&) const { return outputs; }
 
   // Slices of a tile: of two matrices they alternate, so that a thread has a gate and its up.
   CHOIR_DEVICE static int MatrixOf(int slice) { return slice % kMatrices; }
   CHOIR_DEVICE static int32_t OutputOf(const RowTile& t, int slice) {
-    return t.output_tile * kTileOutputs + slice / kMatrices * kWaveOutputs;
+    return t.output0 + slice / kMatrices * kWaveOutputs;
   }
 };
 
@@ -64,7 +66,7 @@ template <Form kForm, int kRows, class Weights, class Epilogue>
 struct ProductKernel {
   static constexpr int kWaves = Weights::kWaves;
   static constexpr int kSlices = Weights::kSlices;
-  using Stage = Stages<kForm, kRows, kWaves>;
+  using Stage = Stages<kForm, kRows, kWaves, Weights::kGroups>;
   using Cursor = StageCursor<Stage::kCount>;
   static constexpr int kThreads = kHopperThreads;
   static constexpr int kSums = kRows / 2;  // of a thread and wave
@@ -87,7 +89,7 @@ struct ProductKernel {
     if (group == kComputeGroups) {
       block.template GiveRegisters<40>();
       if (block.warp() == kComputeGroups * kWarpgroup / kWarp) Load(block, stages);
-    } else {
+    } else if (group < Weights::kGroups) {
       block.template TakeRegisters<232>();
       Compute(block, stages, group);
     }
