@@ -1,5 +1,5 @@
 // What becomes of the sums of a tile (product.cuh): outputs of an expert's rows, or glu's results
-// as the rows of the next product.
+// as the rows of the next product. Each takes a warpgroup's sums, and the first of its outputs.
 #pragma once
 
 #include "kernels/cuda/fours.cuh"
@@ -12,12 +12,6 @@ namespace choir::cuda {
 template <class Block>
 CHOIR_DEVICE int LowOutput(const Block& block) {
   return block.warp() % 4 * 16 + block.lane() / 4;
-}
-
-// Of a wave, where a tile's outputs are of one matrix.
-template <int kWaves>
-CHOIR_DEVICE int32_t FirstOutput(const RowTile& t, int group, int wave) {
-  return t.output0 + (group * kWaves + wave) * kWaveOutputs;
 }
 
 // Calls put(output, row, first, second) for sums of a wave: of outputs `output` and `output` + 1 of
@@ -60,11 +54,11 @@ struct StoreOutputs {
   int32_t outputs;
 
   template <class Block, class Operand, int kWaves, int kSums>
-  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int group,
+  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int32_t group0,
                                float (&sums)[kWaves][kSums]) const {
     CHOIR_UNROLL
     for (int wave = 0; wave < kWaves; ++wave) {
-      const int32_t output0 = FirstOutput<kWaves>(t, group, wave);
+      const int32_t output0 = group0 + wave * kWaveOutputs;
       if (of.bias.data != nullptr) AddBias(block, of.bias, outputs, output0, sums[wave]);
       const int64_t at = static_cast<int64_t>(t.row0) * outputs + output0;
       const auto exists = [&](int output, int row) {
@@ -114,9 +108,8 @@ struct StoreGluF32 {
   Glu glu;
 
   template <class Block, class Operand, int kSums>
-  CHOIR_DEVICE void operator()(Block& block, const Operand&, const RowTile& t, int group,
+  CHOIR_DEVICE void operator()(Block& block, const Operand&, const RowTile& t, int32_t f0,
                                float (&sums)[2][kSums]) const {
-    const int32_t f0 = t.output0 + group * kWaveOutputs;
     ApplyGluTo(block, glu, sums[0], sums[1]);
     float* to = scratch + static_cast<int64_t>(t.row0) * inner + f0;
     ForPairs(block, sums[0], [&](int output, int row, float first, float second) {
@@ -135,9 +128,8 @@ struct StoreGlu {
   bool wide;
 
   template <class Block, class Operand, int kSums>
-  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int group,
+  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int32_t f0,
                                float (&sums)[2][kSums]) const {
-    const int32_t f0 = t.output0 + group * kWaveOutputs;
     if (of.bias.data != nullptr) AddBias(block, of.bias, f0, sums);
     ApplyGluTo(block, glu, sums[0], sums[1]);
     bf16* to = scratch + static_cast<int64_t>(t.row0) * inner + f0;  // f0 % kWideGroup == 0

@@ -36,11 +36,11 @@ struct StoreLinear {
   bool accumulate, in_pairs;
 
   template <class Block, class Operand, int kWaves, int kSums>
-  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int group,
+  CHOIR_DEVICE void operator()(Block& block, const Operand& of, const RowTile& t, int32_t group0,
                                float (&sums)[kWaves][kSums]) const {
     CHOIR_UNROLL
     for (int wave = 0; wave < kWaves; ++wave) {
-      const int32_t output0 = FirstOutput<kWaves>(t, group, wave);
+      const int32_t output0 = group0 + wave * kWaveOutputs;
       if (of.bias.data != nullptr) AddBias(block, of.bias, outputs, output0, sums[wave]);
       float* to = y + static_cast<int64_t>(t.row0) * outputs + output0;
       const int32_t left = outputs - output0;
@@ -91,7 +91,6 @@ struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup, kGroupsOfBlock> {
       const int32_t tiles = TilesOf(outputs_of[i]);
       if (t->output_tile < tiles) {
         t->expert = i;
-        t->output0 = t->output_tile * kTile;
         return;
       }
       t->output_tile -= tiles;
@@ -104,9 +103,9 @@ struct StoreMerged {
   StoreLinear of[kMergedMost];
 
   template <class Block, class Operand, int kWaves, int kSums>
-  CHOIR_DEVICE void operator()(Block& block, const Operand& operand, const RowTile& t, int group,
-                               float (&sums)[kWaves][kSums]) const {
-    of[t.expert](block, operand, t, group, sums);
+  CHOIR_DEVICE void operator()(Block& block, const Operand& operand, const RowTile& t,
+                               int32_t group0, float (&sums)[kWaves][kSums]) const {
+    of[t.expert](block, operand, t, group0, sums);
   }
 };
 

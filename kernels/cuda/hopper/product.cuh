@@ -52,13 +52,13 @@ struct WeightSide {
   }
   // Tiles of an expert's outputs, which one a tile is, and how many outputs its matrix has.
   constexpr int32_t Tiles() const { return (outputs + kTileOutputs - 1) / kTileOutputs; }
-  CHOIR_DEVICE void Place(RowTile* t) const { t->output0 = t->output_tile * kTileOutputs; }
+  CHOIR_DEVICE void Place(RowTile*) const {}
   CHOIR_DEVICE int32_t OutputsOf(const RowTile&) const { return outputs; }
 
   // Slices of a tile: of two matrices they alternate, so that a thread has a gate and its up.
   CHOIR_DEVICE static int MatrixOf(int slice) { return slice % kMatrices; }
   CHOIR_DEVICE static int32_t OutputOf(const RowTile& t, int slice) {
-    return t.output0 + slice / kMatrices * kWaveOutputs;
+    return t.output_tile * kTileOutputs + slice / kMatrices * kWaveOutputs;
   }
 };
 
@@ -89,7 +89,10 @@ struct ProductKernel {
     if (group == kComputeGroups) {
       block.template GiveRegisters<40>();
       if (block.warp() == kComputeGroups * kWarpgroup / kWarp) Load(block, stages);
-    } else if (group < Weights::kGroups) {
+    } else {
+      if constexpr (Weights::kGroups < kComputeGroups) {
+        if (group >= Weights::kGroups) return;
+      }
       block.template TakeRegisters<232>();
       Compute(block, stages, group);
     }
@@ -175,7 +178,8 @@ struct ProductKernel {
       } else {
         SumByParts(block, stages, group, at, sums);
       }
-      epilogue(block, weights.Of(tile.expert), tile, group, sums);
+      const int32_t output0 = Weights::OutputOf(tile, group * kWaves);
+      epilogue(block, weights.Of(tile.expert), tile, output0, sums);
     }
   }
 

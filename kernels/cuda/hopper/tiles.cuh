@@ -31,7 +31,6 @@ struct RowTile {
   int32_t row0;  // of all rows
   int32_t rows;  // that exist, at most the tile's height
   int32_t output_tile;
-  int32_t output0 = 0;  // of its matrix: by whoever knows the matrix
 };
 
 // Every `step`-th tile from `first` on. Experts one after the other; of an expert kBand tiles of
@@ -59,7 +58,7 @@ class TileWalk {
         const int32_t height = left < kBand ? left : kBand;
         const int32_t row = (band + in_band % height) * kRows;
         *tile = {expert_, groups_.Begin(expert_) + row, rows - row < kRows ? rows - row : kRows,
-                 in_band / height, 0};
+                 in_band / height};
         at_ += step_;
         return true;
       }
