@@ -6,11 +6,12 @@
 //          7,168 columns from f32 to bf16 are 587 MB for those tokens, 122 us on an H200.
 // Plan     pairs in at most 128 chunks. A block a chunk counts, a thread an expert; then a block a
 //          chunk sums the counts before its own, of all experts, and places its pairs in ascending
-//          order: no atomics, one order. The simple kernel reads all pairs twice for each expert.
-//          Then as many threads as a token's row has fours of columns, 256 at most, read it once
-//          and write it to all its places: a block a token, or several where rows are narrow.
-//          Counted, not run: 1 and 3 us for the places of 4,096 tokens, besides the starts; 1 us
-//          for rows of 4 columns, of 64 blocks, where a block a token is 4 rounds of blocks.
+//          order: no atomics, one order. One chunk (256 pairs) is counted where it is placed. The
+//          simple kernel reads all pairs twice for each expert. Then as many threads as a token's
+//          row has fours of columns, 256 at most, read it once and write it to all its places: a
+//          block a token, or several where rows are narrow. Counted, not run: 1 and 3 us for the
+//          places of 4,096 tokens, besides the starts; 1 us for rows of 4 columns, of 64 blocks,
+//          where a block a token is 4 rounds of blocks.
 // Oracle   kernels/reference/gpu_ops.cc, tests/contract/kernels/gpu_ops_test.cc.
 #pragma once
 
@@ -57,6 +58,14 @@ struct PairChunks {
       block.Sync();
     }
   }
+  // Of this chunk's pairs, how many are the expert's.
+  template <class Block>
+  CHOIR_DEVICE int32_t CountOf(Block& block, int32_t expert) const {
+    const auto* here = reinterpret_cast<const int32_t*>(block.shared());
+    int32_t count = 0;
+    ForPieces(block, [&](int64_t, int n) { ForPairsOf(here, n, expert, [&](int) { ++count; }); });
+    return count;
+  }
 };
 
 // counts [chunks, experts]: of 256 experts from block.y() · 256 on.
@@ -66,11 +75,8 @@ struct CountPairsKernel {
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    const auto* here = reinterpret_cast<const int32_t*>(block.shared());
     const auto expert = static_cast<int32_t>(block.y() * kPairThreads + block.thread());
-    int32_t count = 0;
-    chunks.ForPieces(block,
-                     [&](int64_t, int n) { ForPairsOf(here, n, expert, [&](int) { ++count; }); });
+    const int32_t count = chunks.CountOf(block, expert);
     if (expert < chunks.experts) counts[block.x() * chunks.experts + expert] = count;
   }
 };
@@ -81,7 +87,7 @@ struct PlacePairsKernel {
   static constexpr int64_t kShared = (kPairThreads + kWarp) * static_cast<int64_t>(sizeof(int32_t));
 
   PairChunks chunks;
-  const int32_t* counts;
+  const int32_t* counts;  // null: of the one chunk there is, counted here
   int32_t* offsets;
   int32_t* row_of;
   int64_t* rows_of_experts;  // or null
@@ -124,7 +130,9 @@ struct PlacePairsKernel {
   CHOIR_DEVICE int32_t Total(Block& block, int64_t y, int32_t* before = nullptr) const {
     const int64_t expert = y * kPairThreads + block.thread();
     int32_t total = 0;
+    if (counts == nullptr) total = chunks.CountOf(block, static_cast<int32_t>(expert));
     if (expert >= chunks.experts) return 0;
+    if (counts == nullptr) return total;
     constexpr int kAtOnce = 32;  // under way together: a load from L2 takes as long as 500 adds
     for (int64_t c0 = 0; c0 < num_chunks; c0 += kAtOnce) {
       int32_t some[kAtOnce];
@@ -268,12 +276,12 @@ void FastPermute(const PermuteArgs& a, const Runner& run) {
     return Permute(a, run);
   }
   CHOIR_CHECK(a.row_of.dim(0) == pairs && a.y.dim(0) == pairs && a.y.dim(1) == a.x.dim(1));
-  auto* counts = reinterpret_cast<int32_t*>(run.workspace().data());
+  auto* counts = chunks.count() == 1 ? nullptr : reinterpret_cast<int32_t*>(run.workspace().data());
   const Grid grid{.x = chunks.count(),
                   .y = CeilDiv(experts, kPairThreads),
                   .threads = kPairThreads,
                   .shared_bytes = PlacePairsKernel::kShared};
-  run(grid, CountPairsKernel{chunks, counts});
+  if (counts != nullptr) run(grid, CountPairsKernel{chunks, counts});
   run(grid, PlacePairsKernel{
                 .chunks = chunks,
                 .counts = counts,
