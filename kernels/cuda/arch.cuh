@@ -25,8 +25,8 @@ inline constexpr int kWarp = 32;
 // place in the grid), lane(), warp(); Sync() (all threads of the block), ShuffleXor(value, mask)
 // and Ballot(flag) (all 32 lanes of a warp, each with its own mask); AtomicAdd(to, value) in shared
 // memory; Mma(sums, a, b) (mma.sync m16n8k16); LoadMatrices(to, row) and LoadTransposed(to, row)
-// (ldmatrix.x4: 8 x 8 of 16 bits each, lane i names row i of 32 in shared memory); shared():
-// `shared_bytes` of memory of the block.
+// (ldmatrix.x4: 8 x 8 of 16 bits each, lane i names row i of 32 in shared memory); RoundPair(low,
+// high) to two bf16; shared(): `shared_bytes` of memory of the block.
 //
 // Copies that run beside the thread's own work: CopyAsync(to, from, there) of 16 bytes to shared
 // memory, zeros where not `there`; CommitCopies() ends a group of them; WaitCopies<n>() waits until

@@ -61,6 +61,11 @@ struct GpuBlock {
                  : "r"(SharedAddress(row))
                  : "memory");
   }
+  __device__ __forceinline__ uint32_t RoundPair(float low, float high) const {
+    uint32_t out;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+    return out;
+  }
   __device__ __forceinline__ void CopyAsync(void* to, const void* from, bool there) const {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(to)),
                  "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)

@@ -111,11 +111,6 @@ struct HopperBlock : GpuBlock {
     CHOIR_UNROLL
     for (int i = 0; i < kSums; ++i) asm volatile("" : "+f"(d[i])::"memory");
   }
-  __device__ __forceinline__ uint32_t RoundPair(float low, float high) const {
-    uint32_t out;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-  }
   __device__ __forceinline__ float QuickExp2(float x) const {
     float out;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));

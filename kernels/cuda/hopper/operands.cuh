@@ -18,7 +18,7 @@
 //   WgmmaAcross(d, a, b, add)      the same in bf16 with K across the lines of b (AcrossAt)
 //   WgmmaFence(), WgmmaCommit(), WgmmaWait<n>(), Pin(d)   before; after; until n groups are left;
 //                                  and what keeps the compiler from moving d over them
-//   SharedAddress(p), RoundPair(low, high)                to two bf16
+//   SharedAddress(p)
 //   SelectBytes(bytes, digits)                            of bytes 0-3, or 4 for zero; the lowest
 //                                  hexadecimal digit gives the lowest byte
 //   ScaleUpPair(pair)              two bf16 times 2^120, subnormals too

@@ -65,6 +65,7 @@ class EmulatedBlock {
   void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
   void LoadMatrices(uint32_t (&to)[4], const void* row) { Load(to, row, false); }
   void LoadTransposed(uint32_t (&to)[4], const void* row) { Load(to, row, true); }
+  uint32_t RoundPair(float low, float high) const;
   // Done as late as they may be; what they are to write is NaN until then. In a block that has
   // barriers it is ArriveAfterCopies that ends them, and nothing else.
   void CopyAsync(void* to, const void* from, bool there);
@@ -111,7 +112,6 @@ class EmulatedBlock {
   }
   template <int kSums>
   void Pin(float (&)[kSums]) const {}
-  uint32_t RoundPair(float low, float high) const;
   uint32_t SelectBytes(uint32_t bytes, uint32_t selector) const;
   uint32_t ScaleUpPair(uint32_t pair) const;
   float QuickSigmoid(float x) const;
