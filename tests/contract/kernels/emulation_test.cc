@@ -67,6 +67,22 @@ TEST(GpuEmulation, AMissingBarrierShowsBetweenWarpsThatKeepStep) {
   EXPECT_GT(wrong, 0);
 }
 
+// What is written right behind a barrier, or at the start.
+TEST(GpuEmulation, AWarpGoesToItsBarrierBeforeOthersBegin) {
+  for (const Order order : {Order::kBackward, Order::kShuffled}) {
+    int wrong = 0;
+    BlockScheduler(order).Run({.threads = 64, .shared_bytes = 64 * 4}, [&](EmulatedBlock& block) {
+      for (int round = 1; round <= 2; ++round) {
+        SharedInts(block)[block.thread()] = round;
+        block.Ballot(true);
+        wrong += SharedInts(block)[63 - block.thread()] != round;
+        block.Sync();
+      }
+    });
+    EXPECT_EQ(wrong, 2 * 32);
+  }
+}
+
 TEST(GpuEmulation, LanesExchangeWithinTheirWarpOnly) {
   std::vector<int> got(64);
   std::vector<uint32_t> odd(64);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -228,20 +229,38 @@ std::vector<int> BlockScheduler::ThreadOrder() {
 }
 
 void BlockScheduler::RunBlock(const Body& body) {
-  const std::vector<int> order = ThreadOrder();
   warp_order_.resize(threads_.size() / cuda::kWarp);
   std::iota(warp_order_.rbegin(), warp_order_.rend(), size_t{0});
+  const std::vector<int> order = ThreadOrder();
   if (order_ == Order::kShuffled) std::shuffle(warp_order_.begin(), warp_order_.end(), random_);
+  std::vector<int> by_warp;
+  for (const size_t warp : warp_order_) {
+    std::copy_if(order.begin(), order.end(), std::back_inserter(by_warp),
+                 [warp](int i) { return static_cast<size_t>(i / cuda::kWarp) == warp; });
+  }
   late_ = static_cast<int>(random_() % 32);
   for (const int i : order) Start(body, i);
   do {
-    for (const int i : order) {
-      Thread& t = threads_[static_cast<size_t>(i)];
-      if (IsLate(i)) continue;
-      while (t.state == State::kReady) t.fiber = std::move(t.fiber).resume();
-    }
+    KeepsStep() ? Resume(order) : ResumeWarps(by_warp);
   } while (ReleaseWaiting());
   for (const Thread& t : threads_) CHOIR_CHECK(t.state == State::kDone);  // or it waits for ever
+}
+
+void BlockScheduler::Resume(std::span<const int> order) {
+  for (const int i : order) {
+    Thread& t = threads_[static_cast<size_t>(i)];
+    if (IsLate(i)) continue;
+    while (t.state == State::kReady) t.fiber = std::move(t.fiber).resume();
+  }
+}
+
+// One warp up to the barrier before others begin: so it reads what they have not written yet.
+void BlockScheduler::ResumeWarps(std::span<const int> by_warp) {
+  for (; !by_warp.empty(); by_warp = by_warp.subspan(cuda::kWarp)) {
+    do {
+      Resume(by_warp.first(cuda::kWarp));
+    } while (ReleaseWarp(static_cast<size_t>(by_warp.front() / cuda::kWarp)));
+  }
 }
 
 // Lets those go on whose whole warp, warpgroup or block has arrived, or whose phase is over. False
@@ -250,8 +269,7 @@ bool BlockScheduler::ReleaseWaiting() {
   async_.PerhapsLetSomeCome();
   const auto ready = [](const Thread& t) { return t.state == State::kReady; };
   bool released = std::any_of(threads_.begin(), threads_.end(), ready);
-  const bool at_once = order_ == Order::kForward || async_.HasBarriers();
-  released |= at_once ? ReleaseWarps() : ReleaseOneWarp();
+  released |= ReleaseWarps();
   released |= ReleaseWarpgroups();
   released |= ReleasePhases();
   if (released) return true;
@@ -278,12 +296,6 @@ bool BlockScheduler::ReleaseWarps() {
   bool released = false;
   for (size_t w = 0; w < threads_.size() / cuda::kWarp; ++w) released |= ReleaseWarp(w);
   return released;
-}
-
-// The first that can: so warps do not keep step, and one is at the barrier before others begin.
-bool BlockScheduler::ReleaseOneWarp() {
-  const auto released = [this](size_t warp) { return ReleaseWarp(warp); };
-  return std::any_of(warp_order_.begin(), warp_order_.end(), released);
 }
 
 // Shuffled: some threads of a block are late when they could go on, and others go far ahead.

@@ -164,10 +164,12 @@ class BlockScheduler {
 
   void RunBlock(const Body& body);
   void Start(const Body& body, int thread);
+  bool KeepsStep() const { return order_ == Order::kForward || async_.HasBarriers(); }
+  void Resume(std::span<const int> order);
+  void ResumeWarps(std::span<const int> by_warp);
   bool ReleaseWaiting();
   bool ReleaseWarp(size_t warp);
   bool ReleaseWarps();
-  bool ReleaseOneWarp();
   bool ReleaseWarpgroups();
   bool ReleasePhases();
   bool IsLate(int thread);
