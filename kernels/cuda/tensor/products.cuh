@@ -15,6 +15,7 @@
 #include "kernels/cuda/simple/experts.cuh"
 #include "kernels/cuda/simple/grouped_gemm.cuh"
 #include "kernels/cuda/simple/linear.cuh"
+#include "kernels/cuda/tensor/head_project.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
 #include "kernels/cuda/tensor/mma_tile.cuh"
 
@@ -338,6 +339,7 @@ void FillTensor(KernelTable* t) {
   t->merged_linear = [](const MergedLinearArgs& a, S s) {
     for (const LinearArgs& part : a.parts) MmaLinear(part, Runner(s));
   };
+  t->head_project = [](const HeadProjectArgs& a, S s) { MmaHeadProject(a, Runner(s)); };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) { MmaGroupedGemm(a, Runner(s)); };
   t->expert_ffn = [](const ExpertFfnArgs& a, S s) { MmaExpertFfn(a, Runner(s)); };
 }

@@ -279,67 +279,6 @@ TEST_P(LinearContract, ScalesEachBlockOfALargeMatrix) {
   for (int64_t i = 0; i < 9 * 400; ++i) ASSERT_NEAR(got.f32()[i], want.f32()[i], 1e-2) << i;
 }
 
-struct HeadCase {
-  Tensor x, w, y;
-  HeadProjectArgs args;
-  int64_t tokens = 0, heads = 0, from = 0, to = 0;
-};
-
-HeadCase MakeHeadProject(Random& random) {
-  HeadCase c;
-  c.tokens = random.Int(0, 70);
-  c.heads = random.Int(1, 5);
-  c.from = random.Int(1, 70);
-  c.to = random.Int(1, 140);
-  const int64_t gap = random.Int(0, 9);  // q's rope columns beside its nope columns
-  const int64_t w_gap = random.Int(0, 300);
-  c.x = random.Values(DType::kF32, {c.tokens, c.heads, c.from + gap});
-  const DType dtype = random.Int(0, 2) == 0 ? DType::kF16 : random.WeightType();
-  c.w = random.Values(dtype, {c.heads * (c.from * c.to + w_gap)});
-  c.y = Tensor(DType::kF32, {c.tokens, c.heads, c.to});
-  c.args.transpose = random.Coin();
-  c.args.compute = random.AnyCompute();
-  c.args.x = TensorView(c.x.view().raw(), DType::kF32, {c.tokens, c.heads, c.from});
-  c.args.x_head_stride = c.from + gap;
-  c.args.x_token_stride = c.heads * (c.from + gap);
-  c.args.w = c.args.transpose ? TensorView(c.w.view().raw(), c.w.view().dtype(), {c.to, c.from})
-                              : TensorView(c.w.view().raw(), c.w.view().dtype(), {c.from, c.to});
-  c.args.w_head_stride = c.from * c.to + w_gap;
-  c.args.y = c.y;
-  return c;
-}
-
-TEST_P(LinearContract, HeadProjectAgreesWithTheReference) {
-  ForSeeds(30, [&](Random& random) {
-    HeadCase c = MakeHeadProject(random);
-    kernels_->HeadProject(c.args, Any(random));
-    const Tensor want(DType::kF32, {c.tokens, c.heads, c.to});
-    c.args.y = want;
-    oracle_->HeadProject(c.args, {});
-    for (int64_t i = 0; i < want.view().num_elements(); ++i) {
-      // |x|, |w| <= 1; without lanes over the sum it is four times as long.
-      const auto terms = static_cast<double>(c.from);
-      ASSERT_NEAR(c.y.f32()[i], want.f32()[i], DotBound(4 * c.from, terms)) << "element " << i;
-    }
-  });
-}
-
-TEST_P(LinearContract, HeadProjectOfATokenHasTheSameBitsAlone) {
-  ForSeeds(10, [&](Random& random) {
-    HeadCase c = MakeHeadProject(random);
-    kernels_->HeadProject(c.args, Any(random));
-    const Tensor one(DType::kF32, {1, c.heads, c.to});
-    const HeadProjectArgs all = c.args;
-    for (int64_t t = 0; t < c.tokens; ++t) {
-      c.args.x =
-          TensorView(all.x.f32() + t * all.x_token_stride, DType::kF32, {1, c.heads, c.from});
-      c.args.y = one;
-      kernels_->HeadProject(c.args, Any(random));
-      ExpectSameBits(one.f32(), c.y.f32() + t * c.heads * c.to, c.heads * c.to, "token");
-    }
-  });
-}
-
 INSTANTIATE_TEST_SUITE_P(Kernels, DenseContract, testing::ValuesIn(ProductKernelSetsAndHopper()),
                          NameOfParam);
 INSTANTIATE_TEST_SUITE_P(Kernels, LinearContract, testing::ValuesIn(ProductKernelSets()),

@@ -81,9 +81,10 @@ TEST(GpuBenchCases, KnowWhichTablesRunTheSameFunction) {
   ForBenchCases(SmallShapes(), card.card, [&](const BenchCase& c) {
     if (!c.same(emulation::EmulatedTable(), emulation::EmulatedTensorTable())) other.insert(c.op);
   });
-  EXPECT_EQ(other, (std::set<std::string>{"linear", "grouped_gemm", "expert_ffn", "gate_top_k",
-                                          "permute", "unpermute", "gate + places", "gate + permute",
-                                          "paged_attention", "mla_attention", "sample"}));
+  EXPECT_EQ(other, (std::set<std::string>{"linear", "head_project", "grouped_gemm", "expert_ffn",
+                                          "gate_top_k", "permute", "unpermute", "gate + places",
+                                          "gate + permute", "paged_attention", "mla_attention",
+                                          "sample"}));
 }
 
 }  // namespace
