@@ -7,55 +7,10 @@
 #include <vector>
 
 #include "worker/checked_card.h"
+#include "worker/comparison.h"
 
 namespace choir {
 namespace {
-
-constexpr int64_t kF8Side = 128;
-// Maps of the last experts, and those of gates and ups from 13 on, lie beyond 4 KB of a kernel's
-// parameters.
-constexpr int64_t kManyExperts = 64, kExpertWithin = 13;
-
-// The first result that is off by more than `part` of the largest one; empty: none is.
-std::string Difference(const std::string& what, std::span<const float> got,
-                       std::span<const float> want, int64_t width, float part) {
-  float most = 0;
-  for (const float value : want) most = std::max(most, std::abs(value));
-  for (size_t i = 0; i < want.size(); ++i) {
-    if (std::abs(got[i] - want[i]) <= part * most) continue;  // a NaN is not
-    const auto at = static_cast<int64_t>(i);
-    return fmt::format("{}: row {}, output {} is {} instead of {}", what, at / width, at % width,
-                       got[i], want[i]);
-  }
-  return "";
-}
-
-// The same rows with fewer and with more beside them, which come behind; empty: the same bits.
-std::string BitsApart(const std::string& what, std::span<const float> rows,
-                      std::span<const float> in_company) {
-  CHOIR_CHECK(rows.size() <= in_company.size());
-  const bool same = std::memcmp(rows.data(), in_company.data(), rows.size_bytes()) == 0;
-  return same ? "" : what + ": bits of a row depend on the rows beside it";
-}
-
-// Of many experts three have rows: the first one, one within, and the last one.
-std::vector<int32_t> OffsetsOfMany(int32_t first, int32_t within, int32_t last) {
-  std::vector<int32_t> offsets(kManyExperts + 1, first);
-  offsets[0] = 0;
-  std::fill(offsets.begin() + kExpertWithin + 1, offsets.end(), first + within);
-  offsets.back() += last;
-  return offsets;
-}
-
-// Every expert differs from those before and behind it, and those three from each other.
-std::vector<ExpertWeights> ManyOf(const std::vector<ExpertWeights>& three) {
-  static_assert(kExpertWithin % 3 == 1);
-  std::vector<ExpertWeights> experts(kManyExperts);
-  for (size_t e = 0; e < experts.size(); ++e) experts[e] = three[e % 3];
-  experts[experts.size() - 2] = three[0];
-  experts.back() = three[2];
-  return experts;
-}
 
 // Products take so many columns, in steps of 64 or 128, that all stages of their pipelines are
 // filled again (kernels/cuda/hopper/pipeline.cuh).
@@ -142,6 +97,34 @@ class Comparison {
     args.x = args.x.Rows(0, 1);
     args.y = args.y.Rows(0, 1);
     return BitsApart(name, Run(args, {}, fast_), got);
+  }
+
+  // All heights of tiles; K and N end within a tile, heads of x lie apart. A row has the same bits
+  // in each.
+  std::string Heads(bool transpose) {
+    card_.Clear();
+    constexpr int64_t kRows = 130, kHeads = 2, kWidth = 392, kOutputs = 72, kPitch = kWidth + 64;
+    const TensorView x = card_.Fill(DType::kF32, {kRows, kHeads, kPitch});
+    const TensorView w = card_.Fill(DType::kBF16, {kHeads * kWidth, kOutputs});
+    HeadProjectArgs args{
+        .x = TensorView(x.raw(), DType::kF32, {kRows, kHeads, kWidth}),
+        .x_token_stride = kHeads * kPitch,
+        .x_head_stride = kPitch,
+        .w = TensorView(w.raw(), DType::kBF16,
+                        {transpose ? kOutputs : kWidth, transpose ? kWidth : kOutputs}),
+        .w_head_stride = kWidth * kOutputs,
+        .transpose = transpose,
+        .y = card_.Make(DType::kF32, {kRows, kHeads, kOutputs}),
+        .compute = Compute::kBF16};
+    const std::string name = transpose ? "head_project, transposed" : "head_project";
+    const std::vector<float> got = Run(args, fast_);
+    std::string differs = Difference(name, got, Run(args, simple_), kHeads * kOutputs, kF8Part);
+    for (const int64_t rows : {70, 3}) {
+      args.x = args.x.Rows(0, rows);
+      args.y = args.y.Rows(0, rows);
+      if (differs.empty()) differs = BitsApart(name, Run(args, fast_), got);
+    }
+    return differs;
   }
 
   // Weights that are widened to bf16 by way of its subnormals, which may not become zeros.
@@ -305,6 +288,11 @@ class Comparison {
     table.grouped_gemm(args, card_.stream());
     return Result(args.y, table, "grouped_gemm");
   }
+  std::vector<float> Run(const HeadProjectArgs& args, const cuda::KernelTable& table) {
+    card_.Spoil(args.y);
+    table.head_project(args, card_.stream());
+    return Result(args.y, table, "head_project");
+  }
   std::vector<float> Run(const ExpertFfnArgs& args, const cuda::KernelTable& table) {
     card_.Spoil(args.y);
     card_.Spoil(args.scratch);
@@ -373,6 +361,9 @@ StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda
     if (differs.empty() && f8) differs = comparison.LinearOfSubnormals();
     if (differs.empty()) differs = comparison.LinearOfManyTiles(weights);
     if (differs.empty()) differs = comparison.Experts(weights);
+  }
+  for (const bool transpose : {false, true}) {
+    if (differs.empty()) differs = comparison.Heads(transpose);
   }
   if (differs.empty()) differs = comparison.ExpertsInF8();
   if (differs.empty()) differs = comparison.Mla();

@@ -45,6 +45,7 @@ cuda::KernelTable QuickTable() {
   cuda::KernelTable t;
   t.grouped_gemm = [](const GroupedGemmArgs& a, S s) { PutZeros(a.y, s); };
   t.linear = [](const LinearArgs& a, S s) { PutZeros(a.y, s); };
+  t.head_project = [](const HeadProjectArgs& a, S s) { PutZeros(a.y, s); };
   t.expert_ffn = [](const ExpertFfnArgs& a, S s) { PutZeros(a.y, s); };
   t.mla_attention = [](const MlaAttentionArgs& a, S s) { PutZeros(a.out, s); };
   t.sample = [](const SampleArgs& a, S s) { PutZeros(a.ids, s); };
@@ -62,6 +63,7 @@ std::string DiffersIn(Op cuda::KernelTable::*op, std::type_identity_t<Op> wrong)
 }
 constexpr auto kGrouped = &cuda::KernelTable::grouped_gemm;
 constexpr auto kLinear = &cuda::KernelTable::linear;
+constexpr auto kHeads = &cuda::KernelTable::head_project;
 constexpr auto kExperts = &cuda::KernelTable::expert_ffn;
 constexpr auto kMla = &cuda::KernelTable::mla_attention;
 constexpr auto kSample = &cuda::KernelTable::sample;
@@ -97,6 +99,20 @@ TEST(KernelCheck, NamesTheProductThatIsWrong) {
 }
 
 TEST(KernelCheck, NamesTheOpThatIsWrong) {
+  EXPECT_THAT(DiffersIn(kHeads,
+                        [](const HeadProjectArgs& args, const cuda::KernelStream& stream) {
+                          HeadProjectArgs other = args;
+                          other.x_head_stride = args.x.dim(2);
+                          EmulatedHopperTable().head_project(other, stream);
+                        }),
+              HasSubstr("head_project: row 0, output 72 is "));
+  EXPECT_THAT(DiffersIn(kHeads,
+                        [](const HeadProjectArgs& args, const cuda::KernelStream& stream) {
+                          HeadProjectArgs other = args;
+                          if (args.transpose) other.w_head_stride = 0;
+                          EmulatedHopperTable().head_project(other, stream);
+                        }),
+              HasSubstr("head_project, transposed: row 0, output 72 is "));
   EXPECT_THAT(DiffersIn(kMla,
                         [](const MlaAttentionArgs& args, const cuda::KernelStream& stream) {
                           MlaAttentionArgs other = args;
@@ -217,6 +233,12 @@ TEST(KernelCheck, NamesTheOpWhoseRowsHaveOtherBitsAlone) {
                         (one ? EmulatedTable() : EmulatedHopperTable()).linear(args, stream);
                       }),
             "linear in many tiles, weights in bf16: bits of a row depend on the rows beside it");
+  EXPECT_EQ(DiffersIn(kHeads,
+                      [](const HeadProjectArgs& args, const cuda::KernelStream& stream) {
+                        const bool few = args.x.dim(0) <= 16;
+                        (few ? EmulatedTable() : EmulatedHopperTable()).head_project(args, stream);
+                      }),
+            "head_project: bits of a row depend on the rows beside it");
   EXPECT_EQ(DiffersIn(kExperts,
                       [](const ExpertFfnArgs& args, const cuda::KernelStream& stream) {
                         const bool other = args.has_f8_rows() && args.x.dim(0) < 64;
