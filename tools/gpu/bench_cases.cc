@@ -191,13 +191,11 @@ Cases::Paged Cases::MakePaged(int64_t count, int32_t rows) const {
 }
 
 void Cases::Gqa(int64_t sequences) {
-  constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128;
+  constexpr int64_t kHeads = 32, kKvHeads = 8, kDim = 128, kWidth = kKvHeads * kDim;
   const Paged p = MakePaged(sequences, 1);
-  const TensorView k = card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
-  const TensorView v = card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kKvHeads * kDim});
   const PagedAttentionArgs args{.q = F32({p.rows, kHeads, kDim}),
-                                .k = {k},
-                                .v = {v},
+                                .k = {card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kWidth})},
+                                .v = {card_.Make(DType::kBF16, {p.blocks, kBlockTokens, kWidth})},
                                 .out = F32({p.rows, kHeads, kDim}),
                                 .sequences = p.sequences,
                                 .kv_heads = kKvHeads,
@@ -218,12 +216,11 @@ void Cases::Mla(const char* form, int64_t sequences, int32_t rows) {
                               .out = F32({p.rows, s_.heads, s_.lora}),
                               .sequences = p.sequences,
                               .scale = 0.072f};
-  const bool asked = rows == 1 && sequences == s_.batches.back();
   Use({.op = "mla_attention",
        .shape = fmt::format("{} {} x {} rows, {} keys, {} heads", form, sequences, rows, s_.context,
                             s_.heads),
        .work = {args.Bytes(), args.Flops()},
-       .figure = asked ? "mla_decode" : ""},
+       .figure = rows == 1 && sequences == s_.batches.back() ? "mla_decode" : ""},
       args, &KernelTable::mla_attention);
   card_.FreeAll();
 }
@@ -257,24 +254,27 @@ void Cases::LinearsOfALayer(int64_t rows) {
 }
 
 void Cases::Heads(int64_t rows) {
-  const HeadProjectArgs args{
-      .x = F32({rows, s_.heads, s_.nope}),
-      .w = card_.Make(DType::kBF16, {s_.heads * s_.nope, s_.lora}).Rows(0, s_.nope),
-      .w_head_stride = s_.nope * s_.lora,
-      .y = F32({rows, s_.heads, s_.lora}),
-      .compute = Compute::kBF16};
-  Use({.op = "head_project",
-       .shape = fmt::format("{} x {} heads, {} -> {}", rows, s_.heads, s_.nope, s_.lora),
-       .work = {args.Bytes(), args.Flops()}},
-      args, &KernelTable::head_project);
-  card_.FreeAll();
+  for (const bool transpose : {false, true}) {
+    const int64_t from = transpose ? s_.lora : s_.nope, to = transpose ? s_.nope : s_.lora;
+    const HeadProjectArgs args{
+        .x = F32({rows, s_.heads, from}),
+        .w = card_.Make(DType::kBF16, {s_.heads * s_.nope, s_.lora}).Rows(0, s_.nope),
+        .w_head_stride = s_.nope * s_.lora,
+        .transpose = transpose,
+        .y = F32({rows, s_.heads, to}),
+        .compute = Compute::kBF16};
+    Use({.op = "head_project",
+         .shape = fmt::format("{} x {} heads, {} -> {}", rows, s_.heads, from, to),
+         .work = {args.Bytes(), args.Flops()}},
+        args, &KernelTable::head_project);
+    card_.FreeAll();
+  }
 }
 
 // The experts of one rank and layer with their share of `tokens` a rank, as rows in bf16 and in f8.
 void Cases::Experts(int64_t tokens) {
   const DType f8 = DType::kF8E4M3;
-  const int64_t each = std::max<int64_t>(tokens * s_.top_k / s_.held, 1);
-  const int64_t rows = each * s_.held;
+  const int64_t each = std::max<int64_t>(tokens * s_.top_k / s_.held, 1), rows = each * s_.held;
   std::vector<int32_t> offsets = {0};
   std::vector<ExpertWeights> experts;
   for (int64_t e = 0; e < s_.held; ++e) {
@@ -390,9 +390,9 @@ void ForBenchCases(const BenchShapes& s, Card& card,
   cases.Mla("prefill", 1, static_cast<int32_t>(s.context / 8));
   cases.Sampling(s.batches.front());
   cases.Experts(s.tokens);
-  cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, f8);
-  cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, bf16);
+  for (const DType w : {f8, bf16}) cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, w);
   cases.Linear("dense up", s.tokens, s.dense, s.hidden, f8);
+  cases.Heads(s.tokens);
   cases.Rows(s.tokens);
 }
 

@@ -61,33 +61,53 @@ SweepCase Linear(Draw& draw) {
   return c;
 }
 
+// Every other case has a shape of the kernel on tensor cores: multiples of 8, and x beside q's rope
+// columns, as MLA has it.
 SweepCase HeadProject(Draw& draw) {
+  const bool aligned = draw.Coin();
+  const auto size = [&](int64_t most) {
+    return aligned ? (draw.Size(most) + 7) / 8 * 8 : draw.Size(most);
+  };
   const int64_t rows = draw.Size(draw.sizes().rows_max / 4 + 1);
   const int64_t heads = draw.Size(draw.sizes().heads_max);
-  const int64_t in = draw.Size(draw.sizes().width_max / 8 + 1);
-  const int64_t out = draw.Size(draw.sizes().outputs_max / 4 + 1);
-  const DType dtype = draw.Coin() ? DType::kBF16 : DType::kF32;
+  const int64_t in = size(draw.sizes().width_max / 8 + 1);
+  const int64_t out = size(draw.sizes().outputs_max / 4 + 1);
+  const int64_t pitch = in + (aligned ? 4 * draw.Int(0, 16) : draw.Int(0, 3));
+  const DType dtype = aligned || draw.Coin() ? DType::kBF16 : DType::kF32;
   const bool transpose = draw.Coin();
-  const Draw::Values x = draw.Make(DType::kF32, {rows, heads, in});
+  const Draw::Values x = draw.Make(DType::kF32, {rows, heads, pitch});
   const Draw::Values w = draw.Make(dtype, {heads * in, out});
   const HeadProjectArgs args{
-      .x = x.view,
+      .x = TensorView(x.view.raw(), DType::kF32, {rows, heads, in}),
+      .x_token_stride = heads * pitch,
+      .x_head_stride = pitch,
       .w = TensorView(w.view.raw(), dtype, {transpose ? out : in, transpose ? in : out}),
       .w_head_stride = in * out,
       .transpose = transpose,
       .y = draw.Space(DType::kF32, {rows, heads, out}),
-      .compute = draw.Coin() ? Compute::kBF16 : Compute::kF32};
-  SweepCase c = CaseOf("head_project",
-                       fmt::format("{} x {} heads, {} -> {}, {}{}", rows, heads, in, out,
-                                   NameOf(dtype), transpose ? ", transposed" : ""),
-                       args, &cuda::KernelTable::head_project);
+      .compute = aligned || draw.Coin() ? Compute::kBF16 : Compute::kF32};
+  SweepCase c =
+      CaseOf("head_project",
+             fmt::format("{} x {} heads, {} of {} -> {}, {}, {}{}", rows, heads, in, pitch, out,
+                         NameOf(dtype), args.compute == Compute::kBF16 ? "bf16" : "f32",
+                         transpose ? ", transposed" : ""),
+             args, &cuda::KernelTable::head_project);
   c.outputs.push_back({.name = "y",
                        .at = args.y,
                        .before = {},
-                       .bound = [norms = NormsOf(x, in, 1.01), in, out](int64_t i, double) {
+                       .bound = [norms = NormsOf(x, pitch, 1.01), in, out](int64_t i, double) {
                          const double w_norm = std::sqrt(static_cast<double>(in));
                          return SumBound(in, norms[static_cast<size_t>(i / out)] * w_norm) + 1e-6;
                        }});
+  c.row = draw.Int(0, rows - 1);
+  c.alone = [args, row = c.row](const cuda::KernelTable& table, const cuda::KernelStream& stream,
+                                const TensorView& to) {
+    HeadProjectArgs one = args;
+    one.x = TensorView(args.x.f32() + row * args.x_token_stride, DType::kF32,
+                       {1, args.x.dim(1), args.x.dim(2)});
+    one.y = to;
+    table.head_project(one, stream);
+  };
   return c;
 }
 
