@@ -17,6 +17,11 @@ namespace choir::cuda {
 CHOIR_DEVICE float Fma(float a, float b, float c) { return fmaf(a, b, c); }
 CHOIR_DEVICE float Max(float a, float b) { return a > b ? a : b; }
 
+// Of what is left, as much as a tile takes.
+CHOIR_DEVICE int Least(int64_t left, int most) {
+  return static_cast<int>(left < most ? left : most);
+}
+
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // exp(x) = 2^n · exp(r), |r| <= ln 2 / 2, ln 2 in two parts; the polynomial is the Taylor series to

@@ -18,8 +18,9 @@ class TableKernels final : public KernelSet {
 
   // What goes to the device ahead of a kernel (upload.cuh) where it is not there: a slot a row, or
   // a row and head; a sequence and its block table; the most experts a layer may have. And a list
-  // of tiles, at most one a row. Or rows in bf16 (hopper/linear.cuh). And what attention computes
-  // of parts of long sequences before they are one (tensor/attention.cuh).
+  // of tiles, at most one a row. Or rows in bf16 (hopper/linear.cuh), or sums of parts of K
+  // (tensor/f32_linear.cuh). And what attention computes of parts of long sequences before they are
+  // one (tensor/attention.cuh).
   size_t WorkspaceBytes(const KernelLimits& limits, int) const override {
     constexpr int64_t kAlign = 256;
     constexpr int64_t kExpertBytes = sizeof(ExpertWeights);
@@ -27,8 +28,9 @@ class TableKernels final : public KernelSet {
     const int64_t slots = limits.rows_max * std::max<int64_t>(kRowBytes, 8 * limits.heads_max);
     const int64_t tables = limits.positions_max * 4;
     const int64_t experts = kGateExpertsMax * kExpertBytes + limits.rows_max * 16;
-    return static_cast<size_t>(std::max({slots, tables, experts, RoundedBytes(limits)}) +
-                               PartBytes(limits) + 8 * kAlign);
+    const int64_t products = std::max(RoundedBytes(limits), SumBytes(limits));
+    return static_cast<size_t>(std::max({slots, tables, experts, products}) + PartBytes(limits) +
+                               8 * kAlign);
   }
 
   void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
@@ -82,6 +84,13 @@ class TableKernels final : public KernelSet {
   static int64_t RoundedBytes(const KernelLimits& limits) {
     constexpr int64_t kRows = 4096;
     return std::min(kRows, limits.rows_max) * limits.columns_max * 2;
+  }
+  // Of a router's 256 outputs for what decode steps have at the most. With less it is slower, not
+  // wrong.
+  static int64_t SumBytes(const KernelLimits& limits) {
+    constexpr int64_t kRows = 512, kOutputs = 256, kColumns = 256;
+    const int64_t parts = (limits.columns_max + kColumns - 1) / kColumns;
+    return std::min(kRows, limits.rows_max) * kOutputs * parts * 4;
   }
   // Enough to keep a card of 132 multiprocessors busy with parts of 64 queries of 512 columns, or
   // for all parts there can be. With less, attention is slower, not wrong.

@@ -1,6 +1,6 @@
 // linear, grouped_gemm and expert_ffn on tensor cores, for weights of 16, 8 and 4 bits.
 // Shapes   as in kernels/ops; Compute::kBF16 with weights in bf16, f8 (128x128 scales) or f4.
-//          Anything else goes the simple way.
+//          Of Compute::kF32 f32_linear.cuh takes linear; anything else goes the simple way.
 // Bound    flops 2·R·N·K against tensor cores, bytes ≈ N·K·size of w for few rows: weights are read
 //          in their own format once per 64 rows, so a decode step is bound by memory.
 // Plan     a block a tile of 64 rows (of one expert) by 64 outputs (mma_tile.cuh); values become
@@ -15,6 +15,7 @@
 #include "kernels/cuda/simple/experts.cuh"
 #include "kernels/cuda/simple/grouped_gemm.cuh"
 #include "kernels/cuda/simple/linear.cuh"
+#include "kernels/cuda/tensor/f32_linear.cuh"
 #include "kernels/cuda/tensor/head_project.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
 #include "kernels/cuda/tensor/mma_tile.cuh"
@@ -51,10 +52,6 @@ struct PlainSource {
     return x_scale[(row0 + r) * x_scale_pitch + block] * scale;
   }
 };
-
-CHOIR_DEVICE int Least(int64_t left, int most) {
-  return static_cast<int>(left < most ? left : most);
-}
 
 struct MmaLinearKernel {
   Rows8 x, w;
@@ -331,13 +328,19 @@ void MmaExpertFfn(const ExpertFfnArgs& a, const Runner& run) {
   });
 }
 
+// By the kernels of this rung for either way to compute, or the simple one.
+template <class Runner>
+void TensorLinear(const LinearArgs& a, const Runner& run) {
+  if (!F32Linear(a, run)) MmaLinear(a, run);
+}
+
 // Replaces the products of a table of simple kernels.
 template <class Runner>
 void FillTensor(KernelTable* t) {
   using S = const KernelStream&;
-  t->linear = [](const LinearArgs& a, S s) { MmaLinear(a, Runner(s)); };
+  t->linear = [](const LinearArgs& a, S s) { TensorLinear(a, Runner(s)); };
   t->merged_linear = [](const MergedLinearArgs& a, S s) {
-    for (const LinearArgs& part : a.parts) MmaLinear(part, Runner(s));
+    for (const LinearArgs& part : a.parts) TensorLinear(part, Runner(s));
   };
   t->head_project = [](const HeadProjectArgs& a, S s) { MmaHeadProject(a, Runner(s)); };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) { MmaGroupedGemm(a, Runner(s)); };
