@@ -229,14 +229,14 @@ void Cases::Linear(const char* what, int64_t rows, int64_t outputs, int64_t widt
   const LinearArgs args{.x = F32({rows, width}),
                         .w = card_.Make(dtype, {outputs, width}),
                         .w_scale = Scales(dtype, outputs, width),
-                        .bias = {},
                         .y = F32({rows, outputs}),
-                        .compute = Compute::kBF16};
+                        .compute = dtype == DType::kF32 ? Compute::kF32 : Compute::kBF16};
   BenchCase c{
       .op = "linear",
       .shape = fmt::format("{} {} x {} -> {}, {}", what, rows, width, outputs, NameOf(dtype)),
       .work = {args.Bytes(), args.Flops()}};
-  if (dtype != DType::kF4E2M1) c.dense = {rows, outputs, width, FormatOf(dtype)};
+  if (dtype == DType::kBF16 || dtype == DType::kF8E4M3)
+    c.dense = {rows, outputs, width, FormatOf(dtype)};
   Use(std::move(c), args, &KernelTable::linear);
   card_.FreeAll();
 }
@@ -248,6 +248,7 @@ void Cases::LinearsOfALayer(int64_t rows) {
   Linear("q_b", rows, s_.heads * (s_.nope + s_.rope), s_.q_lora, f8);
   Linear("kv_a", rows, s_.lora + s_.rope, s_.hidden, f8);
   Linear("o", rows, s_.hidden, s_.heads * s_.nope, f8);
+  Linear("router", rows, s_.experts, s_.hidden, DType::kF32);
   Linear("shared up", rows, s_.inner, s_.hidden, f8);
   Linear("dense up", rows, s_.dense, s_.hidden, f8);
   Linear("dense down", rows, s_.hidden, s_.dense, f8);
@@ -323,12 +324,11 @@ void Cases::Rows(int64_t rows) {
        .shape = fmt::format("{} x {}", rows, s_.dense),
        .work = {glu.Bytes(), glu.Flops()}},
       glu, &KernelTable::swi_glu);
-  const EmbeddingArgs embedding{.ids = Ids(rows, 1, s_.vocab),
-                                .table = card_.Make(DType::kBF16, {s_.vocab, s_.hidden}),
-                                .y = F32({rows, s_.hidden})};
-  const TensorView ids(embedding.ids.raw(), DType::kI32, {rows});
-  Use({.op = "embedding", .shape = shape, .work = {embedding.Bytes(), 0}},
-      EmbeddingArgs{ids, embedding.table, embedding.y}, &KernelTable::embedding);
+  const EmbeddingArgs lookup{.ids = TensorView(Ids(rows, 1, s_.vocab).raw(), DType::kI32, {rows}),
+                             .table = card_.Make(DType::kBF16, {s_.vocab, s_.hidden}),
+                             .y = F32({rows, s_.hidden})};
+  Use({.op = "embedding", .shape = shape, .work = {lookup.Bytes(), 0}}, lookup,
+      &KernelTable::embedding);
   const RopeArgs rope{.x = F32({rows, s_.heads, s_.rope}),
                       .num_tokens = rows,
                       .num_heads = s_.heads,
@@ -393,6 +393,7 @@ void ForBenchCases(const BenchShapes& s, Card& card,
   for (const DType w : {f8, bf16}) cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, w);
   cases.Linear("dense up", s.tokens, s.dense, s.hidden, f8);
   cases.Heads(s.tokens);
+  cases.Linear("router", s.tokens, s.experts, s.hidden, DType::kF32);
   cases.Rows(s.tokens);
 }
 

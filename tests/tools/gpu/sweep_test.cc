@@ -120,6 +120,19 @@ TEST(GpuSweep, RowsInF8PassOnEveryTableAtShapesOfHoppersKernels) {
   EXPECT_EQ(told["compared"], 12);
 }
 
+// Products in f32 add K in parts of 256 columns.
+TEST(GpuSweep, LinearPassesOnEveryTableAtWidthsOfSeveralParts) {
+  SmallCard card;
+  SweepOptions options = Small(24);
+  options.op = "linear";
+  options.sizes.width_max = 900;
+  const auto told = Sweep({&emulation::EmulatedTable(), &emulation::EmulatedTensorTable(),
+                           &emulation::EmulatedHopperTable()},
+                          card.card, options);
+  EXPECT_EQ(told["failures"].size(), 0u) << told.dump(1);
+  EXPECT_EQ(told["compared"], 48);
+}
+
 // Takes its row count for part of the result, as a split over idle processors would.
 void LinearByRows(const LinearArgs& a, const cuda::KernelStream& stream) {
   LinearArgs other = a;
