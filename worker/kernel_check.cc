@@ -53,9 +53,9 @@ class Comparison {
     return Masked(args, name);
   }
 
-  // Both heights of tiles; K and N end within a tile, N is odd; y with what was there before. The
-  // first rows have the same bits alone.
-  std::string Linear(DType dtype) {
+  // Both heights of tiles; K and N end within a tile, and K within a part of it; N is odd; y with
+  // what was there before. The first rows have the same bits alone.
+  std::string Linear(DType dtype, Compute compute) {
     card_.Clear();
     constexpr int64_t kRows = 70, kAlone = 3, kOutputs = 141, kWidth = 1088;
     const TensorView y = card_.Fill(DType::kF32, {kRows, kOutputs});
@@ -63,10 +63,11 @@ class Comparison {
                     .w = card_.Fill(dtype, {kOutputs, kWidth}),
                     .bias = card_.Fill(DType::kBF16, {kOutputs}),
                     .y = card_.Make(DType::kF32, {kRows, kOutputs}),
-                    .compute = Compute::kBF16,
+                    .compute = compute,
                     .accumulate = true};
     if (dtype == DType::kF8E4M3) args.w_scale = card_.Fill(DType::kF32, {2, 9});
-    const std::string name = fmt::format("linear of weights in {}", NameOf(dtype));
+    const char* in = compute == Compute::kF32 ? " in f32" : "";
+    const std::string name = fmt::format("linear{} of weights in {}", in, NameOf(dtype));
     const std::vector<float> got = Run(args, y, fast_);
     const std::string differs = Difference(name, got, Run(args, y, simple_), kOutputs, kF8Part);
     if (!differs.empty()) return differs;
@@ -357,7 +358,9 @@ StatusOr<std::string> DifferenceOfKernels(const CardOfCheck& checked, const cuda
   for (const bool f8 : {false, true}) {
     if (differs.empty()) differs = comparison.Grouped(f8);
     const DType weights = f8 ? DType::kF8E4M3 : DType::kBF16;
-    if (differs.empty()) differs = comparison.Linear(weights);
+    if (differs.empty()) differs = comparison.Linear(weights, Compute::kBF16);
+    const DType of_router = f8 ? DType::kF32 : DType::kBF16;
+    if (differs.empty()) differs = comparison.Linear(of_router, Compute::kF32);
     if (differs.empty() && f8) differs = comparison.LinearOfSubnormals();
     if (differs.empty()) differs = comparison.LinearOfManyTiles(weights);
     if (differs.empty()) differs = comparison.Experts(weights);
