@@ -33,6 +33,9 @@ class TableKernels final : public KernelSet {
                                8 * kAlign);
   }
 
+  RowOrder OrderOfRows(const TensorView& w, Compute compute) const override {
+    return t_.order_of_rows(w, compute);
+  }
   void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
   void Linear(const LinearArgs& a, const Stream& s) const override { t_.linear(a, Of(s)); }
   void MergedLinear(const MergedLinearArgs& a, const Stream& s) const override {

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/tensor/tensor_view.h"
+#include "kernels/ops/rounded_rows.h"
 
 namespace choir {
 
@@ -23,6 +24,7 @@ struct RmsNormArgs {
   TensorView y;          // [T, H] f32; may be x
   int64_t y_stride = 0;
   float eps = 1e-6f;
+  RoundedRows rounded;  // y once more, or empty
   int64_t Flops() const { return 4 * x.num_elements(); }
   int64_t Bytes() const { return static_cast<int64_t>(x.num_bytes() + y.num_bytes()); }
 };
@@ -55,6 +57,7 @@ struct RopeArgs {
 struct SwiGluArgs {
   TensorView gate, up;  // [T, F] f32
   TensorView y;         // [T, F] f32; may be gate
+  RoundedRows rounded;  // y once more, or empty
   int64_t Flops() const { return 5 * y.num_elements(); }
   int64_t Bytes() const { return static_cast<int64_t>(3 * y.num_bytes()); }
 };

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "common/tensor/tensor_view.h"
+#include "kernels/ops/rounded_rows.h"
 
 namespace choir {
 
@@ -29,6 +30,7 @@ struct LinearArgs {
   TensorView y;     // [T, N] f32
   Compute compute = Compute::kF32;
   bool accumulate = false;  // y += instead of y =
+  RoundedRows rounded;      // x once more, or empty
 
   int64_t Flops() const { return 2 * x.dim(0) * w.dim(0) * w.dim(1); }
   int64_t Bytes() const {
@@ -65,6 +67,7 @@ struct HeadProjectArgs {
   bool transpose = false;
   TensorView y;  // [T, heads, B] f32
   Compute compute = Compute::kF32;
+  RoundedRows rounded;  // y once more as [T, heads * B], or empty
 
   int64_t Flops() const { return 2 * x.num_elements() * y.dim(2); }
   int64_t Bytes() const {

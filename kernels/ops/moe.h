@@ -77,6 +77,7 @@ struct ExpertFfnArgs {
   // the two views only the dims count then, not what lies between rows.
   int64_t x_stride = 0;
   int64_t x_scale_stride = 0;
+  RowOrder x_order = RowOrder::kPlain;  // of x in bf16: another one only if OrderOfRows says so
 
   bool has_f8_rows() const { return x.dtype() == DType::kF8E4M3; }
   int64_t x_pitch() const { return x_stride != 0 ? x_stride : x.dim(1); }

@@ -11,11 +11,13 @@ namespace choir {
 // [0, E) belong to another rank: their row_of is -1 and they are not copied.
 struct PermuteArgs {
   TensorView x;           // [T, H] f32
+  int64_t x_stride = 0;   // elements between rows; 0: H
   TensorView expert_ids;  // [T, top_k] i32
   TensorView offsets;     // [E + 1] i32: rows of expert e are offsets[e] .. offsets[e + 1]
   TensorView row_of;      // [T * top_k] i32
   TensorView counts;      // [E] i64, or empty: rows of each expert are added
   TensorView y;           // [T * top_k, H] f32 or bf16; rows from offsets[E] on stay as they are
+  int64_t x_pitch() const { return x_stride != 0 ? x_stride : x.dim(1); }
   int64_t Flops() const { return 0; }
   int64_t Bytes() const {
     return static_cast<int64_t>(x.num_bytes() + y.num_bytes() + 2 * expert_ids.num_bytes());

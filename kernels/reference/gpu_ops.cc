@@ -52,7 +52,7 @@ void Permute(const PermuteArgs& a) {
     for (int64_t p = 0; p < pairs; ++p) {
       if (a.expert_ids.data<int32_t>()[p] != e) continue;
       for (int64_t i = 0; i < width; ++i) {
-        Put(a.y, row * width + i, At(a.x, p / a.expert_ids.dim(1) * width + i));
+        Put(a.y, row * width + i, At(a.x, p / a.expert_ids.dim(1) * a.x_pitch() + i));
       }
       a.row_of.data<int32_t>()[p] = row++;
     }

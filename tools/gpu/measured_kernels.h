@@ -34,6 +34,9 @@ class MeasuredKernels final : public KernelSet {
   size_t WorkspaceBytes(const KernelLimits& limits, int threads) const override {
     return inner_.WorkspaceBytes(limits, threads);
   }
+  RowOrder OrderOfRows(const TensorView& w, Compute compute) const override {
+    return inner_.OrderOfRows(w, compute);
+  }
   void Embedding(const EmbeddingArgs&, const Stream&) const override;
   void Linear(const LinearArgs&, const Stream&) const override;
   void MergedLinear(const MergedLinearArgs&, const Stream&) const override;

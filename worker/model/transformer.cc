@@ -44,6 +44,7 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   const int64_t width =
       std::max(dense_layers > 0 ? c.dense_width : 0, c.moe ? c.moe->shared_width : 0);
   CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(device, compute, limits.step_tokens, width));
+  CHOIR_RETURN_IF_ERROR(MakeRoundedRoom());
   if (c.NumMoeLayers() > 0) {
     CHOIR_CHECK(limits.step_tokens_group >= limits.step_tokens && limits.expert_slots >= 1);
     CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits));
@@ -51,6 +52,24 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   if (loaded_->host_kernels() != nullptr) {
     CHOIR_RETURN_IF_ERROR(moe_->UseHost(device, loaded_->host_kernels(), limits));
   }
+  return {};
+}
+
+// The weights whose products take what a layer's attention begins with.
+const TensorView& Transformer::FirstOfAttention(const LayerWeights& w) const {
+  return w.gqa ? w.gqa->q.w : mla_->First(*w.mla).w;
+}
+
+Status Transformer::MakeRoundedRoom() {
+  const ModelConfig& c = loaded_->config();
+  const TensorView& first = FirstOfAttention(loaded_->weights().layers[0]);
+  if (kernels_.OrderOfRows(first, loaded_->compute()) == RowOrder::kNone) return {};
+  int64_t width = std::max(c.hidden, dense_->width_max());
+  if (c.mla) width = std::max({width, c.mla->q_lora, c.mla->heads * c.mla->v_dim});
+  rounded_room_.pitch = (width + 7) / 8 * 8;
+  const auto count = static_cast<size_t>(limits_.step_tokens * rounded_room_.pitch);
+  CHOIR_ASSIGN_OR_RETURN(rounded_, loaded_->device().Allocate(count * sizeof(uint16_t)));
+  rounded_room_.data = reinterpret_cast<uint16_t*>(rounded_.data());
   return {};
 }
 
@@ -100,29 +119,37 @@ void Transformer::Attention(size_t layer, const StepContext& step) {
   const LayerWeights& w = loaded_->weights().layers[layer];
   const LayerKvView& kv = step.batch.kv[layer];
   const TensorView x = residual_.View(step), h = normed_.View(step);
-  kernels_.RmsNorm({.x = x, .w = w.attention_norm, .y = h, .eps = c.norm_eps}, step.stream);
+  const ProductRows normed{h, RoundedFor(FirstOfAttention(w), kernels_, step, loaded_->compute())};
+  kernels_.RmsNorm(
+      {.x = x, .w = w.attention_norm, .y = h, .eps = c.norm_eps, .rounded = normed.rounded},
+      step.stream);
   if (gqa_) {
     const GqaLayer own{*w.gqa, kv, c.WindowOf(static_cast<int64_t>(layer))};
-    gqa_->Forward(own, kernels_, step, h, x);
+    gqa_->Forward(own, kernels_, step, normed, x);
   } else {
-    mla_->Forward(*w.mla, kv, kernels_, step, h, x);
+    mla_->Forward(*w.mla, kv, kernels_, step, normed, x);
   }
 }
 
-void Transformer::NormForFfn(const LayerWeights& w, const StepContext& step) const {
+void Transformer::NormForFfn(const LayerWeights& w, const StepContext& step,
+                             const ProductRows& normed) const {
   if (step.rows == 0) return;
   kernels_.RmsNorm({.x = residual_.View(step),
                     .w = w.ffn_norm,
-                    .y = normed_.View(step),
-                    .eps = loaded_->config().norm_eps},
+                    .y = normed.x,
+                    .eps = loaded_->config().norm_eps,
+                    .rounded = normed.rounded},
                    step.stream);
 }
 
 Status Transformer::FeedForward(const LayerWeights& w, const StepContext& step) {
-  const TensorView x = residual_.View(step), h = normed_.View(step);
-  NormForFfn(w, step);
-  if (w.moe) return moe_->Forward(*w.moe, *dense_, kernels_, step, h, x);
-  if (step.rows > 0) dense_->Forward(*w.dense, kernels_, step, h, x);
+  const TensorView x = residual_.View(step);
+  const TensorView first = w.moe ? moe_->First(*w.moe, step) : w.dense->gate.w;
+  const ProductRows normed{normed_.View(step),
+                           RoundedFor(first, kernels_, step, loaded_->compute())};
+  NormForFfn(w, step, normed);
+  if (w.moe) return moe_->Forward(*w.moe, *dense_, kernels_, step, normed, x);
+  if (step.rows > 0) dense_->Forward(*w.dense, kernels_, step, normed, x);
   return {};
 }
 
@@ -154,7 +181,12 @@ Status Transformer::Forward(const ModelBatch& batch, ExpertExchange* exchange,
     CHOIR_RETURN_IF_ERROR(RunMicroBatches(batch, micro_batches, stream));
   } else {
     const StepViews inputs = inputs_.Stage(batch);
-    CHOIR_RETURN_IF_ERROR(RunLayers({batch, stream, exchange, inputs, inputs.rows}));
+    CHOIR_RETURN_IF_ERROR(RunLayers({.batch = batch,
+                                     .stream = stream,
+                                     .exchange = exchange,
+                                     .inputs = inputs,
+                                     .rows = inputs.rows,
+                                     .rounded = rounded_room_}));
   }
   if (moe_) moe_->Finish();
   return {};
@@ -174,7 +206,8 @@ Status Transformer::RunAsGraph(const ModelBatch& batch, const GraphBucket& bucke
                       .exchange = nullptr,
                       .inputs = inputs,
                       .rows = bucket.rows,
-                      .keys_max = bucket.keys});
+                      .keys_max = bucket.keys,
+                      .rounded = rounded_room_});
   });
 }
 
@@ -211,7 +244,8 @@ Status Transformer::RunMicroBatches(const ModelBatch& batch,
                        .exchange = exchanges[p],
                        .inputs = views,
                        .rows = views.rows,
-                       .first_row = p == 0 ? 0 : inputs.parts[0].rows};
+                       .first_row = p == 0 ? 0 : inputs.parts[0].rows,
+                       .rounded = rounded_room_};
   };
   StepContext parts[] = {of(0), of(1)};
   for (const StepContext& part : parts) Embed(part);
@@ -237,7 +271,7 @@ Status Transformer::BeginLayer(size_t layer, const StepContext& step) {
   if (step.rows > 0) Attention(layer, step);
   const LayerWeights& w = loaded_->weights().layers[layer];
   if (!w.moe) return FeedForward(w, step);
-  NormForFfn(w, step);
+  NormForFfn(w, step, {normed_.View(step), {}});
   return moe_->SendRows(*w.moe, kernels_, step, normed_.View(step));
 }
 

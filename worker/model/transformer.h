@@ -29,6 +29,8 @@ class Transformer final : public Model {
   Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
       : loaded_(std::move(loaded)), kernels_(*kernels) {}
   Status Allocate(const ModelLimits& limits);
+  const TensorView& FirstOfAttention(const LayerWeights& w) const;
+  Status MakeRoundedRoom();
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;
@@ -40,7 +42,7 @@ class Transformer final : public Model {
                          const Stream& stream);
   void Embed(const StepContext& step) const;
   void Attention(size_t layer, const StepContext& step);
-  void NormForFfn(const LayerWeights& w, const StepContext& step) const;
+  void NormForFfn(const LayerWeights& w, const StepContext& step, const ProductRows& normed) const;
   Status FeedForward(const LayerWeights& w, const StepContext& step);
   Status BeginLayer(size_t layer, const StepContext& step);
   Status EndLayer(size_t layer, const StepContext& step);
@@ -55,6 +57,8 @@ class Transformer final : public Model {
   RopeTables rope_tables_;
   int64_t rope_filled_ = 0;  // positions
   ScratchRows residual_, normed_, logit_rows_;
+  DeviceBuffer rounded_;  // of rounded_room_, if the kernels want it
+  RoundedRoom rounded_room_;
   std::optional<GqaAttention> gqa_;
   std::optional<MlaAttention> mla_;
   std::optional<DenseFfn> dense_;

@@ -23,6 +23,7 @@ template <class Runner>
 void FillHopper(KernelTable* t) {
   using S = const KernelStream&;
   RungBelow<Runner>() = *t;
+  t->order_of_rows = HopperOrderOfRows;
   t->linear = [](const LinearArgs& a, S s) {
     if (!HopperLinear({&a, 1}, Runner(s))) RungBelow<Runner>().linear(a, s);
   };
@@ -36,7 +37,9 @@ void FillHopper(KernelTable* t) {
     if (!HopperGroupedGemm(a, Runner(s))) RungBelow<Runner>().grouped_gemm(a, s);
   };
   t->expert_ffn = [](const ExpertFfnArgs& a, S s) {
-    if (!HopperExpertFfn(a, Runner(s))) RungBelow<Runner>().expert_ffn(a, s);
+    if (HopperExpertFfn(a, Runner(s))) return;
+    CHOIR_CHECK(a.x_order == RowOrder::kPlain);
+    RungBelow<Runner>().expert_ffn(a, s);
   };
   t->mla_attention = [](const MlaAttentionArgs& a, S s) {
     if (!HopperMlaAttention<Runner>(a, s)) RungBelow<Runner>().mla_attention(a, s);

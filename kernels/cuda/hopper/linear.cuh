@@ -8,11 +8,11 @@
 // Bound    flops 2·T·N·K; memory up to about 206 rows (bf16) or 103 (f8): N·K·size. The head's
 //          129,280 x 7,168 in bf16 is 1.85 GB.
 // Plan     rows become bf16 in the workspace, where it is too small in several passes over the
-//          weights. Nothing is uploaded, the number of rows is a parameter: a graph can hold it.
-//          8 tiles of rows take the same weights in turn (tiles.cuh), so up to 512 or 1,024 rows
-//          weights come from memory once. f8 weights are
-//          widened for 64 rows at a time (more sums do not fit the registers beside fragments), so
-//          many rows are bound by that and by the L2, not by the tensor cores.
+//          weights; those that are rounded already are taken as they lie. Nothing is uploaded, the
+//          number of rows is a parameter: a graph can hold it. 8 tiles of rows take the same
+//          weights in turn (tiles.cuh), so up to 512 or 1,024 rows weights come from memory once.
+//          f8 weights are widened for 64 rows at a time (more sums do not fit the registers beside
+//          fragments), so many rows are bound by that and by the L2, not by the tensor cores.
 //          Merged matrices, of one format, are one list of tiles; each has its own bits.
 // Few      A tile has 64 or 128 outputs where all such tiles run at once, else 256: the same waves
 //          with the same bits. At decode N = 2,112 (q_a and kv_a) is 33 blocks. If a block gets
@@ -24,7 +24,7 @@
 #pragma once
 
 #include "kernels/cuda/hopper/grouped_gemm.cuh"
-#include "kernels/cuda/hopper/round_rows.cuh"
+#include "kernels/cuda/rounded_rows.cuh"
 #include "kernels/ops/linear.h"
 
 namespace choir::cuda {
@@ -128,14 +128,15 @@ inline bool IsCovered(std::span<const LinearArgs> parts) {
   return parts.size() <= kMergedMost && outputs < kPlacesMost;
 }
 
-// Rows of x and y, by way of `rounded`.
+// Rows of x and y, and of x as products take them: there, or to be rounded first.
 struct RowsOfCall {
   int64_t first, count;
-  bf16* rounded;
+  RoundedRows rounded;
+  bool are_there;
 };
 
 template <Form kForm, int kRows, class Weights, class Runner>
-void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
+void LaunchLinear(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
   const TensorView& x = parts[0].x;
   const int64_t width = x.dim(1);
   ProductKernel<kForm, kRows, Weights, StoreMerged> kernel{};
@@ -156,10 +157,13 @@ void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, con
     const MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
     if (!run.MakeMap(w, &weights.of[i].map[0])) return;
   }
-  RoundRows(run, {x.f32() + rows.first * width, DType::kF32}, rows.rounded, rows.count, width,
-            kForm == Form::kF8Wide);
-  LaunchProduct(run, RowsMap(rows.rounded, DType::kBF16, rows.count, width, kRows), rows.count,
-                kernel);
+  if (!rows.are_there) {
+    RoundRows(run, {x.f32() + rows.first * width, DType::kF32}, width, rows.count, width,
+              rows.rounded);
+  }
+  LaunchProduct(run,
+                {rows.rounded.data, DType::kBF16, rows.count, width, 2 * rows.rounded.pitch, kRows},
+                rows.count, kernel);
 }
 
 // Whether tiles of that many outputs all run at once.
@@ -175,12 +179,34 @@ template <Form kForm, int kRows, class Runner>
 void LinearInTiles(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
   const int64_t row_tiles = CeilDiv(rows.count, kRows);
   if (FitTheCard<MergedSide<1, 1>>(parts, row_tiles, run)) {
-    LinearOfRows<kForm, kRows, MergedSide<1, 1>>(parts, rows, run);
+    LaunchLinear<kForm, kRows, MergedSide<1, 1>>(parts, rows, run);
   } else if (FitTheCard<MergedSide<1, 2>>(parts, row_tiles, run)) {
-    LinearOfRows<kForm, kRows, MergedSide<1, 2>>(parts, rows, run);
+    LaunchLinear<kForm, kRows, MergedSide<1, 2>>(parts, rows, run);
   } else {
-    LinearOfRows<kForm, kRows, MergedSide<2, 2>>(parts, rows, run);
+    LaunchLinear<kForm, kRows, MergedSide<2, 2>>(parts, rows, run);
   }
+}
+
+// By which kernel follows from the format of the weights and the number of rows.
+template <class Runner>
+void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, const Runner& run) {
+  if (parts[0].w.dtype() == DType::kF8E4M3) {
+    LinearInTiles<Form::kF8Wide, kFewRows>(parts, rows, run);
+  } else if (rows.count <= kFewRows) {
+    LinearInTiles<Form::kBF16, kFewRows>(parts, rows, run);
+  } else {
+    LinearInTiles<Form::kBF16, kManyRows>(parts, rows, run);
+  }
+}
+
+// Rows that were rounded for weights in bf16 or f8, of a width that experts take as well.
+inline RowOrder HopperOrderOfRows(const TensorView& w, Compute compute) {
+  const bool f8 = w.dtype() == DType::kF8E4M3;
+  if (compute != Compute::kBF16 || (!f8 && w.dtype() != DType::kBF16)) return RowOrder::kNone;
+  if (w.dim(1) % (f8 ? 128 : 64) != 0 || !IsMappable(w.raw(), w.dtype(), w.dim(1))) {
+    return RowOrder::kNone;
+  }
+  return f8 ? RowOrder::kForF8 : RowOrder::kPlain;
 }
 
 // False: its shapes are not covered, and nothing was done. REQUIRES: room for a row in the
@@ -193,20 +219,21 @@ bool HopperLinear(std::span<const LinearArgs> parts, const Runner& run) {
   }
   if (!IsCovered(parts)) return false;
   if (rows == 0) return true;
+  const RoundedRows& there = parts[0].rounded;
+  const bool f8 = parts[0].w.dtype() == DType::kF8E4M3;
+  const RowOrder order = f8 ? RowOrder::kForF8 : RowOrder::kPlain;
+  if (there.order == order) {
+    LinearOfRows(parts, {0, rows, there, true}, run);
+    return true;
+  }
   Upload<Runner> upload(run);
   const int64_t room = static_cast<int64_t>(upload.left() / kUploadAlign * kUploadAlign);
   int64_t at_once = std::min(room / (width * 2), rows);
   if (kManyRows < at_once && at_once < rows) at_once -= at_once % kManyRows;
   bf16* rounded = upload.template Room<bf16>(std::max<int64_t>(at_once, 1) * width);
   for (int64_t first = 0; first < rows; first += at_once) {
-    const RowsOfCall part{first, std::min(at_once, rows - first), rounded};
-    if (parts[0].w.dtype() == DType::kF8E4M3) {
-      LinearInTiles<Form::kF8Wide, kFewRows>(parts, part, run);
-    } else if (part.count <= kFewRows) {
-      LinearInTiles<Form::kBF16, kFewRows>(parts, part, run);
-    } else {
-      LinearInTiles<Form::kBF16, kManyRows>(parts, part, run);
-    }
+    const int64_t count = std::min(at_once, rows - first);
+    LinearOfRows(parts, {first, count, {rounded, width, order}, false}, run);
   }
   return true;
 }

@@ -2,22 +2,15 @@
 //
 // A fragment wants of a line columns 2t, 2t + 1, 2t + 8 and 2t + 9 of each 16; a thread loads 16
 // bytes in one piece, which are the columns 16t to 16t + 15 of 64. So K is taken in another order:
-// place p of each 64 columns holds column ColumnAt(p), and rows are written so for these kernels.
+// column c of each 64 is at place PlaceOf(c), and rows are written so for these kernels
+// (rounded_rows.cuh).
 #pragma once
 
 #include "kernels/cuda/hopper/operands.cuh"
+#include "kernels/cuda/rounded_rows.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
 
 namespace choir::cuda {
-
-inline constexpr int kWideGroup = 64;
-
-// The place of a column among its 64.
-CHOIR_DEVICE constexpr int PlaceOf(int column) {
-  const int thread = column / 16;
-  const int step = column % 16 / 4;
-  return step * 16 + column % 4 / 2 * 8 + thread * 2 + column % 2;
-}
 
 // Two bytes of `four` (0 and 1, or 2 and 3) as bf16: the bits of an f8 put in place are its value
 // times 2^-120, subnormals too, and the product with 2^120 is exact. (A NaN becomes 480.)

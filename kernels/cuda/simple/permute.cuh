@@ -62,13 +62,13 @@ struct CopyRowsKernel {
   const int32_t* row_of;
   void* y;
   DType dtype;
-  int64_t width, top_k;
+  int64_t width, x_stride, top_k;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     const int64_t row = row_of[block.x()];
     if (row < 0) return;
-    const float* from = x + block.x() / top_k * width;
+    const float* from = x + block.x() / top_k * x_stride;
     for (int64_t i = block.thread(); i < width; i += block.threads()) {
       Put(y, dtype, row * width + i, from[i]);
     }
@@ -116,6 +116,7 @@ void Permute(const PermuteArgs& a, const Runner& run) {
                                                    .y = a.y.raw(),
                                                    .dtype = a.y.dtype(),
                                                    .width = a.x.dim(1),
+                                                   .x_stride = a.x_pitch(),
                                                    .top_k = a.expert_ids.dim(1)});
 }
 

@@ -205,14 +205,14 @@ struct SpreadRowsKernel {
   const int32_t* row_of;
   void* y;
   DType dtype;
-  int64_t width;
+  int64_t width, x_stride;
   int32_t top_k;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     threads.ForFours(block, width, [&](int64_t token, int64_t i) {
       const int32_t* rows = row_of + token * top_k;
-      const auto four = *reinterpret_cast<const Floats4*>(x + token * width + i);
+      const auto four = *reinterpret_cast<const Floats4*>(x + token * x_stride + i);
       for (int k = 0; k < top_k; ++k) {
         if (rows[k] < 0) continue;
         const int64_t to = rows[k] * width + i;
@@ -271,7 +271,7 @@ void FastPermute(const PermuteArgs& a, const Runner& run) {
                           .experts = static_cast<int32_t>(experts)};
   const auto bytes =
       pairs == 0 ? size_t{0} : static_cast<size_t>(chunks.count() * experts) * sizeof(int32_t);
-  if (pairs == 0 || experts == 0 || !IsWide(a.x) || !IsWide(a.y) ||
+  if (pairs == 0 || experts == 0 || !IsWide(a.x) || a.x_pitch() % 4 != 0 || !IsWide(a.y) ||
       bytes > run.workspace().size()) {
     return Permute(a, run);
   }
@@ -296,6 +296,7 @@ void FastPermute(const PermuteArgs& a, const Runner& run) {
                                          .y = a.y.raw(),
                                          .dtype = a.y.dtype(),
                                          .width = a.x.dim(1),
+                                         .x_stride = a.x_pitch(),
                                          .top_k = static_cast<int32_t>(a.expert_ids.dim(1))});
 }
 

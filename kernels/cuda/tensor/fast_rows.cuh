@@ -1,5 +1,5 @@
-// Embedding, RMS norm, rope, storing of KV and of MLA's latents: the second rung, no tensor cores
-// in it.
+// Embedding, RMS norm, rope, SwiGLU, storing of KV and of MLA's latents: the second rung, no tensor
+// cores in it.
 // Shapes   as simple/elementwise.cuh; store_latent: x [T, lora + rope] f32,
 // kernels/ops/attention.h.
 //          Rows in fours of columns (fours.cuh), norms of at most 8,192; else the simple way. That
@@ -15,8 +15,8 @@
 // Oracle   the simple kernels and kernels/reference, under tests/contract/kernels.
 #pragma once
 
-#include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/kernel_table.h"
+#include "kernels/cuda/rounded_rows.cuh"
 #include "kernels/cuda/simple/elementwise.cuh"
 
 namespace choir::cuda {
@@ -69,6 +69,7 @@ struct FastRmsNormKernel {
   float* y;
   RowNorm norm;
   int64_t rows, x_stride, y_stride;
+  RoundedTo rounded;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
@@ -79,6 +80,7 @@ struct FastRmsNormKernel {
         [&](float sum) { return SumAll(block, sum); },
         [&](int i, const Floats4& four) {
           *reinterpret_cast<Floats4*>(y + row * y_stride + i) = four;
+          if (rounded.data != nullptr) rounded.PutFour(block, row, i, four);
         });
   }
 
@@ -118,6 +120,27 @@ struct FastEmbeddingKernel {
     if (i >= width) return;
     *reinterpret_cast<Floats4*>(y + block.x() * width + i) =
         FourAt(table, ids[block.x()] * width + i);
+  }
+};
+
+struct FastSwiGluKernel {
+  const float* gate;
+  const float* up;
+  float* y;
+  int64_t width;
+  RoundedTo rounded;
+
+  template <class Block>
+  CHOIR_DEVICE void operator()(Block& block) const {
+    const int64_t i = (block.y() * block.threads() + block.thread()) * 4;
+    if (i >= width) return;
+    const int64_t at = block.x() * width + i;
+    Floats4 four = *reinterpret_cast<const Floats4*>(gate + at);
+    const auto ups = *reinterpret_cast<const Floats4*>(up + at);
+    CHOIR_UNROLL
+    for (int k = 0; k < 4; ++k) four.at[k] = Silu(four.at[k]) * ups.at[k];
+    *reinterpret_cast<Floats4*>(y + at) = four;
+    if (rounded.data != nullptr) rounded.PutFour(block, block.x(), i, four);
   }
 };
 
@@ -179,20 +202,32 @@ inline RowNorm RowNormOf(const TensorView& w, float eps) {
   return {{w.raw(), w.dtype()}, static_cast<int32_t>(width / 4), RowNorm::ThreadsOf(width), eps};
 }
 
+// Of an op whose kernel does not round.
+template <class Runner>
+void AlsoRounded(const Runner& run, const TensorView& y, int64_t y_stride,
+                 const RoundedRows& rounded) {
+  if (rounded.empty()) return;
+  RoundRows(run, {y.raw(), DType::kF32}, y_stride, y.dim(0), y.dim(1), rounded);
+}
+
 template <class Runner>
 void FastRmsNorm(const RmsNormArgs& a, const Runner& run) {
-  if (!IsFastNorm(a)) return RmsNorm(a, run);
   const int64_t rows = a.x.dim(0), width = a.x.dim(1);
-  CHOIR_CHECK(a.w.num_elements() == width && a.y.dim(0) == rows && a.y.dim(1) == width);
-  const RowNorm norm = RowNormOf(a.w, a.eps);
   const int64_t x_stride = a.x_stride != 0 ? a.x_stride : width;
   const int64_t y_stride = a.y_stride != 0 ? a.y_stride : width;
+  if (!IsFastNorm(a)) {
+    RmsNorm(a, run);
+    return AlsoRounded(run, a.y, y_stride, a.rounded);
+  }
+  CHOIR_CHECK(a.w.num_elements() == width && a.y.dim(0) == rows && a.y.dim(1) == width);
+  const RowNorm norm = RowNormOf(a.w, a.eps);
+  const RoundedTo rounded = RoundedToOf(a.rounded);
   if (norm.of_row == kWarp) {
     run({.x = CeilDiv(rows, kNormRows), .threads = kNormRows * kWarp},
-        FastRmsNormKernel<true>{a.x.f32(), a.y.f32(), norm, rows, x_stride, y_stride});
+        FastRmsNormKernel<true>{a.x.f32(), a.y.f32(), norm, rows, x_stride, y_stride, rounded});
   } else {
     run({.x = rows, .threads = norm.of_row, .shared_bytes = kWarp * sizeof(float)},
-        FastRmsNormKernel<false>{a.x.f32(), a.y.f32(), norm, rows, x_stride, y_stride});
+        FastRmsNormKernel<false>{a.x.f32(), a.y.f32(), norm, rows, x_stride, y_stride, rounded});
   }
 }
 
@@ -217,6 +252,20 @@ void FastEmbedding(const EmbeddingArgs& a, const Runner& run) {
                           .table = {a.table.raw(), a.table.dtype()},
                           .y = a.y.f32(),
                           .width = width});
+}
+
+template <class Runner>
+void FastSwiGlu(const SwiGluArgs& a, const Runner& run) {
+  const int64_t width = a.y.dim(1);
+  for (const TensorView* t : {&a.gate, &a.up, &a.y}) {
+    if (InFours(t->raw(), DType::kF32, width)) continue;
+    SwiGlu(a, run);
+    return AlsoRounded(run, a.y, width, a.rounded);
+  }
+  CHOIR_CHECK(a.gate.num_elements() == a.y.num_elements());
+  CHOIR_CHECK(a.up.num_elements() == a.y.num_elements());
+  run({.x = a.y.dim(0), .y = CeilDiv(width, 4 * kFourThreads), .threads = kFourThreads},
+      FastSwiGluKernel{a.gate.f32(), a.up.f32(), a.y.f32(), width, RoundedToOf(a.rounded)});
 }
 
 template <class Runner>
@@ -272,6 +321,7 @@ void FillTensorRows(KernelTable* t) {
   t->embedding = [](const EmbeddingArgs& a, S s) { FastEmbedding(a, Runner(s)); };
   t->rms_norm = [](const RmsNormArgs& a, S s) { FastRmsNorm(a, Runner(s)); };
   t->rope = [](const RopeArgs& a, S s) { FastRope(a, Runner(s)); };
+  t->swi_glu = [](const SwiGluArgs& a, S s) { FastSwiGlu(a, Runner(s)); };
   t->store_kv = [](const StoreKvArgs& a, S s) { FastStoreKv(a, Runner(s)); };
   t->store_latent = [](const StoreLatentArgs& a, S s) { FastStoreLatent(a, Runner(s)); };
 }

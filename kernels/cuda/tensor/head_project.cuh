@@ -16,6 +16,7 @@
 // Oracle   the simple kernel and kernels/reference, under tests/contract/kernels.
 #pragma once
 
+#include "kernels/cuda/rounded_rows.cuh"
 #include "kernels/cuda/simple/linear.cuh"
 #include "kernels/cuda/tensor/lines.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
@@ -29,6 +30,7 @@ struct HeadProblem {
   int64_t rows, heads;
   int32_t width, outputs;  // width: K
   int64_t x_token_stride, x_head_stride, w_head_stride;
+  RoundedTo rounded;
   int32_t tiles;  // of one head's outputs
 };
 
@@ -237,19 +239,22 @@ struct MmaHeadKernel {
   template <class Block>
   CHOIR_DEVICE void StoreSums(Block& block, const Work& work, int64_t y_row0,
                               const Sums& sums) const {
-    struct alignas(8) Pair {
-      float first, second;
-    };
     CHOIR_UNROLL
     for (int i = 0; i < 2 * kRowTiles; ++i) {
       const int row = WarpRow(block) + i / 2 * 16 + i % 2 * 8 + block.lane() / 4;
       if (row >= work.rows) continue;
-      float* y = a.y + (y_row0 + row * a.heads) * a.outputs;
+      const int64_t y_row = y_row0 + row * a.heads;
+      float* y = a.y + y_row * a.outputs;
       CHOIR_UNROLL
       for (int f = 0; f < 2 * kPairs; ++f) {
         const int32_t output = work.output0 + WarpOutput(block) + f * 8 + block.lane() % 4 * 2;
         const float* two = &sums.at[i / 2][f][i % 2 * 2];
-        if (output < a.outputs) *reinterpret_cast<Pair*>(y + output) = {two[0], two[1]};
+        if (output >= a.outputs) continue;
+        *reinterpret_cast<FloatPair*>(y + output) = {two[0], two[1]};
+        if (a.rounded.data != nullptr) {
+          a.rounded.PutPair(block, y_row / a.heads, y_row % a.heads * a.outputs + output, two[0],
+                            two[1]);
+        }
       }
     }
   }
@@ -281,8 +286,13 @@ void ProjectTiles(HeadProblem problem, bool transpose, const Runner& run) {
 
 template <class Runner>
 void MmaHeadProject(const HeadProjectArgs& a, const Runner& run) {
-  if (!HasMmaForm(a)) return HeadProject(a, run);
   const int64_t heads = a.x.dim(1);
+  if (!HasMmaForm(a)) {
+    HeadProject(a, run);
+    if (a.rounded.empty()) return;
+    const int64_t columns = heads * a.y.dim(2);
+    return RoundRows(run, {a.y.raw(), DType::kF32}, columns, a.y.dim(0), columns, a.rounded);
+  }
   const int64_t width = a.x.dim(2);
   CHOIR_CHECK(a.y.dim(0) == a.x.dim(0) && a.y.dim(1) == heads);
   const HeadProblem problem{
@@ -295,7 +305,8 @@ void MmaHeadProject(const HeadProjectArgs& a, const Runner& run) {
       .outputs = static_cast<int32_t>(a.y.dim(2)),
       .x_token_stride = a.x_token_stride != 0 ? a.x_token_stride : heads * width,
       .x_head_stride = a.x_head_stride != 0 ? a.x_head_stride : width,
-      .w_head_stride = a.w_head_stride};
+      .w_head_stride = a.w_head_stride,
+      .rounded = RoundedToOf(a.rounded)};
   if (problem.rows <= LowHeadTile::kRows) {
     ProjectTiles<LowHeadTile>(problem, a.transpose, run);
   } else if (problem.rows < kWideRowsLeast || problem.outputs <= HeadTile64::kOutputs) {

@@ -49,12 +49,13 @@ void RunAndWait(const Args& args, const KernelStream& stream) {
 }
 
 // An op that is new in the table is to be added here too.
-static_assert(sizeof(KernelTable) == (1 + 22) * sizeof(void*));
+static_assert(sizeof(KernelTable) == (1 + 23) * sizeof(void*));
 
 template <auto table>
 KernelTable WaitingTable() {
   KernelTable t;
   t.name = (GpuModule()->*table).name;
+  t.order_of_rows = (GpuModule()->*table).order_of_rows;
   t.embedding = RunAndWait<table, &KernelTable::embedding, EmbeddingArgs>;
   t.linear = RunAndWait<table, &KernelTable::linear, LinearArgs>;
   t.merged_linear = RunAndWait<table, &KernelTable::merged_linear, MergedLinearArgs>;

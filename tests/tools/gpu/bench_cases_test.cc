@@ -82,9 +82,9 @@ TEST(GpuBenchCases, KnowWhichTablesRunTheSameFunction) {
     if (!c.same(emulation::EmulatedTable(), emulation::EmulatedTensorTable())) other.insert(c.op);
   });
   EXPECT_EQ(other, (std::set<std::string>{"linear", "head_project", "grouped_gemm", "expert_ffn",
-                                          "gate_top_k", "permute", "unpermute", "gate + places",
-                                          "gate + permute", "paged_attention", "mla_attention",
-                                          "sample"}));
+                                          "embedding", "rms_norm", "rope", "swi_glu", "gate_top_k",
+                                          "permute", "unpermute", "gate + places", "gate + permute",
+                                          "paged_attention", "mla_attention", "sample"}));
 }
 
 }  // namespace

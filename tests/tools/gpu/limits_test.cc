@@ -85,11 +85,11 @@ TEST(GpuOpTimes, StandBesideTheLimitsForEveryTableWithItsOwnFunction) {
   SmallCard card;
   const auto rows = TimeOps(EmulatedTables(), FakeCublasLt(), card.card,
                             {.shapes = SmallShapes(), .limits = kLimits});
-  int grouped = 0, norms = 0, beside = 0;
+  int grouped = 0, quantized = 0, beside = 0;
   for (const auto& row : rows) {
     SCOPED_TRACE(row.dump());
     grouped += row["op"] == "grouped_gemm";
-    norms += row["op"] == "rms_norm";
+    quantized += row["op"] == "quantize_f8";
     beside += row.contains("cublaslt_us");
     ASSERT_FALSE(row.contains("left_out"));
     EXPECT_GT(row["us"], 0.0);
@@ -99,7 +99,7 @@ TEST(GpuOpTimes, StandBesideTheLimitsForEveryTableWithItsOwnFunction) {
     EXPECT_TRUE(row["bound"] == "copy" || row["bound"] == "gemm");
   }
   EXPECT_EQ(grouped, 2 * 7);  // both tables
-  EXPECT_EQ(norms, 3);        // the second has the first one's
+  EXPECT_EQ(quantized, 3);    // the second has the first one's
   EXPECT_GT(beside, 20);
 }
 

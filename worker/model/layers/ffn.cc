@@ -26,6 +26,7 @@ StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_
                                   int64_t width_max) {
   DenseFfn f;
   f.compute_ = compute;
+  f.width_max_ = width_max;
   const size_t bytes = static_cast<size_t>(rows_max * width_max) * sizeof(float);
   CHOIR_ASSIGN_OR_RETURN(f.gate_, device->Allocate(bytes));
   CHOIR_ASSIGN_OR_RETURN(f.up_, device->Allocate(bytes));
@@ -33,7 +34,7 @@ StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_
 }
 
 void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
-                       TensorView normed, TensorView residual) const {
+                       const ProductRows& normed, TensorView residual) const {
   const int64_t width = w.gate.w.dim(0);
   const TensorView gate(static_cast<void*>(gate_.data()), DType::kF32, {step.rows, width});
   const TensorView up(static_cast<void*>(up_.data()), DType::kF32, {step.rows, width});
@@ -41,8 +42,9 @@ void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const Step
   const LinearArgs products[] = {LinearOf(compute_, w.gate, normed, gate),
                                  LinearOf(compute_, w.up, normed, up)};
   kernels.MergedLinear({products}, step.stream);
-  kernels.SwiGlu({.gate = gate, .up = up, .y = gate}, step.stream);
-  RunLinear(kernels, step.stream, compute_, w.down, gate, residual, true);
+  const RoundedRows rounded = RoundedFor(w.down.w, kernels, step, compute_);
+  kernels.SwiGlu({.gate = gate, .up = up, .y = gate, .rounded = rounded}, step.stream);
+  RunLinear(kernels, step.stream, compute_, w.down, {gate, rounded}, residual, true);
 }
 
 StatusOr<MoeFfn> MoeFfn::Make(Device* device, const ModelConfig& config, Compute compute,
@@ -225,17 +227,48 @@ Status MoeFfn::SumOutputs(const MoeWeights& w, const DenseFfn& shared, const Ker
   if (step.rows == 0) return {};
   kernels.Combine({.y = Returned(step), .weights = weights_.View(step), .out = residual},
                   step.stream);
-  if (w.shared) shared.Forward(*w.shared, kernels, step, normed, residual);
+  if (w.shared) shared.Forward(*w.shared, kernels, step, {normed, {}}, residual);
   return {};
+}
+
+TensorView MoeFfn::First(const MoeWeights& w, const StepContext& step) const {
+  if (resident_) return Experts(step)[0].gate;
+  return w.shared ? w.shared->gate.w : TensorView();
+}
+
+// Whether all experts take rows as they were rounded.
+bool MoeFfn::TakeRounded(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
+                         const RoundedRows& rounded) const {
+  if (rounded.empty() || config_.f8_rows || w.input_major) return false;
+  const Staged<ExpertWeights> experts = Experts(step);
+  for (size_t e = 0; e < experts.size(); ++e) {
+    for (const TensorView* m : {&experts[e].gate, &experts[e].down}) {
+      if (kernels.OrderOfRows(*m, compute_) != rounded.order) return false;
+    }
+  }
+  return true;
 }
 
 // With every expert here: nothing that the host would have to know.
 void MoeFfn::RunAllHere(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
-                        TensorView normed, TensorView residual) {
+                        const ProductRows& normed, TensorView residual) {
   CHOIR_CHECK(Experts(step).size() == static_cast<size_t>(config_.experts));
-  const ResidentRows rows = resident_->Order(kernels, step, normed, ExpertIds(step), Payload());
+  const RoundedRows& rounded = normed.rounded;
+  const TensorView ids = ExpertIds(step);
+  ResidentRows rows;
+  ExpertFfnArgs args;
+  if (TakeRounded(w, kernels, step, rounded)) {  // as words on their way
+    const TensorView words(static_cast<void*>(rounded.data), DType::kF32, {step.rows, hidden_ / 2});
+    rows = resident_->Order(kernels, step, words, rounded.pitch / 2, ids, DType::kF32);
+    args = FfnOf(w, step, rows.x, rows.offsets);
+    args.x = TensorView(rows.x.raw(), DType::kBF16, {rows.x.dim(0), hidden_});
+    args.x_order = rounded.order;
+  } else {
+    rows = resident_->Order(kernels, step, ExpertRows(kernels, step, normed.x), 0, ids, Payload());
+    args = FfnOf(w, step, rows.x, rows.offsets);
+  }
   const int64_t pairs = rows.x.dim(0);
-  kernels.ExpertFfn(FfnOf(w, step, rows.x, rows.offsets), step.stream);
+  kernels.ExpertFfn(args, step.stream);
   kernels.Unpermute({.y = expert_out_.View(pairs),
                      .row_of = rows.row_of,
                      .weights = weights_.View(step),
@@ -244,12 +277,12 @@ void MoeFfn::RunAllHere(const MoeWeights& w, const KernelSet& kernels, const Ste
 }
 
 Status MoeFfn::RunInSlots(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                          const StepContext& step, SlotExchange* exchange, TensorView normed,
-                          TensorView residual) {
+                          const StepContext& step, SlotExchange* exchange,
+                          const ProductRows& normed, TensorView residual) {
   CHOIR_CHECK(slots_ && !host_);
-  if (step.rows > 0) Gate(w, kernels, step, normed);
+  if (step.rows > 0) Gate(w, kernels, step, normed.x);
   CHOIR_ASSIGN_OR_RETURN(const ResidentRows rows,
-                         slots_->Order(kernels, step, exchange, ExpertRows(kernels, step, normed),
+                         slots_->Order(kernels, step, exchange, ExpertRows(kernels, step, normed.x),
                                        ExpertIds(step), Payload()));
   if (!Experts(step).empty()) kernels.ExpertFfn(FfnOf(w, step, rows.x, rows.offsets), step.stream);
   CHOIR_RETURN_IF_ERROR(slots_->Sum(kernels, step, exchange, rows, expert_out_.View(rows.x.dim(0)),
@@ -259,19 +292,19 @@ Status MoeFfn::RunInSlots(const MoeWeights& w, const DenseFfn& shared, const Ker
 }
 
 Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                       const StepContext& step, TensorView normed, TensorView residual) {
+                       const StepContext& step, const ProductRows& normed, TensorView residual) {
   SlotExchange* const in_slots = step.exchange == nullptr ? nullptr : step.exchange->InSlots();
   if (in_slots != nullptr) {
     return RunInSlots(w, shared, kernels, step, in_slots, normed, residual);
   }
   if (!resident_) {
-    CHOIR_RETURN_IF_ERROR(SendRows(w, kernels, step, normed));
+    CHOIR_RETURN_IF_ERROR(SendRows(w, kernels, step, normed.x));
     CHOIR_RETURN_IF_ERROR(RunRows(w, kernels, step));
-    return SumOutputs(w, shared, kernels, step, normed, residual);
+    return SumOutputs(w, shared, kernels, step, normed.x, residual);
   }
   if (step.rows == 0) return {};
-  Gate(w, kernels, step, normed);
-  RunAllHere(w, kernels, step, ExpertRows(kernels, step, normed), residual);
+  Gate(w, kernels, step, normed.x);
+  RunAllHere(w, kernels, step, normed, residual);
   if (w.shared) shared.Forward(*w.shared, kernels, step, normed, residual);
   return {};
 }

@@ -20,11 +20,13 @@ class DenseFfn {
                                  int64_t width_max);
   // residual += down(silu(gate(normed)) · up(normed)). Rows > 0.
   void Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
-               TensorView normed, TensorView residual) const;
+               const ProductRows& normed, TensorView residual) const;
+  int64_t width_max() const { return width_max_; }
 
  private:
   DenseFfn() = default;
   Compute compute_ = Compute::kF32;
+  int64_t width_max_ = 0;
   DeviceBuffer gate_, up_;
 };
 
@@ -40,7 +42,7 @@ class MoeFfn {
   // residual += the chosen experts' weighted outputs + the shared experts'. All ranks of the epoch
   // call it together, those without rows too. Errors come from the exchange.
   Status Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                 const StepContext& step, TensorView normed, TensorView residual);
+                 const StepContext& step, const ProductRows& normed, TensorView residual);
   // The same in three parts, where there is an exchange: rows may travel between them, and other
   // micro-batches run theirs. `normed` stays as it is from the first to the last.
   Status SendRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
@@ -48,6 +50,8 @@ class MoeFfn {
   Status RunRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step);
   Status SumOutputs(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
                     const StepContext& step, TensorView normed, TensorView residual);
+  // The weights whose products take most of `normed`; may be empty.
+  TensorView First(const MoeWeights& w, const StepContext& step) const;
 
   // After the last layer of a step.
   void Finish();
@@ -61,11 +65,13 @@ class MoeFfn {
             TensorView normed) const;
   // What experts get of `normed`: packed as f8 where the model runs so.
   TensorView ExpertRows(const KernelSet& kernels, const StepContext& step, TensorView normed) const;
+  bool TakeRounded(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
+                   const RoundedRows& rounded) const;
   void RunAllHere(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
-                  TensorView normed, TensorView residual);
+                  const ProductRows& normed, TensorView residual);
   // With all ranks' rows in slots: nothing that the host would have to know, either.
   Status RunInSlots(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                    const StepContext& step, SlotExchange* exchange, TensorView normed,
+                    const StepContext& step, SlotExchange* exchange, const ProductRows& normed,
                     TensorView residual);
   Status RunExperts(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                     const DispatchedRows& rows);

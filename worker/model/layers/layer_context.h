@@ -12,6 +12,12 @@
 
 namespace choir {
 
+// Room for one set of rows in bf16, `pitch` elements apart: none where the kernels take f32.
+struct RoundedRoom {
+  uint16_t* data = nullptr;
+  int64_t pitch = 0;
+};
+
 // One Forward call. `rows` may be 0.
 struct StepContext {
   const ModelBatch& batch;
@@ -23,6 +29,7 @@ struct StepContext {
   size_t moe_layer = 0;  // which of the layers with experts runs, or is next
   // Where its rows begin in scratch that two micro-batches share (ScratchRows::View).
   int64_t first_row = 0;
+  RoundedRoom rounded;
 };
 
 // FP32 rows of one width in the device's memory, allocated once for the largest step and viewed for
@@ -71,19 +78,36 @@ struct RopeTables {
   TensorView cos, sin;  // [positions, rotary_dim / 2]; filled as far as the step's positions reach
 };
 
+// Rows of a step as products take them. `rounded` holds until other rows are.
+struct ProductRows {
+  TensorView x;  // [rows, K] f32
+  RoundedRows rounded;
+};
+
+// Where rows that products with w take are to be put, rounded for them; empty where those take f32.
+inline RoundedRows RoundedFor(const TensorView& w, const KernelSet& kernels,
+                              const StepContext& step, Compute compute) {
+  if (step.rounded.data == nullptr || w.empty()) return {};
+  const RowOrder order = kernels.OrderOfRows(w, compute);
+  if (order == RowOrder::kNone || w.dim(1) > step.rounded.pitch) return {};
+  return {step.rounded.data + step.first_row * step.rounded.pitch, step.rounded.pitch, order};
+}
+
 // y (+)= x · wᵀ + bias.
-inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, TensorView x, TensorView y,
-                           bool accumulate = false) {
-  return {.x = x,
+inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, const ProductRows& x,
+                           TensorView y, bool accumulate = false) {
+  return {.x = x.x,
           .w = w.w,
           .w_scale = w.scale,
           .bias = w.bias,
           .y = y,
           .compute = compute,
-          .accumulate = accumulate};
+          .accumulate = accumulate,
+          .rounded = x.rounded};
 }
 inline void RunLinear(const KernelSet& kernels, const Stream& stream, Compute compute,
-                      const LinearWeights& w, TensorView x, TensorView y, bool accumulate = false) {
+                      const LinearWeights& w, const ProductRows& x, TensorView y,
+                      bool accumulate = false) {
   kernels.Linear(LinearOf(compute, w, x, y, accumulate), stream);
 }
 

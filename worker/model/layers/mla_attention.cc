@@ -32,7 +32,7 @@ StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& con
 
 // Fills q_ and latent_.
 void MlaAttention::Project(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
-                           TensorView normed) const {
+                           const ProductRows& normed) const {
   const TensorView q = q_.View(step.rows);
   const LinearArgs latents = LinearOf(compute_, w.kv_a, normed, latent_.View(step.rows));
   if (config_.q_lora == 0) {
@@ -43,8 +43,11 @@ void MlaAttention::Project(const MlaWeights& w, const KernelSet& kernels, const 
   const TensorView q_lora = q_lora_.View(step.rows);
   const LinearArgs products[] = {LinearOf(compute_, w.q_a, normed, q_lora), latents};
   kernels.MergedLinear({products}, step.stream);
-  kernels.RmsNorm({.x = q_lora, .w = w.q_a_norm, .y = q_lora, .eps = kLatentNormEps}, step.stream);
-  RunLinear(kernels, step.stream, compute_, w.q, q_lora, q);
+  const RoundedRows rounded = RoundedFor(w.q.w, kernels, step, compute_);
+  kernels.RmsNorm(
+      {.x = q_lora, .w = w.q_a_norm, .y = q_lora, .eps = kLatentNormEps, .rounded = rounded},
+      step.stream);
+  RunLinear(kernels, step.stream, compute_, w.q, {q_lora, rounded}, q);
 }
 
 // Fills q_latent_ and q_rope_.
@@ -77,7 +80,8 @@ void MlaAttention::SplitQueries(const MlaWeights& w, const KernelSet& kernels,
 }
 
 void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-                           const StepContext& step, TensorView normed, TensorView residual) const {
+                           const StepContext& step, const ProductRows& normed,
+                           TensorView residual) const {
   const MlaConfig& c = config_;
   Project(w, kernels, step, normed);
   SplitQueries(w, kernels, step);
@@ -100,14 +104,16 @@ void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const Ker
                         .keys_max = step.keys_max,
                         .scale = scale_},
                        step.stream);
+  const RoundedRows rounded = RoundedFor(w.o.w, kernels, step, compute_);
   kernels.HeadProject({.x = out_latent,
                        .w = Offset(w.kv_b, c.nope * c.kv_lora, {c.v_dim, c.kv_lora}),
                        .w_head_stride = (c.nope + c.v_dim) * c.kv_lora,
                        .transpose = true,
                        .y = out_.Heads(step.rows, c.heads),
-                       .compute = compute_},
+                       .compute = compute_,
+                       .rounded = rounded},
                       step.stream);
-  RunLinear(kernels, step.stream, compute_, w.o, out_.View(step.rows), residual, true);
+  RunLinear(kernels, step.stream, compute_, w.o, {out_.View(step.rows), rounded}, residual, true);
 }
 
 }  // namespace choir

@@ -29,7 +29,7 @@ void ResidentExperts::Prepare() {
 }
 
 ResidentRows ResidentExperts::Order(const KernelSet& kernels, const StepContext& step, TensorView x,
-                                    TensorView expert_ids, DType payload) const {
+                                    int64_t x_stride, TensorView expert_ids, DType payload) const {
   const int64_t pairs = expert_ids.num_elements();
   CHOIR_CHECK(prepared_ && static_cast<size_t>(pairs) * sizeof(int32_t) <= row_of_.size());
   CHOIR_CHECK(x.dim(1) <= hidden_);
@@ -42,6 +42,7 @@ ResidentRows ResidentExperts::Order(const KernelSet& kernels, const StepContext&
   rows.row_of = TensorView(static_cast<void*>(row_of_.data()), DType::kI32, {pairs});
   kernels.Permute(
       {.x = x,
+       .x_stride = x_stride,
        .expert_ids = expert_ids,
        .offsets = TensorView(static_cast<void*>(offsets_.data()), DType::kI32, {experts_ + 1}),
        .row_of = rows.row_of,

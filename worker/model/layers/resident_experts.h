@@ -25,10 +25,10 @@ class ResidentExperts {
 
   // Before the first step: brings counts of zero to the device.
   void Prepare();
-  // x: [T, width] f32, width at most `hidden`; expert_ids: [T, top_k] i32. `payload`: as
-  // ExpertExchange::Dispatch has it.
+  // x: [T, width] f32, width at most `hidden`, rows x_stride apart (0: width); expert_ids: [T,
+  // top_k] i32. `payload`: as ExpertExchange::Dispatch has it.
   ResidentRows Order(const KernelSet& kernels, const StepContext& step, TensorView x,
-                     TensorView expert_ids, DType payload) const;
+                     int64_t x_stride, TensorView expert_ids, DType payload) const;
   // Enqueues; counts() has them once the device was waited for.
   void DownloadCounts();
   const ExpertCounts& counts() const;
