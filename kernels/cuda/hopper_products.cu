@@ -7,7 +7,7 @@
 namespace choir::cuda {
 
 void FillHopperProducts(KernelTable* table) {
-  table->name = "cuda-hopper2";  // the number rises with every change of its bits
+  table->name = "cuda-hopper3";  // the number rises with every change of its bits
   FillHopper<HopperRunner>(table);
 }
 

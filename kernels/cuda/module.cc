@@ -17,7 +17,7 @@ Module MakeModule() {
   FillSimpleProducts(&m.simple);
   FillSimpleChoices(&m.simple);
   m.tensor = m.simple;
-  m.tensor.name = "cuda-tensor2";  // the number rises with every change of its bits
+  m.tensor.name = "cuda-tensor3";  // the number rises with every change of its bits
   FillTensorProducts(&m.tensor);
   FillTensorAttention(&m.tensor);
   FillTensorChoices(&m.tensor);

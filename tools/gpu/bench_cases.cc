@@ -5,55 +5,35 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tools/gpu/row_cases.h"
 #include "worker/model/layers/f8_rows.h"
 
 namespace choir::gpu {
 namespace {
 
-constexpr int64_t kBlockTokens = 64;
 constexpr int64_t kGroups = 4;  // experts of the grouped products that figures ask about
 
 using cuda::KernelStream;
 using cuda::KernelTable;
 
-template <class Args>
-using Op = void (*KernelTable::*)(const Args&, const KernelStream&);
-
 cuda::DenseFormat FormatOf(DType dtype) {
   return dtype == DType::kBF16 ? cuda::DenseFormat::kBF16 : cuda::DenseFormat::kF8;
 }
 
-class Cases {
+class Cases : CaseMaker {
  public:
-  Cases(const BenchShapes& shapes, Card& card, const std::function<void(const BenchCase&)>& use)
-      : s_(shapes), card_(card), use_(use) {}
+  using CaseMaker::CaseMaker;
 
   void Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int64_t width);
-  void Routing();
   void Mla(const char* form, int64_t sequences, int32_t rows);
   void Gqa(int64_t sequences);
   void Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype);
+  void Merged(const char* what, int64_t rows, std::vector<int64_t> outputs);
   void LinearsOfALayer(int64_t rows);
   void Heads(int64_t rows);
   void Experts(int64_t tokens);
-  void Rows(int64_t rows);
-  void Sampling(int64_t rows);
 
  private:
-  template <class Args>
-  void Use(BenchCase c, const Args& args, Op<Args> op) {
-    c.run = [args, op](const KernelTable& table, const KernelStream& stream) {
-      (table.*op)(args, stream);
-    };
-    c.same = [op](const KernelTable& a, const KernelTable& b) { return a.*op == b.*op; };
-    use_(c);
-  }
-  void GateAnd(const GateTopKArgs& gate, const PermuteArgs& permute, const char* op,
-               const std::string& shape, const char* figure);
-  TensorView F32(std::initializer_list<int64_t> shape) { return card_.Make(DType::kF32, shape); }
-  TensorView Ids(int64_t tokens, int64_t top_k, int64_t experts);
-  TensorView Scales(DType dtype, int64_t rows, int64_t width);
-
   // `count` sequences of the whole context, each with its last `rows` in the batch.
   struct Paged {
     std::vector<int32_t> table;
@@ -61,29 +41,7 @@ class Cases {
     int64_t blocks = 0, rows = 0;
   };
   Paged MakePaged(int64_t count, int32_t rows) const;
-
-  const BenchShapes s_;
-  Card& card_;
-  const std::function<void(const BenchCase&)>& use_;
 };
-
-TensorView Cases::Ids(int64_t tokens, int64_t top_k, int64_t experts) {
-  const TensorView ids = card_.Make(DType::kI32, {tokens, top_k});
-  std::vector<int32_t> spread(static_cast<size_t>(tokens * top_k));
-  for (size_t i = 0; i < spread.size(); ++i) {
-    spread[i] = static_cast<int32_t>(i * 7 % static_cast<size_t>(experts));
-  }
-  card_.Upload(ids, spread.data());
-  return ids;
-}
-
-// Empty for formats without.
-TensorView Cases::Scales(DType dtype, int64_t rows, int64_t width) {
-  if (dtype == DType::kF4E2M1) return card_.Make(DType::kU8, {rows, width / kF4Block});
-  if (dtype != DType::kF8E4M3) return {};
-  return card_.Make(DType::kF32, {(rows + 127) / 128, (width + 127) / 128},
-                    {.range = 0.004, .base = 0.005});
-}
 
 // Masked: the form of decode steps, with counts that lie on the card; every row is there.
 void Cases::Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int64_t width) {
@@ -116,63 +74,6 @@ void Cases::Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int
   if (f8 && masked && rows == s_.decode_rows && first) c.figure = "f8_decode";
   if (!f8 && !masked && first) c.figure = "bf16_grouped";
   Use(std::move(c), args, &KernelTable::grouped_gemm);
-  card_.FreeAll();
-}
-
-void Cases::GateAnd(const GateTopKArgs& gate, const PermuteArgs& permute, const char* op,
-                    const std::string& shape, const char* figure) {
-  use_({.op = op,
-        .shape = shape,
-        .work = {gate.Bytes() + permute.Bytes(), gate.Flops() + permute.Flops()},
-        .figure = figure,
-        .dense = {},
-        .run =
-            [&](const KernelTable& table, const KernelStream& stream) {
-              table.gate_top_k(gate, stream);
-              table.permute(permute, stream);
-            },
-        .same =
-            [](const KernelTable& a, const KernelTable& b) {
-              return a.gate_top_k == b.gate_top_k && a.permute == b.permute;
-            }});
-}
-
-void Cases::Routing() {
-  const int64_t pairs = s_.tokens * s_.top_k;
-  const GateTopKArgs gate{.logits = F32({s_.tokens, s_.experts}),
-                          .bias = F32({s_.experts}),
-                          .score = GateScore::kSigmoid,
-                          .num_groups = 8,
-                          .groups_kept = 4,
-                          .group_score = GroupScore::kSumOfBestTwo,
-                          .normalize = true,
-                          .scaling = 2.5f,
-                          .expert_ids = card_.Make(DType::kI32, {s_.tokens, s_.top_k}),
-                          .weights = F32({s_.tokens, s_.top_k})};
-  const std::string of_gate = fmt::format("{} x {}, top {}", s_.tokens, s_.experts, s_.top_k);
-  const std::string of_rows = fmt::format("{} x {} x {}", s_.tokens, s_.top_k, s_.hidden);
-  const PermuteArgs permute{.x = F32({s_.tokens, s_.hidden}),
-                            .expert_ids = Ids(s_.tokens, s_.top_k, s_.experts),
-                            .offsets = card_.Make(DType::kI32, {s_.experts + 1}),
-                            .row_of = card_.Make(DType::kI32, {pairs}),
-                            .y = card_.Make(DType::kBF16, {pairs, s_.hidden})};
-  GateAnd(gate, permute, "gate + permute", of_rows, "");
-  // Choosing and placing without the rows, which alone take as long as they are to be copied.
-  constexpr int64_t kNarrow = 4;
-  PermuteArgs places = permute;
-  places.x = F32({s_.tokens, kNarrow});
-  places.y = card_.Make(DType::kBF16, {pairs, kNarrow});
-  GateAnd(gate, places, "gate + places", of_gate, "gate_permute");
-  Use({.op = "gate_top_k", .shape = of_gate, .work = {gate.Bytes(), gate.Flops()}}, gate,
-      &KernelTable::gate_top_k);
-  Use({.op = "permute", .shape = of_rows, .work = {permute.Bytes(), 0}}, permute,
-      &KernelTable::permute);
-  const UnpermuteArgs unpermute{.y = F32({pairs, s_.hidden}),
-                                .row_of = permute.row_of,
-                                .weights = gate.weights,
-                                .out = F32({s_.tokens, s_.hidden})};
-  Use({.op = "unpermute", .shape = of_rows, .work = {unpermute.Bytes(), unpermute.Flops()}},
-      unpermute, &KernelTable::unpermute);
   card_.FreeAll();
 }
 
@@ -241,15 +142,36 @@ void Cases::Linear(const char* what, int64_t rows, int64_t outputs, int64_t widt
   card_.FreeAll();
 }
 
+// Products in f8 of the same rows of `hidden` columns.
+void Cases::Merged(const char* what, int64_t rows, std::vector<int64_t> outputs) {
+  const TensorView x = F32({rows, s_.hidden});
+  std::vector<LinearArgs> parts;
+  int64_t all = 0;
+  for (const int64_t count : outputs) {
+    parts.push_back({.x = x,
+                     .w = card_.Make(DType::kF8E4M3, {count, s_.hidden}),
+                     .w_scale = Scales(DType::kF8E4M3, count, s_.hidden),
+                     .y = F32({rows, count}),
+                     .compute = Compute::kBF16});
+    all += count;
+  }
+  const MergedLinearArgs args{parts};
+  Use({.op = "merged_linear",
+       .shape = fmt::format("{} {} x {} -> {}, f8_e4m3", what, rows, s_.hidden, all),
+       .work = {args.Bytes(), args.Flops()},
+       .dense = cuda::DenseShape{rows, all, s_.hidden, cuda::DenseFormat::kF8}},
+      args, &KernelTable::merged_linear);
+  card_.FreeAll();
+}
+
 // The products of DeepSeek-V3's layers that are not of experts.
 void Cases::LinearsOfALayer(int64_t rows) {
   const DType f8 = DType::kF8E4M3;
-  Linear("q_a", rows, s_.q_lora, s_.hidden, f8);
+  Merged("q_a, kv_a", rows, {s_.q_lora, s_.lora + s_.rope});
   Linear("q_b", rows, s_.heads * (s_.nope + s_.rope), s_.q_lora, f8);
-  Linear("kv_a", rows, s_.lora + s_.rope, s_.hidden, f8);
   Linear("o", rows, s_.hidden, s_.heads * s_.nope, f8);
   Linear("router", rows, s_.experts, s_.hidden, DType::kF32);
-  Linear("shared up", rows, s_.inner, s_.hidden, f8);
+  Merged("shared gate, up", rows, {s_.inner, s_.inner});
   Linear("dense up", rows, s_.dense, s_.hidden, f8);
   Linear("dense down", rows, s_.hidden, s_.dense, f8);
 }
@@ -312,68 +234,18 @@ void Cases::Experts(int64_t tokens) {
   card_.FreeAll();
 }
 
-void Cases::Rows(int64_t rows) {
-  const TensorView x = F32({rows, s_.hidden});
-  const std::string shape = fmt::format("{} x {}", rows, s_.hidden);
-  const RmsNormArgs norm{.x = x, .w = F32({s_.hidden}), .y = F32({rows, s_.hidden})};
-  Use({.op = "rms_norm", .shape = shape, .work = {norm.Bytes(), norm.Flops()}}, norm,
-      &KernelTable::rms_norm);
-  const SwiGluArgs glu{
-      .gate = F32({rows, s_.dense}), .up = F32({rows, s_.dense}), .y = F32({rows, s_.dense})};
-  Use({.op = "swi_glu",
-       .shape = fmt::format("{} x {}", rows, s_.dense),
-       .work = {glu.Bytes(), glu.Flops()}},
-      glu, &KernelTable::swi_glu);
-  const EmbeddingArgs lookup{.ids = TensorView(Ids(rows, 1, s_.vocab).raw(), DType::kI32, {rows}),
-                             .table = card_.Make(DType::kBF16, {s_.vocab, s_.hidden}),
-                             .y = F32({rows, s_.hidden})};
-  Use({.op = "embedding", .shape = shape, .work = {lookup.Bytes(), 0}}, lookup,
-      &KernelTable::embedding);
-  const RopeArgs rope{.x = F32({rows, s_.heads, s_.rope}),
-                      .num_tokens = rows,
-                      .num_heads = s_.heads,
-                      .token_stride = s_.heads * s_.rope,
-                      .head_stride = s_.rope,
-                      .rotary_dim = s_.rope,
-                      .interleaved = true,
-                      .cos = F32({s_.context, s_.rope / 2}),
-                      .sin = F32({s_.context, s_.rope / 2}),
-                      .positions = card_.Make(DType::kI32, {rows})};
-  Use({.op = "rope",
-       .shape = fmt::format("{} x {} x {}", rows, s_.heads, s_.rope),
-       .work = {rope.Bytes(), rope.Flops()}},
-      rope, &KernelTable::rope);
-  const QuantizeF8Args f8{.x = x,
-                          .y = card_.Make(DType::kF8E4M3, {rows, s_.hidden}),
-                          .y_scale = F32({rows, (s_.hidden + 127) / 128})};
-  Use({.op = "quantize_f8", .shape = shape, .work = {f8.Bytes(), f8.Flops()}}, f8,
-      &KernelTable::quantize_f8);
-  card_.FreeAll();
-}
-
-void Cases::Sampling(int64_t rows) {
-  const std::vector<SampleRow> each(static_cast<size_t>(rows),
-                                    {.temperature = 0.7, .top_p = 0.95, .seed = 1, .top_k = 50});
-  const SampleArgs args{
-      .logits = F32({rows, s_.vocab}), .rows = each, .ids = card_.Make(DType::kI32, {rows})};
-  Use({.op = "sample",
-       .shape = fmt::format("{} x {}, top_k 50, top_p 0.95", rows, s_.vocab),
-       .work = {args.Bytes(), 0}},  // its operations are integers'
-      args, &KernelTable::sample);
-  card_.FreeAll();
-}
-
 }  // namespace
 
 void ForBenchCases(const BenchShapes& s, Card& card,
                    const std::function<void(const BenchCase&)>& use) {
   Cases cases(s, card, use);
+  RowCases row_cases(s, card, use);
   const DType f8 = DType::kF8E4M3, bf16 = DType::kBF16;
   cases.Grouped(f8, s.grouped_rows, false, 2 * s.inner, s.hidden);
   cases.Grouped(f8, s.decode_rows, true, 2 * s.inner, s.hidden);
   cases.Mla("decode", s.batches.back(), 1);
   cases.Grouped(bf16, s.grouped_rows, false, 2 * s.inner, s.hidden);
-  cases.Routing();
+  row_cases.Routing();
   cases.Grouped(f8, s.grouped_rows, false, s.hidden, s.inner);
   cases.Grouped(f8, s.decode_rows, true, s.hidden, s.inner);
   for (const int64_t batch : s.batches) {
@@ -381,20 +253,20 @@ void ForBenchCases(const BenchShapes& s, Card& card,
     cases.Experts(batch);
     cases.LinearsOfALayer(batch);
     cases.Heads(batch);
-    cases.Rows(batch);
+    row_cases.Rows(batch);
     cases.Gqa(batch);
   }
   cases.Linear("head", s.batches.front(), s.vocab, s.hidden, bf16);
   cases.Linear("shared up", s.batches.front(), s.inner, s.hidden, DType::kF4E2M1);
   if (s.batches.size() > 1) cases.Mla("decode", s.batches.front(), 1);
   cases.Mla("prefill", 1, static_cast<int32_t>(s.context / 8));
-  cases.Sampling(s.batches.front());
+  row_cases.Sampling(s.batches.front());
   cases.Experts(s.tokens);
   for (const DType w : {f8, bf16}) cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, w);
   cases.Linear("dense up", s.tokens, s.dense, s.hidden, f8);
   cases.Heads(s.tokens);
   cases.Linear("router", s.tokens, s.experts, s.hidden, DType::kF32);
-  cases.Rows(s.tokens);
+  row_cases.Rows(s.tokens);
 }
 
 }  // namespace choir::gpu

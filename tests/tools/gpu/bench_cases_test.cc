@@ -82,9 +82,10 @@ TEST(GpuBenchCases, KnowWhichTablesRunTheSameFunction) {
     if (!c.same(emulation::EmulatedTable(), emulation::EmulatedTensorTable())) other.insert(c.op);
   });
   EXPECT_EQ(other, (std::set<std::string>{"linear", "head_project", "grouped_gemm", "expert_ffn",
-                                          "embedding", "rms_norm", "rope", "swi_glu", "gate_top_k",
-                                          "permute", "unpermute", "gate + places", "gate + permute",
-                                          "paged_attention", "mla_attention", "sample"}));
+                                          "merged_linear", "store_latent", "embedding", "rms_norm",
+                                          "rope", "swi_glu", "gate_top_k", "permute", "unpermute",
+                                          "gate + places", "gate + permute", "paged_attention",
+                                          "mla_attention", "sample"}));
 }
 
 }  // namespace
