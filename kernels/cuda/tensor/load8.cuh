@@ -49,6 +49,15 @@ struct Rows8 {
       for (int i = 0; i < 8; ++i) {
         out[i] = ToBF16(std::bit_cast<float>(halves[i / 4].words[i % 4]));
       }
+    } else if (m.dtype == DType::kF4E2M1) {
+      const auto codes =
+          *reinterpret_cast<const uint32_t*>(static_cast<const uint8_t*>(m.data) + at / 2);
+      const auto* scales = static_cast<const uint8_t*>(m.scale) + row * m.scale_width;
+      const float scale = ExponentToF32(scales[k / kF4Run]);  // eight columns lie in one run
+      CHOIR_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        out[i] = ToBF16(F4ToF32(static_cast<uint8_t>(codes >> 4 * i & 15)) * scale);
+      }
     } else {
       CHOIR_UNROLL
       for (int i = 0; i < 8; ++i) out[i] = One(row, k + i);
