@@ -290,9 +290,15 @@ void Transformer::Logits(const StepContext& step) const {
                           {rows.dim(0), loaded_->info().vocab});
   const ModelWeights& w = loaded_->weights();
   kernels_.Embedding({.ids = rows, .table = residual_.View(step.rows), .y = h}, step.stream);
-  kernels_.RmsNorm({.x = h, .w = w.final_norm, .y = h, .eps = loaded_->config().norm_eps},
-                   step.stream);
-  kernels_.Linear({.x = h, .w = w.head, .y = logits, .compute = loaded_->compute()}, step.stream);
+  const RoundedRows rounded = rows.dim(0) <= limits_.step_tokens
+                                  ? RoundedFor(w.head, kernels_, step, loaded_->compute())
+                                  : RoundedRows{};
+  kernels_.RmsNorm(
+      {.x = h, .w = w.final_norm, .y = h, .eps = loaded_->config().norm_eps, .rounded = rounded},
+      step.stream);
+  kernels_.Linear(
+      {.x = h, .w = w.head, .y = logits, .compute = loaded_->compute(), .rounded = rounded},
+      step.stream);
 }
 
 const ExpertCounts& Transformer::expert_counts() const {

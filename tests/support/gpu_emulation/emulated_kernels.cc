@@ -25,6 +25,7 @@ BlockScheduler& SchedulerOf(Order order) {
 thread_local cuda::CardLimits emulated_card = kEmulatedCard;
 thread_local bool maps_refused = false;
 thread_local size_t upload_max = SIZE_MAX;
+thread_local int64_t kernels_started = 0;
 
 class EmulatedRunner {
  public:
@@ -34,6 +35,7 @@ class EmulatedRunner {
   void operator()(const cuda::Grid& grid, const Kernel& kernel) const {
     if (grid.shared_bytes > emulated_card.shared_bytes) return LeaveLaunchError("invalid argument");
     const Order order = stream().order;
+    ++kernels_started;
     stream().Do([grid, kernel, order] {
       SchedulerOf(order).Run(grid, [&kernel](EmulatedBlock& block) { kernel(block); });
     });
@@ -83,6 +85,8 @@ void SetEmulatedCard(const cuda::CardLimits& limits) { emulated_card = limits; }
 void RefuseMaps(bool refuse) { maps_refused = refuse; }
 
 void LimitUploads(size_t bytes) { upload_max = bytes; }
+
+int64_t KernelsStarted() { return kernels_started; }
 
 const cuda::KernelTable& EmulatedTable() {
   static const cuda::KernelTable table = [] {

@@ -22,5 +22,7 @@ void RefuseMaps(bool refuse);
 // From now on an op of this thread that copies more values of the host than these by itself, from
 // memory that is not pinned, leaves an error. SIZE_MAX: none does.
 void LimitUploads(size_t bytes);
+// Kernels that ops of this thread have started so far.
+int64_t KernelsStarted();
 
 }  // namespace choir::emulation
