@@ -26,7 +26,7 @@ inline constexpr int kWarp = 32;
 // and Ballot(flag) (all 32 lanes of a warp, each with its own mask); AtomicAdd(to, value) in shared
 // memory; Mma(sums, a, b) (mma.sync m16n8k16); LoadMatrices(to, row) and LoadTransposed(to, row)
 // (ldmatrix.x4: 8 x 8 of 16 bits each, lane i names row i of 32 in shared memory); RoundPair(low,
-// high) to two bf16; shared(): `shared_bytes` of memory of the block.
+// high) to two bf16; shared(): `shared_bytes` of memory of the block; AwaitEarlier(), below.
 //
 // Copies that run beside the thread's own work: CopyAsync(to, from, there) of 16 bytes to shared
 // memory, zeros where not `there`; CommitCopies() ends a group of them; WaitCopies<n>() waits until
@@ -37,6 +37,17 @@ struct Grid {
   int threads = 128;  // a multiple of kWarp, at most 1024
   int64_t shared_bytes = 0;
 };
+
+// A kernel may be started while the one ahead of it on its stream still runs (decisions/0046), so
+// every thread calls AwaitEarlier(), once, before it reads or writes memory that is not the block's
+// own: then all kernels ahead have ended, and what they wrote is there. It is called here, but for
+// a kernel that says kAwaitsEarlier: that one does something before, and calls it itself in every
+// thread, also in those that leave at once.
+template <class Block, class Kernel>
+CHOIR_DEVICE void RunKernel(Block& block, const Kernel& kernel) {
+  if constexpr (!requires { Kernel::kAwaitsEarlier; }) block.AwaitEarlier();
+  kernel(block);
+}
 
 // What a card offers a launcher's plan. No bit of a result may depend on it.
 struct CardLimits {

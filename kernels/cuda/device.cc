@@ -3,6 +3,7 @@
 
 #include <cstdio>
 
+#include "kernels/cuda/early_starts.h"
 #include "kernels/cuda/launch_error.h"
 #include "kernels/cuda/module_parts.h"
 
@@ -176,6 +177,7 @@ void FillDevice(DeviceTable* table) {
   table->memory = Memory;
   FillMemory(table);
   FillStreams(table);
+  table->allow_early_starts = [](bool allow) { early_starts.store(allow); };
   table->poll = Poll;
   table->forget = Forget;
 }

@@ -57,6 +57,10 @@ struct DeviceTable {
   const char* (*run_graph)(void* graph, void* stream) = nullptr;
   void (*free_graph)(void*) = nullptr;
 
+  // At first they are: kernels may start while the one ahead of them on their stream still runs, on
+  // cards that can. Of what is started or captured from now on, by any thread. For finding faults.
+  void (*allow_early_starts)(bool) = nullptr;
+
   const char* (*poll)() = nullptr;  // an error that a kernel, its start or a copy has left behind
   void (*forget)() = nullptr;       // it; one of the card itself is there again with its next work
 };

@@ -3,12 +3,15 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <nv/target>
 #include <span>
 
 #include "common/base/check.h"
 #include "kernels/cuda/arch.cuh"
+#include "kernels/cuda/early_starts.h"
 #include "kernels/cuda/kernel_table.h"
 
 namespace choir::cuda {
@@ -78,6 +81,14 @@ struct GpuBlock {
   __device__ __forceinline__ void WaitCopies() const {
     asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
   }
+  // The next kernel may start once all blocks are so far: so at most two run at a time, and of the
+  // second no block begins before all kernels ahead of the first have ended. Nothing in code for
+  // cards that start no kernel early.
+  __device__ __forceinline__ void AwaitEarlier() const {
+    NV_IF_TARGET(NV_PROVIDES_SM_90,
+                 (asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::
+                                   : "memory");))
+  }
   __device__ __forceinline__ std::byte* shared() const {
     extern __shared__ __align__(16) unsigned char memory[];
     return reinterpret_cast<std::byte*>(memory);
@@ -100,7 +111,7 @@ struct GpuBlock {
 template <class Kernel>
 __global__ void Enter(const __grid_constant__ Kernel kernel) {
   GpuBlock block;
-  kernel(block);
+  RunKernel(block, kernel);
 }
 
 // The same for a kernel that says with how many threads it runs, and how many of its blocks a
@@ -109,7 +120,7 @@ template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, Kernel::kBlocksLeast)
     EnterBounded(const __grid_constant__ Kernel kernel) {
   GpuBlock block;
-  kernel(block);
+  RunKernel(block, kernel);
 }
 
 template <class Kernel>
@@ -119,6 +130,22 @@ constexpr auto EntryOf() {
   } else {
     return Enter<Kernel>;
   }
+}
+
+// Whether the code that the calling thread's device runs of a kernel has AwaitEarlier: by what it
+// was compiled from, for a newer card may run code of an older one. Asked once a kernel and device.
+template <class Kernel>
+bool CanStartEarly(void (*enter)(Kernel)) {
+  static std::atomic<uint64_t> answers{0};  // two bits a device: it was asked, yes
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= 32) return false;
+  uint64_t answer = answers.load(std::memory_order_relaxed) >> 2 * device & 3;
+  if (answer == 0) {
+    cudaFuncAttributes of = {};
+    answer = cudaFuncGetAttributes(&of, enter) == cudaSuccess && of.ptxVersion >= 90 ? 3 : 1;
+    answers.fetch_or(answer << 2 * device, std::memory_order_relaxed);
+  }
+  return answer == 3;
 }
 
 // Starts kernels on one stream. Errors of a start are sticky in the runtime and found by
@@ -166,9 +193,17 @@ class GpuRunner {
       (void)cudaFuncSetAttribute(enter, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(grid.shared_bytes));
     }
-    const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-    enter<<<blocks, static_cast<unsigned>(grid.threads), static_cast<size_t>(grid.shared_bytes),
-            static_cast<cudaStream_t>(stream_.native)>>>(kernel);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+    config.blockDim = dim3(static_cast<unsigned>(grid.threads));
+    config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
+    config.stream = static_cast<cudaStream_t>(stream_.native);
+    config.attrs = &early;
+    config.numAttrs = early_starts.load(std::memory_order_relaxed) && CanStartEarly(enter) ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, enter, kernel);
   }
 
  private:

@@ -59,6 +59,9 @@ struct HopperBlock : GpuBlock {
     }
   }
 
+  __device__ __forceinline__ void PrefetchMap(const TensorMap& map) const {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(&map)) : "memory");
+  }
   __device__ __forceinline__ void LoadTile(const TensorMap& map, const int32_t (&at)[2],
                                            std::byte* to, uint64_t* barrier) const {
     asm volatile(
@@ -154,7 +157,7 @@ template <class Kernel>
 __global__ void __launch_bounds__(Kernel::kThreads, 1)
     EnterHopper(const __grid_constant__ Kernel kernel) {
   HopperBlock block;
-  kernel(block);
+  RunKernel(block, kernel);
 }
 
 class HopperRunner : public GpuRunner {

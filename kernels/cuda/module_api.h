@@ -13,7 +13,7 @@
 
 namespace choir::cuda {
 
-inline constexpr uint32_t kModuleApiVersion = 10;
+inline constexpr uint32_t kModuleApiVersion = 11;
 inline constexpr const char* kModuleFile = "choir_cuda.so";
 inline constexpr const char* kModuleEntry = "choir_cuda_create";
 

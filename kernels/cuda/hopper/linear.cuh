@@ -8,12 +8,13 @@
 // Bound    flops 2·T·N·K; memory up to about 206 rows (bf16) or 103 (f8): N·K·size. The head's
 //          129,280 x 7,168 in bf16 is 1.85 GB.
 // Plan     rows become bf16 in the workspace, where it is too small in several passes over the
-//          weights; those that are rounded already are taken as they lie. Nothing is uploaded, the
-//          number of rows is a parameter: a graph can hold it. 8 tiles of rows take the same
-//          weights in turn (tiles.cuh), so up to 512 or 1,024 rows weights come from memory once.
-//          f8 weights are widened for 64 rows at a time (more sums do not fit the registers beside
-//          fragments), so many rows are bound by that and by the L2, not by the tensor cores.
-//          Merged matrices, of one format, are one list of tiles; each has its own bits.
+//          weights, whose first stages are loaded meanwhile; rows that are rounded already are
+//          taken as they lie. Nothing is uploaded, the number of rows is a parameter: a graph can
+//          hold it. 8 tiles of rows take the same weights in turn (tiles.cuh), so up to 512 or
+//          1,024 rows weights come from memory once. f8 weights are widened for 64 rows at a time
+//          (more sums do not fit the registers beside fragments), so many rows are bound by that
+//          and by the L2, not by the tensor cores. Merged matrices, of one format, are one list of
+//          tiles; each has its own bits.
 // Few      A tile has 64 or 128 outputs where all such tiles run at once, else 256: the same waves
 //          with the same bits. At decode N = 2,112 (q_a and kv_a) is 33 blocks. If a block gets
 //          100 GB/s (not measured), K = 7,168 of f8 takes them 5 µs, where the whole card could
@@ -100,6 +101,8 @@ struct MergedSide : WeightSide<1, kMergedMost, kWavesOfGroup, kGroupsOfBlock> {
 };
 
 struct StoreMerged {
+  static constexpr bool kWeightsAhead = true;  // what is ahead gives rows, or others' results
+
   StoreLinear of[kMergedMost];
 
   template <class Block, class Operand, int kWaves, int kSums>
@@ -154,7 +157,8 @@ void LaunchLinear(std::span<const LinearArgs> parts, const RowsOfCall& rows, con
     weights.outputs_of[i] = outputs;
     weights.of[i].scale[0] = a.w_scale.empty() ? nullptr : a.w_scale.f32();
     weights.of[i].bias = {a.bias.raw(), a.bias.dtype()};
-    const MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
+    MapShape w = RowsMap(a.w.raw(), a.w.dtype(), outputs, width, kWaveOutputs);
+    w.lasting = true;
     if (!run.MakeMap(w, &weights.of[i].map[0])) return;
   }
   if (!rows.are_there) {

@@ -23,6 +23,7 @@ inline constexpr float kLog2E = 1.44269504088896341f;
 
 struct MlaTileKernel {
   static constexpr int kThreads = kMlaThreads;
+  static constexpr bool kAwaitsEarlier = true;  // its barriers are made before
 
   AttendProblem a;
   AttendParts parts;
@@ -36,14 +37,15 @@ struct MlaTileKernel {
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
     Work w;
+    w.m = {block.shared()};
+    w.m.Init(block);
+    block.AwaitEarlier();
     w.tile = FindTile(a, block.x());
     if (w.tile.rows == 0) return;
     w.keys = KeysOf(a, parts, w.tile, block.y());
     if (w.keys.begin == w.keys.end) return;
     w.first = w.keys.begin / kMlaKeys;
     w.last = (w.keys.end - 1) / kMlaKeys;
-    w.m = {block.shared()};
-    w.m.Init(block);
     w.group = block.warpgroup();
     if (w.group == kMlaGroups) {
       block.template GiveRegisters<40>();

@@ -9,6 +9,7 @@
 //   Arrive(barrier), ArriveExpecting(barrier, bytes)
 //   AwaitPhase(barrier, parity)    until the phase of this parity has ended; bounded: it traps
 //   LoadTile(map, at, to, barrier) one thread: a box of a tensor, which counts its bytes there
+//   PrefetchMap(map)               so that the first of them need not wait for the map
 //   CopyAsync4(to, from)           four bytes; CopyAsync, as in arch.cuh, sixteen
 //   ArriveAfterCopies(barrier)     arrives once this thread's copies so far are there
 //   FenceAsync()                   between what threads wrote, or copied by CopyAsync, and products
@@ -61,6 +62,7 @@ struct MapShape {
   int64_t rows = 0, width = 0;
   int64_t pitch = 0;  // bytes between rows
   int32_t box_rows = 0;
+  bool lasting = false;  // no kernel that may still run writes it: loaded before AwaitEarlier
 };
 
 inline MapShape RowsMap(const void* data, DType dtype, int64_t rows, int64_t width, int box_rows) {

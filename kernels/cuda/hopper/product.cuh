@@ -10,7 +10,8 @@
 //          outputs = WGMMA's 64 lines, rows = its columns. So a tile with few rows costs little,
 //          and weights of 8 bits can be widened in registers. f8: a wave of 64 outputs is summed
 //          over 128 columns, then added with its scales, while the other warpgroup has the tensor
-//          cores. Why so: decisions/0035.
+//          cores. Why so: decisions/0035. Barriers are made, and weights of a dense product are
+//          on their way, before the kernel ahead has ended: decisions/0046.
 // Order    bf16: WGMMA's own, K ascending in steps of 16. f8: WGMMA's over 128 columns, then one
 //          FMA with the scales, ascending. So bits depend on a row and its weights alone, if those
 //          of WGMMA do not depend on a column's place; what checks it on a card is
@@ -69,6 +70,7 @@ struct ProductKernel {
   using Stage = Stages<kForm, kRows, kWaves, Weights::kGroups>;
   using Cursor = StageCursor<Stage::kCount>;
   static constexpr int kThreads = kHopperThreads;
+  static constexpr bool kAwaitsEarlier = true;
   static constexpr int kSums = kRows / 2;  // of a thread and wave
   static constexpr int kSteps = 4;         // of 32 bytes in a line
 
@@ -88,12 +90,17 @@ struct ProductKernel {
     const int group = block.warpgroup();
     if (group == kComputeGroups) {
       block.template GiveRegisters<40>();
-      if (block.warp() == kComputeGroups * kWarpgroup / kWarp) Load(block, stages);
+      const bool loads = block.warp() == kComputeGroups * kWarpgroup / kWarp;
+      if (loads && block.lane() == 0) block.PrefetchMap(x);
+      const int32_t ahead = loads ? LoadWeightsAhead(block, stages) : 0;
+      block.AwaitEarlier();
+      if (loads) Load(block, stages, ahead);
     } else {
       if constexpr (Weights::kGroups < kComputeGroups) {
-        if (group >= Weights::kGroups) return;
+        if (group >= Weights::kGroups) return block.AwaitEarlier();
       }
       block.template TakeRegisters<232>();
+      block.AwaitEarlier();
       Compute(block, stages, group);
     }
   }
@@ -110,16 +117,38 @@ struct ProductKernel {
   }
   CHOIR_DEVICE int32_t Steps() const { return (width + Stage::kColumns - 1) / Stage::kColumns; }
 
-  // The loading warp.
+  // The loading warp, while the kernel ahead may still run: fills the first stages with weights,
+  // and gives how many. Of an epilogue that says kWeightsAhead: its rows are one group, and whoever
+  // launches it launches a kernel ahead that does not write the weights. What did has ended: the
+  // one ahead awaited it before it let this one start.
   template <class Block>
-  CHOIR_DEVICE void Load(Block& block, const Stage& stages) const {
+  CHOIR_DEVICE int32_t LoadWeightsAhead(Block& block, const Stage& stages) const {
+    if constexpr (!requires { Epilogue::kWeightsAhead; }) return 0;
+    const RowGroups all{.rows_each = groups.rows_each, .experts = 1};
+    RowTile tile;
+    TileWalk<kRows> walk(all, weights.Tiles(), block.x(), blocks);
+    if (!Next(&walk, &tile)) return 0;
+    const int32_t ahead = Steps() < Stage::kCount ? Steps() : Stage::kCount;
+    CHOIR_ROLLED
+    for (int32_t step = 0; step < ahead && block.lane() == 0; ++step) {
+      LoadWeights(block, stages, step, tile, step);
+    }
+    return ahead;
+  }
+
+  // The loading warp; of the first `ahead` stages weights are on their way.
+  template <class Block>
+  CHOIR_DEVICE void Load(Block& block, const Stage& stages, int32_t ahead) const {
     Cursor at;
     RowTile tile;
     for (auto walk = Walk(block); Next(&walk, &tile);) {
       for (int32_t step = 0; step < Steps(); ++step, at.Next()) {
         block.AwaitPhase(stages.Empty(at.stage), at.phase ^ 1);
         block.SyncWarp();  // or a lane that is late misses this phase and waits for ever
-        if (block.lane() == 0) LoadOperands(block, stages, at.stage, tile, step);
+        if (block.lane() == 0) {
+          if (ahead-- <= 0) LoadWeights(block, stages, at.stage, tile, step);
+          LoadRows(block, stages, at.stage, tile, step);
+        }
         if constexpr (Stage::kScales) {
           LoadScales(block, stages, at.stage, tile, step);
           block.ArriveAfterCopies(stages.Full(at.stage));
@@ -128,9 +157,10 @@ struct ProductKernel {
     }
   }
 
+  // Also expects the rows.
   template <class Block>
-  CHOIR_DEVICE void LoadOperands(Block& block, const Stage& stages, int stage, const RowTile& tile,
-                                 int32_t step) const {
+  CHOIR_DEVICE void LoadWeights(Block& block, const Stage& stages, int stage, const RowTile& tile,
+                                int32_t step) const {
     uint64_t* full = stages.Full(stage);
     block.ArriveExpecting(full, Stage::kOperandBytes);
     const auto& of = weights.Of(tile.expert);
@@ -140,10 +170,15 @@ struct ProductKernel {
       const int32_t from[2] = {step * Stage::kColumns, above + Weights::OutputOf(tile, q)};
       block.LoadTile(of.map[Weights::MatrixOf(q)], from, stages.Weights(stage, q), full);
     }
+  }
+
+  template <class Block>
+  CHOIR_DEVICE void LoadRows(Block& block, const Stage& stages, int stage, const RowTile& tile,
+                             int32_t step) const {
     CHOIR_UNROLL
     for (int line = 0; line < Stage::kLinesOfRow; ++line) {
       const int32_t from[2] = {step * Stage::kColumns + line * 64, tile.row0};
-      block.LoadTile(x, from, stages.Rows(stage, line), full);
+      block.LoadTile(x, from, stages.Rows(stage, line), stages.Full(stage));
     }
   }
 

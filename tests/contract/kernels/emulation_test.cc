@@ -189,6 +189,51 @@ TEST(GpuEmulation, CopiesArriveWhenTheirGroupIsWaitedForAndNotBefore) {
       });
 }
 
+struct WaitsByItself {
+  static constexpr bool kAwaitsEarlier = true;
+  int waits = 1;
+  bool copies_before = false, one_leaves = false;
+
+  void operator()(EmulatedBlock& block) const {
+    alignas(16) static constexpr int kFrom[4] = {};
+    if (copies_before) block.CopyAsync(block.shared(), kFrom, true);
+    if (one_leaves && block.thread() == 7) return;
+    for (int i = 0; i < waits; ++i) block.AwaitEarlier();
+  }
+};
+
+struct LeavesTheWaitToItsEntry {
+  int* after;
+
+  void operator()(EmulatedBlock& block) const {
+    alignas(16) static constexpr int kFrom[4] = {};
+    block.CopyAsync(block.shared(), kFrom, true);
+    ++*after;
+  }
+};
+
+template <class Kernel>
+void RunEarly(const Kernel& kernel) {
+  BlockScheduler(Order::kForward).RunKernel({.x = 2, .threads = 32, .shared_bytes = 16}, kernel);
+}
+
+TEST(GpuEmulation, KernelsWaitForEarlierOnesByTheirEntryOrByThemselves) {
+  int after = 0;
+  RunEarly(LeavesTheWaitToItsEntry{&after});
+  EXPECT_EQ(after, 64);
+  RunEarly(WaitsByItself{});
+}
+
+TEST(GpuEmulationDeathTest, AThreadThatDoesNotWaitOnceForEarlierKernelsIsAnError) {
+  EXPECT_DEATH(RunEarly(WaitsByItself{.waits = 0}), "awaited");
+  EXPECT_DEATH(RunEarly(WaitsByItself{.waits = 2}), "awaited");
+  EXPECT_DEATH(RunEarly(WaitsByItself{.one_leaves = true}), "awaited");
+}
+
+TEST(GpuEmulationDeathTest, ACopyBeforeEarlierKernelsHaveEndedIsAnError) {
+  EXPECT_DEATH(RunEarly(WaitsByItself{.copies_before = true}), "awaited");
+}
+
 TEST(GpuEmulationDeathTest, ABarrierThatNotAllReachIsAnError) {
   EXPECT_DEATH(BlockScheduler(Order::kForward)
                    .Run({.threads = 64},

@@ -15,6 +15,17 @@ int64_t EmulatedBlock::x() const { return scheduler_->x_; }
 int64_t EmulatedBlock::y() const { return scheduler_->y_; }
 std::byte* EmulatedBlock::shared() const { return scheduler_->shared_.data(); }
 
+void EmulatedBlock::AwaitEarlier() {
+  bool& awaited = scheduler_->threads_[static_cast<size_t>(thread_)].awaited;
+  CHOIR_CHECK(!awaited);
+  awaited = true;
+}
+
+void EmulatedBlock::CheckAwaited() const {
+  const bool awaited = scheduler_->threads_[static_cast<size_t>(thread_)].awaited;
+  CHOIR_CHECK(awaited || !scheduler_->is_kernel_);
+}
+
 void EmulatedBlock::Sync() { scheduler_->Wait(thread_, BlockScheduler::State::kAtBlock); }
 
 uint64_t EmulatedBlock::Exchange(uint64_t bits, int from_lane) {
@@ -93,6 +104,7 @@ void EmulatedBlock::Load(uint32_t (&to)[4], const void* row, bool transposed) {
 }
 
 void EmulatedBlock::CopyAsync(void* to, const void* from, bool there) {
+  CheckAwaited();
   CheckShared(to);
   CHOIR_CHECK(reinterpret_cast<uintptr_t>(from) % 16 == 0);
   if (async().HasBarriers()) return async().CopyAsync16(thread_, to, there ? from : nullptr);
@@ -143,9 +155,11 @@ void EmulatedBlock::LoadTile(const cuda::TensorMap& map, const int32_t (&at)[2],
                              uint64_t* barrier) {
   cuda::MapShape shape;
   std::memcpy(static_cast<void*>(&shape), &map, sizeof shape);
+  if (!shape.lasting) CheckAwaited();
   async().LoadTile(shape, at, to, barrier);
 }
 void EmulatedBlock::CopyAsync4(float* to, const float* from) {
+  CheckAwaited();
   async().CopyAsync4(thread_, to, from);
 }
 void EmulatedBlock::ArriveAfterCopies(uint64_t* barrier) {
@@ -209,6 +223,7 @@ void BlockScheduler::Run(const cuda::Grid& grid, const Body& body) {
 void BlockScheduler::Start(const Body& body, int thread) {
   Thread& t = threads_[static_cast<size_t>(thread)];
   t.state = State::kReady;
+  t.awaited = false;
   t.copies.assign(1, {});
   t.fiber = boost::context::fiber(std::allocator_arg, stacks_,
                                   [this, &body, thread](boost::context::fiber&& main) {

@@ -3,8 +3,10 @@
 // after the other, on the calling thread.
 //
 // Found and reported as a failed CHECK: a barrier that not all threads reach, a warp operation that
-// not all 32 lanes reach, threads waiting for each other in vain. A missing barrier shows when the
-// order in which threads run is changed: Order::kBackward and kShuffled must give the same bits.
+// not all 32 lanes reach, threads waiting for each other in vain; of a kernel, a thread that does
+// not wait for earlier kernels, or does so twice, and a copy ahead of that. A missing barrier shows
+// when the order in which threads run is changed: Order::kBackward and kShuffled must give the same
+// bits.
 #pragma once
 
 #include <bit>
@@ -40,6 +42,7 @@ class EmulatedBlock {
   int64_t y() const;
   std::byte* shared() const;
 
+  void AwaitEarlier();
   void Sync();
   template <class T>
   T ShuffleXor(T value, int mask) {
@@ -85,6 +88,7 @@ class EmulatedBlock {
   void Arrive(uint64_t* barrier);
   void ArriveExpecting(uint64_t* barrier, uint32_t bytes);
   void AwaitPhase(uint64_t* barrier, uint32_t parity);
+  void PrefetchMap(const cuda::TensorMap&) const {}
   void LoadTile(const cuda::TensorMap& map, const int32_t (&at)[2], std::byte* to,
                 uint64_t* barrier);
   void CopyAsync4(float* to, const float* from);
@@ -129,10 +133,13 @@ class EmulatedBlock {
   void Load(uint32_t (&to)[4], const void* row, bool transposed);
   void FinishCopies(size_t groups_left);
   void CheckShared(const void* at, size_t bytes = 16) const;  // aligned to its size
+  void CheckAwaited() const;
   uint64_t Exchange(uint64_t bits, int from_lane);
   void Multiply(const Product& product);
   void WaitForProducts(int left);
   AsyncUnits& async() const;
+
+  friend class BlockScheduler;
 
   BlockScheduler* scheduler_;
   int thread_;
@@ -146,6 +153,16 @@ class BlockScheduler {
 
   // Runs every block of the grid.
   void Run(const cuda::Grid& grid, const Body& body);
+  // The same of a kernel, which may be started early (RunKernel).
+  template <class Kernel>
+  void RunKernel(const cuda::Grid& grid, const Kernel& kernel) {
+    is_kernel_ = true;
+    Run(grid, [&kernel](EmulatedBlock& block) {
+      cuda::RunKernel(block, kernel);
+      block.CheckAwaited();
+    });
+    is_kernel_ = false;
+  }
 
  private:
   friend class EmulatedBlock;
@@ -157,6 +174,7 @@ class BlockScheduler {
   struct Thread {
     boost::context::fiber fiber;
     State state = State::kReady;
+    bool awaited = false;                       // earlier kernels
     std::vector<std::vector<Copy>> copies{{}};  // by group; the last one is open
     const uint64_t* barrier = nullptr;          // kAtPhase
     uint32_t parity = 0;
@@ -177,6 +195,7 @@ class BlockScheduler {
   std::vector<int> ThreadOrder();
 
   const Order order_;
+  bool is_kernel_ = false;
   std::mt19937 random_{1};
   cuda::Grid grid_;
   int64_t x_ = 0, y_ = 0;

@@ -72,6 +72,7 @@ namespace {
 Card cards[kCards];
 thread_local Card* current = nullptr;
 thread_local const char* launch_error = nullptr;
+std::atomic<bool> early_starts_allowed{true};
 int64_t failing_wait = 0;
 const char* failing_error = nullptr;
 int64_t hanging_wait = 0;
@@ -258,6 +259,7 @@ cuda::DeviceTable MakeTable() {
   FillStreams(&t);
   FillGraphs(&t);
   t.poll = Poll;
+  t.allow_early_starts = [](bool allow) { early_starts_allowed = allow; };
   t.forget = [] { launch_error = nullptr; };
   return t;
 }
@@ -310,6 +312,8 @@ void HangCardsAfter(int64_t waits) {
 }
 
 void LeaveLaunchError(const char* error) { launch_error = error; }
+
+bool EarlyStartsAllowed() { return early_starts_allowed; }
 
 void FailGraphs(int card, const char* error) { cards[card].graph_error = error; }
 

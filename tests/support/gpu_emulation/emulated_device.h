@@ -32,6 +32,8 @@ void HangCardsAfter(int64_t waits);
 // As a start that was refused: this thread's polls give the error until it is forgotten, and the
 // card goes on. Static text.
 void LeaveLaunchError(const char* error);
+// As DeviceTable::allow_early_starts has it; here nothing starts early.
+bool EarlyStartsAllowed();
 // From now on no graph can be made on the card, with this error; null: it can. Static text.
 void FailGraphs(int card, const char* error);
 // How often anybody waited for the card's streams since the start.

@@ -36,9 +36,7 @@ class EmulatedRunner {
     if (grid.shared_bytes > emulated_card.shared_bytes) return LeaveLaunchError("invalid argument");
     const Order order = stream().order;
     ++kernels_started;
-    stream().Do([grid, kernel, order] {
-      SchedulerOf(order).Run(grid, [&kernel](EmulatedBlock& block) { kernel(block); });
-    });
+    stream().Do([grid, kernel, order] { SchedulerOf(order).RunKernel(grid, kernel); });
   }
   // Taken over before it returns, so it may not be in a graph.
   void Copy(void* to, const void* from, size_t bytes) const {

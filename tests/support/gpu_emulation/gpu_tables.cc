@@ -21,11 +21,15 @@ using cuda::KernelTable;
 
 constexpr std::align_val_t kAlign{256};
 
-// Null where the machine has no GPU, or the build no module.
+// Null where the machine has no GPU, or the build no module. CHOIR_TEST_GPU_EARLY_STARTS=0: kernels
+// start one after the other.
 const cuda::Module* GpuModule() {
   static const cuda::Module* const module = [] {
     const auto opened = OpenUsableCudaModule(DefaultCudaModule());
-    return opened.ok() ? *opened : nullptr;
+    if (!opened.ok()) return static_cast<const cuda::Module*>(nullptr);
+    const char* early = std::getenv("CHOIR_TEST_GPU_EARLY_STARTS");
+    (*opened)->device.allow_early_starts(early == nullptr || std::string_view(early) != "0");
+    return *opened;
   }();
   return module;
 }
