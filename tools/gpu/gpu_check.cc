@@ -30,6 +30,7 @@ struct Arguments {
   std::string section, out, part, module = DefaultCudaModule();
   bool small = false;          // shapes for an emulated card
   bool hopper_shapes = false;  // beside those
+  bool no_early_starts = false;
   int64_t seed = 1;
   int64_t cases = 1'000'000;
   double seconds = 3600;
@@ -137,6 +138,7 @@ int SweepShapes(const Arguments& a, const Opened& o) {
 int RunLayers(const Arguments& a, const Opened& o) {
   SliceOptions options = a.small ? SliceOptions::Small() : SliceOptions();
   options.deadline = DeadlineOf(a);
+  options.early_starts = !a.no_early_starts;
   options.progress = [&a](const Json& so_far) { WritePart(a, so_far); };
   const Json told = RunSlice(o.module->device, *o.tables.back(), ReadLimits(a), options);
   for (const char* key : {"lines", "failures"}) {
@@ -206,6 +208,7 @@ int RunSection(const Section& section, const Arguments& a) {
   Opened o{.module = *opened, .info = {}, .tables = {}};
   Must(o.module->device.use(0), "the card");
   Must(o.module->device.info(0, &o.info), "the card");
+  o.module->device.allow_early_starts(!a.no_early_starts);
   o.tables = TablesOf(*o.module, o.info);
   o.tables = TablesUpTo(o.tables, *o.module, a.rung);
   if (o.tables.empty()) Fail("--rung: this card has no kernels " + a.rung);
@@ -237,6 +240,9 @@ std::optional<int> Read(int argc, char** argv, Arguments* a) {
   options.Add(&a->op, {.flag = "--op", .help = "only this op's random shapes"});
   options.AddChoice(&a->rung, {.flag = "--rung", .help = "leave out kernels above these"},
                     {"simple", "tensor", "hopper"});
+  options.Add(&a->no_early_starts,
+              {.flag = "--no-early-starts",
+               .help = "no kernel starts before the one ahead of it has ended"});
   options.Add(&a->part, {.flag = "--part", .help = "the name of its file in OUT: the section's"});
   options.Add(&a->skip, {.flag = "--skip-op", .help = "not this op's random shapes"});
   options.Add(&a->facts.commit, {.flag = "--commit", .help = "for the report"});

@@ -93,8 +93,8 @@ std::string OpsOf(const Json& step) {
 std::string SliceText(const Json& slice) {
   std::string text = fmt::format("{}\n\n", slice.value("model", ""));
   text +=
-      "| step | rows | ms | floors ms | ratio | tokens/s | by op: ms, floor "
-      "|\n|---|---|---|---|---|---|---|\n";
+      "| step | rows | ms | without graphs | floors ms | ratio | tokens/s | by op: ms, floor "
+      "|\n|---|---|---|---|---|---|---|---|\n";
   for (const Json& s : slice.value("steps", Json::array())) {
     text += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", s.value("kind", ""),
                         s.value("rows", 0), CellOf(s, "ms", 2), CellOf(s, "plain_ms", 2),
@@ -144,10 +144,10 @@ void AddAgain(const Json& again, Json* part) {
   }
 }
 
-// Where the fastest kernels broke, what the rung below them has: rows beside theirs, and their
-// steps if there are more.
-void AddRungBelow(const std::string& out, Json* report) {
-  const Json ops = PartIn(out, "ops-tensor"), slice = PartIn(out, "slice-tensor");
+// Where the fastest kernels broke, what they have without early starts, or the rung below them:
+// rows beside theirs, and their steps if there are more.
+void AddTriedAgain(const std::string& out, const std::string& how, Json* report) {
+  const Json ops = PartIn(out, "ops-" + how), slice = PartIn(out, "slice-" + how);
   if (ops.is_array()) {
     Json& all = (*report)["ops"];
     if (!all.is_array()) all = Json::array();
@@ -198,7 +198,7 @@ Json Merge(const std::string& out, const RunFacts& facts) {
     const Json read = PartIn(out, again);
     if (read.is_object()) AddAgain(read, &report[part]);
   }
-  AddRungBelow(out, &report);
+  for (const char* how : {"apart", "tensor"}) AddTriedAgain(out, how, &report);
   report["figures"] = FiguresOf(report);
   return report;
 }

@@ -81,6 +81,9 @@ class Slice {
     pieces.insert(pieces.end(), plain_->pieces().begin(), plain_->pieces().end());
     CHOIR_RETURN_IF_ERROR(make(options_.shape.layers, decode, &all_));
     CHOIR_RETURN_IF_ERROR(make(2, decode, &two_));
+    if (options_.early_starts) {
+      CHOIR_RETURN_IF_ERROR(make(options_.shape.layers, decode, &apart_));
+    }
     return pieces;
   }
 
@@ -88,14 +91,15 @@ class Slice {
     const MonoTime start = Clock::Real().Now();
     MeasuringDevice measuring;
     Must(MakeOn(&measuring).status(), "the slice's size");
-    for (auto* runner : {&plain_, &all_, &two_}) runner->reset();
+    for (auto* runner : {&plain_, &all_, &two_, &apart_}) runner->reset();
     device_ = Must(MakeTableDevice(device_table_, 0), "the card");
     Must(device_->Use(), "the card");
     Must(device_->Reserve(measuring.bytes()), "memory for the slice");
     const std::vector<Piece> pieces = Must(MakeOn(device_.get()), "the slice");
     Card card(device_table_, options_.card);
     for (const Piece& piece : pieces) card.Fill(piece.at, piece.contents);
-    for (const SliceRunner* runner : {all_.get(), two_.get()}) {  // the same keys for all
+    for (const SliceRunner* runner : {all_.get(), two_.get(), apart_.get()}) {
+      if (runner == nullptr) continue;  // the same keys for all others
       for (size_t layer = 0; layer < runner->pieces().size(); ++layer) {
         const TensorView& to = runner->pieces()[layer].at;
         Must(device_table_.copy(to.raw(), plain_->pieces()[layer].at.raw(), to.num_bytes(),
@@ -171,6 +175,7 @@ class Slice {
       ms = TimeOf(*all_, step);
       CheckLogits(*all_, rows, "as a graph");
       row["graph_replays"] = all_->graphs().replays - before;
+      if (apart_ != nullptr) row["apart_ms"] = TakeApart(rows, ms, step);
     }
     const double outside_ms = LookAtOps(step, &row);
     const double floor_ms = row["floor_ms"];
@@ -184,6 +189,18 @@ class Slice {
     Tell();
     if (decode) AddProjection(rows, ms, TimeOf(*two_, step), outside_ms);
     Tell();
+    return ms;
+  }
+
+  // The same as a graph whose kernels start one after the other.
+  template <class Step>
+  double TakeApart(int64_t rows, double early_ms, const Step& step) {
+    device_table_.allow_early_starts(false);
+    const double ms = TimeOf(*apart_, step);
+    CheckLogits(*apart_, rows, "without early starts");
+    device_table_.allow_early_starts(true);
+    out_["lines"].push_back(fmt::format("decode of {} rows: {:.2f} ms, without early starts {:.2f}",
+                                        rows, early_ms, ms));
     return ms;
   }
 
@@ -236,8 +253,9 @@ class Slice {
   MeasuredKernels kernels_;
   const ModelConfig config_;
   std::unique_ptr<Device> device_;
-  // Go before the device. All layers without graphs; with them; the first two with them.
-  std::unique_ptr<SliceRunner> plain_, all_, two_;
+  // Go before the device. All layers without graphs; with them; the first two with them; all with
+  // graphs of kernels that start one after the other.
+  std::unique_ptr<SliceRunner> plain_, all_, two_, apart_;
   std::vector<float> first_logits_;
   Json out_ = {{"model", ""},
                {"table", ""},

@@ -19,8 +19,9 @@ struct SliceOptions {
   std::vector<int64_t> prefills = {512, 4096};        // rows; each tells what the next will take
   int64_t model_layers = 61, model_dense_layers = 3;  // of the projection
   int64_t ranks = 8;
-  int steps = 12;           // timed of each kind at most
-  double kind_seconds = 3;  // and about so long
+  bool early_starts = true;  // are allowed; steps of decode are also taken without them
+  int steps = 12;            // timed of each kind at most
+  double kind_seconds = 3;   // and about so long
   MonoTime deadline = MonoTime::max();
   CardOptions card;
   // Hears what is there after each kind of step, for the next may break the card.
@@ -30,9 +31,9 @@ struct SliceOptions {
 };
 
 // {"model", "table", "batches": those asked for, "steps": [{"kind", "rows", "ms", "plain_ms":
-//  without graphs, "floor_ms", "step_ratio", "tokens_per_s", "gpu_ms": of kernels one by one,
-//  "graph_replays", "ops_ms": {...}, "ops_floor_ms": {...}}], "projection": [...], "lines",
-//  "failures"}.
+//  without graphs, "apart_ms": of decode without early starts, "floor_ms", "step_ratio",
+//  "tokens_per_s", "gpu_ms": of kernels one by one, "graph_replays", "ops_ms": {...},
+//  "ops_floor_ms": {...}}], "projection": [...], "lines", "failures"}.
 nlohmann::ordered_json RunSlice(const cuda::DeviceTable& device, const cuda::KernelTable& table,
                                 const Limits& limits, const SliceOptions& options);
 

@@ -66,6 +66,8 @@ TEST_F(GpuReport, TakesInWhatTheRungBelowHas) {
   EXPECT_EQ(Merged()["slice"]["table"], "b");
   Put("slice.json", R"({"table": "a", "steps": [{"kind": "decode", "rows": 1}]})");
   EXPECT_EQ(Merged()["slice"]["table"], "a");
+  Put("ops-apart.json", R"([{"table": "a", "us": 1}])");
+  EXPECT_EQ(Merged()["ops"].size(), 3u);
 }
 
 TEST_F(GpuReport, AddsWhatWasTakenOnceMore) {

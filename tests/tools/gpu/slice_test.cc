@@ -29,6 +29,7 @@ TEST(GpuSlice, ItsStepsHaveTimesFloorsAndAProjection) {
     EXPECT_GT(step["ms"], 0.0);
     EXPECT_GT(step["plain_ms"], 0.0);
     EXPECT_EQ(step.value("graph_replays", 0), step["kind"] == "decode" ? 3 : 0);
+    EXPECT_EQ(step.contains("apart_ms"), step["kind"] == "decode");
     EXPECT_GT(step["floor_ms"], 0.0);
     EXPECT_NEAR(step["step_ratio"].get<double>(),
                 step["ms"].get<double>() / step["floor_ms"].get<double>(), 1e-9);
@@ -42,6 +43,19 @@ TEST(GpuSlice, ItsStepsHaveTimesFloorsAndAProjection) {
   EXPECT_GT(told["projection"][0]["tokens_per_s_per_gpu"], 0.0);
   EXPECT_THAT(told["projection"][0]["text"].get<std::string>(),
               HasSubstr("Not in it: rows between"));
+}
+
+TEST(GpuSlice, TakesNoStepWithEarlyStartsWhereThereAreToBeNone) {
+  SliceOptions options = SliceOptions::Small();
+  options.early_starts = false;
+  options.batches = {1};
+  options.prefills = {};
+  UsedDevice().allow_early_starts(false);
+  const auto told = RunSlice(UsedDevice(), *EmulatedTables().back(), kLimits, options);
+  EXPECT_FALSE(emulation::EarlyStartsAllowed());
+  UsedDevice().allow_early_starts(true);
+  ASSERT_EQ(told["steps"].size(), 1u);
+  EXPECT_FALSE(told["steps"][0].contains("apart_ms"));
 }
 
 TEST(GpuSlice, NamesWhatItHasNoTimeFor) {
@@ -76,8 +90,8 @@ TEST(GpuSlice, FitsACardOf139GiB) {
   EXPECT_GT(weights_gib, 13) << "experts, attention, embedding and head";
   SliceLimits decode;
   decode.rows_max = decode.sequences_max;
-  for (const auto& [layers, limits] :
-       {std::pair(8, SliceLimits()), std::pair(8, decode), std::pair(2, decode)}) {
+  for (const auto& [layers, limits] : {std::pair(8, SliceLimits()), std::pair(8, decode),
+                                       std::pair(2, decode), std::pair(8, decode)}) {
     const auto runner =
         SliceRunner::Make(SliceOf(*config, *weights, layers, &device), kernels.get(), limits);
     ASSERT_TRUE(runner.ok()) << runner.status();
