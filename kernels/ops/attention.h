@@ -82,7 +82,13 @@ struct StoreLatentArgs {
   RmsNormArgs Norm() const {
     const int64_t width = x.dim(1);
     const TensorView latent(x.raw(), DType::kF32, {x.dim(0), norm.num_elements()});
-    return {.x = latent, .x_stride = width, .w = norm, .y = latent, .y_stride = width, .eps = eps};
+    return {.x = latent,
+            .x_stride = width,
+            .w = norm,
+            .y = latent,
+            .y_stride = width,
+            .eps = eps,
+            .rounded = {}};
   }
   RopeArgs Rope() const {
     const int64_t width = x.dim(1), lora = norm.num_elements();
