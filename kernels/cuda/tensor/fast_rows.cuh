@@ -65,6 +65,8 @@ struct RowNorm {
 
 template <bool kWarpARow>
 struct FastRmsNormKernel {
+  static constexpr int kThreads = kWarpARow ? kNormRows * kWarp : kNormThreadsMost;
+  static constexpr int kBlocksLeast = 1;
   const float* x;
   float* y;
   RowNorm norm;
@@ -163,6 +165,8 @@ struct FastStoreKvKernel {
 
 // A block a row: the norm's threads, and a warp for the rope.
 struct FastStoreLatentKernel {
+  static constexpr int kThreads = kNormThreadsMost;
+  static constexpr int kBlocksLeast = 1;
   const float* x;
   RowNorm norm;
   RopeRows rope;
