@@ -40,9 +40,11 @@ class KernelSet {
   virtual std::string Name() const = 0;
   virtual size_t WorkspaceBytes(const KernelLimits& limits, int num_threads) const = 0;
 
-  // In which order products with w take rows that were rounded for them. kNone: in none, and no op
-  // of this set is given room for such rows.
-  virtual RowOrder OrderOfRows(const TensorView& /*w*/, Compute) const { return RowOrder::kNone; }
+  // In which order products with weights of K = width take rows that were rounded for them; hangs
+  // on nothing else. kNone: in none, and no op of this set is given room for such rows.
+  virtual RowOrder OrderOfRows(DType /*weights*/, int64_t /*width*/, Compute) const {
+    return RowOrder::kNone;
+  }
   virtual void Embedding(const EmbeddingArgs&, const Stream&) const = 0;
   virtual void Linear(const LinearArgs&, const Stream&) const = 0;
   virtual void MergedLinear(const MergedLinearArgs& a, const Stream& s) const {

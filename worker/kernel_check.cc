@@ -13,7 +13,8 @@ namespace choir {
 namespace {
 
 // Products take so many columns, in steps of 64 or 128, that all stages of their pipelines are
-// filled again (kernels/cuda/hopper/pipeline.cuh).
+// filled again (kernels/cuda/hopper/pipeline.cuh), but for those of many tiles. Left to the
+// contract suites: linear's tiles of 128 outputs, merged products, rows rounded ahead, row ops.
 class Comparison {
  public:
   Comparison(CheckedCard& card, const cuda::KernelTable& fast, const cuda::KernelTable& simple)

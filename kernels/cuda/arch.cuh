@@ -39,10 +39,11 @@ struct Grid {
 };
 
 // A kernel may be started while the one ahead of it on its stream still runs (decisions/0046), so
-// every thread calls AwaitEarlier(), once, before it reads or writes memory that is not the block's
-// own: then all kernels ahead have ended, and what they wrote is there. It is called here, but for
-// a kernel that says kAwaitsEarlier: that one does something before, and calls it itself in every
-// thread, also in those that leave at once.
+// every thread calls AwaitEarlier(), once, before it reads what kernels write, or writes memory
+// that is not the block's own: then all kernels ahead have ended, and what they wrote is there.
+// Only weights, which no kernel writes, may be read before. It is called here, but for a kernel
+// that says kAwaitsEarlier: that one does something before, and calls it itself in every thread,
+// also in those that leave at once.
 template <class Block, class Kernel>
 CHOIR_DEVICE void RunKernel(Block& block, const Kernel& kernel) {
   if constexpr (!requires { Kernel::kAwaitsEarlier; }) block.AwaitEarlier();

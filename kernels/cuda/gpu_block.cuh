@@ -134,15 +134,15 @@ constexpr auto EntryOf() {
 
 // Whether the code that the calling thread's device runs of a kernel has AwaitEarlier: by what it
 // was compiled from, for a newer card may run code of an older one. Asked once a kernel and device.
-template <class Kernel>
-bool CanStartEarly(void (*enter)(Kernel)) {
+template <auto kEnter>
+bool CanStartEarly() {
   static std::atomic<uint64_t> answers{0};  // two bits a device: it was asked, yes
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess || device >= 32) return false;
   uint64_t answer = answers.load(std::memory_order_relaxed) >> 2 * device & 3;
   if (answer == 0) {
     cudaFuncAttributes of = {};
-    answer = cudaFuncGetAttributes(&of, enter) == cudaSuccess && of.ptxVersion >= 90 ? 3 : 1;
+    answer = cudaFuncGetAttributes(&of, kEnter) == cudaSuccess && of.ptxVersion >= 90 ? 3 : 1;
     answers.fetch_or(answer << 2 * device, std::memory_order_relaxed);
   }
   return answer == 3;
@@ -156,7 +156,7 @@ class GpuRunner {
 
   template <class Kernel>
   void operator()(const Grid& grid, const Kernel& kernel) const {
-    Start(EntryOf<Kernel>(), grid, kernel);
+    Start<EntryOf<Kernel>()>(grid, kernel);
   }
 
   // Pageable memory is taken over before the call returns; the copy waits for earlier kernels. In a
@@ -185,12 +185,12 @@ class GpuRunner {
   }
 
  protected:
-  template <class Kernel>
-  void Start(void (*enter)(Kernel), const Grid& grid, const Kernel& kernel) const {
+  template <auto kEnter, class Kernel>
+  void Start(const Grid& grid, const Kernel& kernel) const {
     if (grid.x == 0 || grid.y == 0) return;
     // Above 48 KiB is asked for; more than 99 KiB, which all have, is of Hopper's or asks card().
     if (grid.shared_bytes > 48 * 1024) {
-      (void)cudaFuncSetAttribute(enter, cudaFuncAttributeMaxDynamicSharedMemorySize,
+      (void)cudaFuncSetAttribute(kEnter, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  static_cast<int>(grid.shared_bytes));
     }
     cudaLaunchAttribute early = {};
@@ -202,8 +202,9 @@ class GpuRunner {
     config.dynamicSmemBytes = static_cast<size_t>(grid.shared_bytes);
     config.stream = static_cast<cudaStream_t>(stream_.native);
     config.attrs = &early;
-    config.numAttrs = early_starts.load(std::memory_order_relaxed) && CanStartEarly(enter) ? 1 : 0;
-    (void)cudaLaunchKernelEx(&config, enter, kernel);
+    config.numAttrs =
+        early_starts.load(std::memory_order_relaxed) && CanStartEarly<kEnter>() ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kEnter, kernel);
   }
 
  private:

@@ -166,7 +166,7 @@ class HopperRunner : public GpuRunner {
 
   template <class Kernel>
   void operator()(const Grid& grid, const Kernel& kernel) const {
-    Start(EnterHopper<Kernel>, grid, kernel);
+    Start<EnterHopper<Kernel>>(grid, kernel);
   }
 
   // False where the driver refuses it (hopper/operands.cuh).

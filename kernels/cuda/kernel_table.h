@@ -27,7 +27,7 @@ struct KernelStream {
 struct KernelTable {
   const char* name = nullptr;  // "cuda-simple": part of the numerics id
 
-  RowOrder (*order_of_rows)(const TensorView& w, Compute compute) = nullptr;
+  RowOrder (*order_of_rows)(DType weights, int64_t width, Compute compute) = nullptr;
   void (*embedding)(const EmbeddingArgs&, const KernelStream&) = nullptr;
   void (*linear)(const LinearArgs&, const KernelStream&) = nullptr;
   void (*merged_linear)(const MergedLinearArgs&, const KernelStream&) = nullptr;

@@ -1,6 +1,7 @@
 // Rows of activations as the bf16 rows that products take (kernels/ops/rounded_rows.h).
 #pragma once
 
+#include "common/tensor/tensor_view.h"
 #include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/tensor/load8.cuh"
 #include "kernels/ops/rounded_rows.h"
@@ -95,6 +96,14 @@ void RoundRows(const Runner& run, const Elements& x, int64_t x_stride, int64_t r
       RoundRowsKernel{
           x, width, x_stride, RoundedToOf(to),
           reinterpret_cast<uintptr_t>(x.data) % sizeof(FloatPair) == 0 && x_stride % 2 == 0});
+}
+
+// What an op gave whose kernel does not round. y: [rows, ...] f32, `width` columns a row.
+template <class Runner>
+void AlsoRounded(const Runner& run, const TensorView& y, int64_t width, int64_t y_stride,
+                 const RoundedRows& rounded) {
+  if (rounded.empty()) return;
+  RoundRows(run, {y.raw(), DType::kF32}, y_stride, y.dim(0), width, rounded);
 }
 
 }  // namespace choir::cuda

@@ -33,8 +33,8 @@ class TableKernels final : public KernelSet {
                                8 * kAlign);
   }
 
-  RowOrder OrderOfRows(const TensorView& w, Compute compute) const override {
-    return t_.order_of_rows(w, compute);
+  RowOrder OrderOfRows(DType weights, int64_t width, Compute compute) const override {
+    return t_.order_of_rows(weights, width, compute);
   }
   void Embedding(const EmbeddingArgs& a, const Stream& s) const override { t_.embedding(a, Of(s)); }
   void Linear(const LinearArgs& a, const Stream& s) const override { t_.linear(a, Of(s)); }

@@ -40,7 +40,7 @@ struct LinearArgs {
 };
 
 // Products of the same rows, each with its own weights, bias and y: a kernel set may compute those
-// of one format in one go. Bits are Linear's. x is the same in all parts.
+// of one format in one go. Bits are Linear's. x and `rounded` are the same in all parts.
 struct MergedLinearArgs {
   std::span<const LinearArgs> parts;  // one at least
 

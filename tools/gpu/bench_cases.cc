@@ -13,9 +13,6 @@ namespace {
 
 constexpr int64_t kGroups = 4;  // experts of the grouped products that figures ask about
 
-using cuda::KernelStream;
-using cuda::KernelTable;
-
 cuda::DenseFormat FormatOf(DType dtype) {
   return dtype == DType::kBF16 ? cuda::DenseFormat::kBF16 : cuda::DenseFormat::kF8;
 }
@@ -27,7 +24,8 @@ class Cases : CaseMaker {
   void Grouped(DType dtype, int64_t rows, bool masked, int64_t outputs, int64_t width);
   void Mla(const char* form, int64_t sequences, int32_t rows);
   void Gqa(int64_t sequences);
-  void Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype);
+  void Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype,
+              Compute compute = Compute::kBF16);
   void Merged(const char* what, int64_t rows, std::vector<int64_t> outputs);
   void LinearsOfALayer(int64_t rows);
   void Heads(int64_t rows);
@@ -126,17 +124,18 @@ void Cases::Mla(const char* form, int64_t sequences, int32_t rows) {
   card_.FreeAll();
 }
 
-void Cases::Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype) {
+void Cases::Linear(const char* what, int64_t rows, int64_t outputs, int64_t width, DType dtype,
+                   Compute compute) {
   const LinearArgs args{.x = F32({rows, width}),
                         .w = card_.Make(dtype, {outputs, width}),
                         .w_scale = Scales(dtype, outputs, width),
                         .y = F32({rows, outputs}),
-                        .compute = dtype == DType::kF32 ? Compute::kF32 : Compute::kBF16};
+                        .compute = compute};
   BenchCase c{
       .op = "linear",
       .shape = fmt::format("{} {} x {} -> {}, {}", what, rows, width, outputs, NameOf(dtype)),
       .work = {args.Bytes(), args.Flops()}};
-  if (dtype == DType::kBF16 || dtype == DType::kF8E4M3)
+  if (compute == Compute::kBF16 && dtype != DType::kF4E2M1)
     c.dense = {rows, outputs, width, FormatOf(dtype)};
   Use(std::move(c), args, &KernelTable::linear);
   card_.FreeAll();
@@ -170,7 +169,7 @@ void Cases::LinearsOfALayer(int64_t rows) {
   Merged("q_a, kv_a", rows, {s_.q_lora, s_.lora + s_.rope});
   Linear("q_b", rows, s_.heads * (s_.nope + s_.rope), s_.q_lora, f8);
   Linear("o", rows, s_.hidden, s_.heads * s_.nope, f8);
-  Linear("router", rows, s_.experts, s_.hidden, DType::kF32);
+  Linear("router", rows, s_.experts, s_.hidden, DType::kBF16, Compute::kF32);
   Merged("shared gate, up", rows, {s_.inner, s_.inner});
   Linear("dense up", rows, s_.dense, s_.hidden, f8);
   Linear("dense down", rows, s_.hidden, s_.dense, f8);
@@ -265,7 +264,7 @@ void ForBenchCases(const BenchShapes& s, Card& card,
   for (const DType w : {f8, bf16}) cases.Linear("o", s.tokens, s.hidden, s.heads * s.nope, w);
   cases.Linear("dense up", s.tokens, s.dense, s.hidden, f8);
   cases.Heads(s.tokens);
-  cases.Linear("router", s.tokens, s.experts, s.hidden, DType::kF32);
+  cases.Linear("router", s.tokens, s.experts, s.hidden, bf16, Compute::kF32);
   row_cases.Rows(s.tokens);
 }
 

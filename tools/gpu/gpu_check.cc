@@ -3,6 +3,7 @@
 // them one after the other in bounded time. Exit codes: 0 the section passed, 1 it failed, 2 wrong
 // use, 3 no GPU that can be used (and why).
 #include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <string>
@@ -45,7 +46,19 @@ struct Opened {
   const cuda::Module* module = nullptr;
   cuda::DeviceInfo info;
   std::vector<const cuda::KernelTable*> tables;
+  // Of tables without early starts, whose rows stand beside the others'.
+  std::deque<std::string> names;
+  std::deque<cuda::KernelTable> renamed;
 };
+
+void NameApart(Opened* o) {
+  for (const cuda::KernelTable*& table : o->tables) {
+    o->names.push_back(std::string(table->name) + ", apart");
+    o->renamed.push_back(*table);
+    o->renamed.back().name = o->names.back().c_str();
+    table = &o->renamed.back();
+  }
+}
 
 CardOptions CardOptionsOf(const Arguments& a) {
   CardOptions options;
@@ -205,13 +218,14 @@ int RunSection(const Section& section, const Arguments& a) {
                  MessageOf(opened.status()).c_str());
     return kNoGpu;
   }
-  Opened o{.module = *opened, .info = {}, .tables = {}};
+  Opened o{.module = *opened};
   Must(o.module->device.use(0), "the card");
   Must(o.module->device.info(0, &o.info), "the card");
   o.module->device.allow_early_starts(!a.no_early_starts);
   o.tables = TablesOf(*o.module, o.info);
   o.tables = TablesUpTo(o.tables, *o.module, a.rung);
   if (o.tables.empty()) Fail("--rung: this card has no kernels " + a.rung);
+  if (a.no_early_starts) NameApart(&o);
   return section.run(a, o);
 }
 

@@ -34,8 +34,8 @@ class MeasuredKernels final : public KernelSet {
   size_t WorkspaceBytes(const KernelLimits& limits, int threads) const override {
     return inner_.WorkspaceBytes(limits, threads);
   }
-  RowOrder OrderOfRows(const TensorView& w, Compute compute) const override {
-    return inner_.OrderOfRows(w, compute);
+  RowOrder OrderOfRows(DType weights, int64_t width, Compute compute) const override {
+    return inner_.OrderOfRows(weights, width, compute);
   }
   void Embedding(const EmbeddingArgs&, const Stream&) const override;
   void Linear(const LinearArgs&, const Stream&) const override;

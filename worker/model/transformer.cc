@@ -55,15 +55,16 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   return {};
 }
 
-// The weights whose products take what a layer's attention begins with.
-const TensorView& Transformer::FirstOfAttention(const LayerWeights& w) const {
-  return w.gqa ? w.gqa->q.w : mla_->First(*w.mla).w;
+// Weights of the first product of a layer's attention.
+const TensorView& Transformer::FirstProduct(const LayerWeights& w) const {
+  return w.gqa ? w.gqa->q.w : mla_->FirstProduct(*w.mla).w;
 }
 
 Status Transformer::MakeRoundedRoom() {
   const ModelConfig& c = loaded_->config();
-  const TensorView& first = FirstOfAttention(loaded_->weights().layers[0]);
-  if (kernels_.OrderOfRows(first, loaded_->compute()) == RowOrder::kNone) return {};
+  const TensorView& first = FirstProduct(loaded_->weights().layers[0]);
+  if (kernels_.OrderOfRows(first.dtype(), first.dim(1), loaded_->compute()) == RowOrder::kNone)
+    return {};
   int64_t width = std::max(c.hidden, dense_->width_max());
   if (c.mla) width = std::max({width, c.mla->q_lora, c.mla->heads * c.mla->v_dim});
   rounded_room_.pitch = (width + 7) / 8 * 8;
@@ -119,7 +120,7 @@ void Transformer::Attention(size_t layer, const StepContext& step) {
   const LayerWeights& w = loaded_->weights().layers[layer];
   const LayerKvView& kv = step.batch.kv[layer];
   const TensorView x = residual_.View(step), h = normed_.View(step);
-  const ProductRows normed{h, RoundedFor(FirstOfAttention(w), kernels_, step, loaded_->compute())};
+  const ProductInput normed{h, RoundedFor(FirstProduct(w), kernels_, step, loaded_->compute())};
   kernels_.RmsNorm(
       {.x = x, .w = w.attention_norm, .y = h, .eps = c.norm_eps, .rounded = normed.rounded},
       step.stream);
@@ -132,7 +133,7 @@ void Transformer::Attention(size_t layer, const StepContext& step) {
 }
 
 void Transformer::NormForFfn(const LayerWeights& w, const StepContext& step,
-                             const ProductRows& normed) const {
+                             const ProductInput& normed) const {
   if (step.rows == 0) return;
   kernels_.RmsNorm({.x = residual_.View(step),
                     .w = w.ffn_norm,
@@ -144,9 +145,9 @@ void Transformer::NormForFfn(const LayerWeights& w, const StepContext& step,
 
 Status Transformer::FeedForward(const LayerWeights& w, const StepContext& step) {
   const TensorView x = residual_.View(step);
-  const TensorView first = w.moe ? moe_->First(*w.moe, step) : w.dense->gate.w;
-  const ProductRows normed{normed_.View(step),
-                           RoundedFor(first, kernels_, step, loaded_->compute())};
+  const TensorView first = w.moe ? moe_->FirstProduct(*w.moe, step) : w.dense->gate.w;
+  const ProductInput normed{normed_.View(step),
+                            RoundedFor(first, kernels_, step, loaded_->compute())};
   NormForFfn(w, step, normed);
   if (w.moe) return moe_->Forward(*w.moe, *dense_, kernels_, step, normed, x);
   if (step.rows > 0) dense_->Forward(*w.dense, kernels_, step, normed, x);
@@ -260,7 +261,12 @@ Status Transformer::RunMicroBatches(const ModelBatch& batch,
     }
   }
   for (const StepContext& part : parts) CHOIR_RETURN_IF_ERROR(EndLayer(layers - 1, part));
-  const StepContext whole{batch, stream, nullptr, inputs.whole, inputs.whole.rows};
+  const StepContext whole{.batch = batch,
+                          .stream = stream,
+                          .exchange = nullptr,
+                          .inputs = inputs.whole,
+                          .rows = inputs.whole.rows,
+                          .rounded = rounded_room_};
   if (whole.inputs.logit_rows.dim(0) > 0) Logits(whole);
   return {};
 }

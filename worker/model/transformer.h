@@ -29,7 +29,7 @@ class Transformer final : public Model {
   Transformer(std::shared_ptr<const LoadedTransformer> loaded, const KernelSet* kernels)
       : loaded_(std::move(loaded)), kernels_(*kernels) {}
   Status Allocate(const ModelLimits& limits);
-  const TensorView& FirstOfAttention(const LayerWeights& w) const;
+  const TensorView& FirstProduct(const LayerWeights& w) const;
   Status MakeRoundedRoom();
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
@@ -42,7 +42,7 @@ class Transformer final : public Model {
                          const Stream& stream);
   void Embed(const StepContext& step) const;
   void Attention(size_t layer, const StepContext& step);
-  void NormForFfn(const LayerWeights& w, const StepContext& step, const ProductRows& normed) const;
+  void NormForFfn(const LayerWeights& w, const StepContext& step, const ProductInput& normed) const;
   Status FeedForward(const LayerWeights& w, const StepContext& step);
   Status BeginLayer(size_t layer, const StepContext& step);
   Status EndLayer(size_t layer, const StepContext& step);

@@ -18,7 +18,7 @@
 // Few      A tile has 64 or 128 outputs where all such tiles run at once, else 256: the same waves
 //          with the same bits. At decode N = 2,112 (q_a and kv_a) is 33 blocks. If a block gets
 //          100 GB/s (not measured), K = 7,168 of f8 takes them 5 µs, where the whole card could
-//          read the 15 MB in 4. Parts of K by several blocks would use the others, but then sums
+//          read the 15 MB in 3. Parts of K by several blocks would use the others, but then sums
 //          have to be cut in the same way at any number of rows, at prefill too, or a row's bits
 //          would depend on it. Why so: decisions/0042.
 // Oracle   kernels/reference/linear.cc, tests/contract/kernels/linear_test.cc and hopper_test.cc.
@@ -203,14 +203,13 @@ void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, con
   }
 }
 
-// Rows that were rounded for weights in bf16 or f8, of a width that experts take as well.
-inline RowOrder HopperOrderOfRows(const TensorView& w, Compute compute) {
-  const bool f8 = w.dtype() == DType::kF8E4M3;
-  if (compute != Compute::kBF16 || (!f8 && w.dtype() != DType::kBF16)) return RowOrder::kNone;
-  if (w.dim(1) % (f8 ? 128 : 64) != 0 || !IsMappable(w.raw(), w.dtype(), w.dim(1))) {
-    return RowOrder::kNone;
-  }
-  return f8 ? RowOrder::kForF8 : RowOrder::kPlain;
+// Of a width that experts take as well. Where weights lie does not count: memory for such rows is
+// counted before it is known. A linear whose weights cannot be mapped takes x as it is; experts'
+// lie at multiples of 256 once they are loaded.
+inline RowOrder HopperOrderOfRows(DType weights, int64_t width, Compute compute) {
+  if (compute != Compute::kBF16) return RowOrder::kNone;
+  if (weights == DType::kBF16 && width % 64 == 0) return RowOrder::kPlain;
+  return weights == DType::kF8E4M3 && width % 128 == 0 ? RowOrder::kForF8 : RowOrder::kNone;
 }
 
 // False: its shapes are not covered, and nothing was done. REQUIRES: room for a row in the

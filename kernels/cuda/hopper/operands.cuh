@@ -62,7 +62,8 @@ struct MapShape {
   int64_t rows = 0, width = 0;
   int64_t pitch = 0;  // bytes between rows
   int32_t box_rows = 0;
-  bool lasting = false;  // no kernel that may still run writes it: loaded before AwaitEarlier
+  // No kernel that may still run writes it: loaded before AwaitEarlier. Only the emulation looks.
+  bool lasting = false;
 };
 
 inline MapShape RowsMap(const void* data, DType dtype, int64_t rows, int64_t width, int box_rows) {

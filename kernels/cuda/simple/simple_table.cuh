@@ -37,7 +37,7 @@ void FillRows(KernelTable* t) {
 template <class Runner>
 void FillProducts(KernelTable* t) {
   using S = const KernelStream&;
-  t->order_of_rows = [](const TensorView&, Compute) { return RowOrder::kNone; };
+  t->order_of_rows = [](DType, int64_t, Compute) { return RowOrder::kNone; };
   t->linear = [](const LinearArgs& a, S s) { Linear(a, Runner(s)); };
   t->merged_linear = [](const MergedLinearArgs& a, S s) {
     for (const LinearArgs& part : a.parts) Linear(part, Runner(s));

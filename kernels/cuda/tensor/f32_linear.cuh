@@ -47,7 +47,7 @@ struct F32Tile {
   static constexpr int kRows = kRowsEach * kF32Warps;
   static constexpr int kOutputs = kOutputsEach * kWarp;
 };
-using FewF32Rows = F32Tile<4, 1, 8>;
+using FewF32Rows = F32Tile<4, 1, 9>;
 using ManyF32Rows = F32Tile<16, 2, 4>;
 
 // Lines of a matrix on their way to shared memory, 16 bytes at a time.

@@ -36,7 +36,7 @@ struct RowNorm {
     return static_cast<int>(CeilDiv(CeilDiv(width, 4 * kNormFours), kWarp) * kWarp);
   }
 
-  // sum_all(value): over the row's threads, the same in all. put(column, four): of y.
+  // sum_all(value): over the row's threads, the same in all. store(column, four): of y.
   template <class SumAll, class Store>
   CHOIR_DEVICE void operator()(const float* x, int own, const SumAll& sum_all,
                                const Store& store) const {
@@ -206,14 +206,6 @@ inline RowNorm RowNormOf(const TensorView& w, float eps) {
   return {{w.raw(), w.dtype()}, static_cast<int32_t>(width / 4), RowNorm::ThreadsOf(width), eps};
 }
 
-// Of an op whose kernel does not round.
-template <class Runner>
-void AlsoRounded(const Runner& run, const TensorView& y, int64_t y_stride,
-                 const RoundedRows& rounded) {
-  if (rounded.empty()) return;
-  RoundRows(run, {y.raw(), DType::kF32}, y_stride, y.dim(0), y.dim(1), rounded);
-}
-
 template <class Runner>
 void FastRmsNorm(const RmsNormArgs& a, const Runner& run) {
   const int64_t rows = a.x.dim(0), width = a.x.dim(1);
@@ -221,7 +213,7 @@ void FastRmsNorm(const RmsNormArgs& a, const Runner& run) {
   const int64_t y_stride = a.y_stride != 0 ? a.y_stride : width;
   if (!IsFastNorm(a)) {
     RmsNorm(a, run);
-    return AlsoRounded(run, a.y, y_stride, a.rounded);
+    return AlsoRounded(run, a.y, width, y_stride, a.rounded);
   }
   CHOIR_CHECK(a.w.num_elements() == width && a.y.dim(0) == rows && a.y.dim(1) == width);
   const RowNorm norm = RowNormOf(a.w, a.eps);
@@ -264,7 +256,7 @@ void FastSwiGlu(const SwiGluArgs& a, const Runner& run) {
   for (const TensorView* t : {&a.gate, &a.up, &a.y}) {
     if (InFours(t->raw(), DType::kF32, width)) continue;
     SwiGlu(a, run);
-    return AlsoRounded(run, a.y, width, a.rounded);
+    return AlsoRounded(run, a.y, width, width, a.rounded);
   }
   CHOIR_CHECK(a.gate.num_elements() == a.y.num_elements());
   CHOIR_CHECK(a.up.num_elements() == a.y.num_elements());

@@ -20,16 +20,22 @@ Tensor Ids(Random& random, int64_t tokens, int64_t top_k, int64_t low, int64_t h
 TEST_P(GpuOps, PermutePlacesRowsByExpertAndPairAndLeavesOutThoseOfOtherRanks) {
   ForSeeds(30, [&](Random& random) {
     const int64_t tokens = random.Int(0, 60), top_k = random.Int(1, 8), experts = random.Int(1, 40);
-    const int64_t width = random.Int(1, 200);
-    const Tensor x = random.Values(DType::kF32, {tokens, width});
+    const int64_t width = random.Coin() ? random.Int(1, 200) : 4 * random.Int(1, 50);
+    const int64_t stride = width + 4 * random.Int(0, 2) + (random.Int(0, 3) == 0 ? 1 : 0);
+    const Tensor x = random.Values(DType::kF32, {tokens, stride});
     const Tensor ids = Ids(random, tokens, top_k, random.Coin() ? 0 : -3, experts + 2);
     const DType dtype = random.WeightType();
     const Tensor offsets(DType::kI32, {experts + 1}), want_offsets = offsets.Clone();
     const Tensor row_of(DType::kI32, {tokens * top_k}), want_rows = row_of.Clone();
     const Tensor y(dtype, {tokens * top_k, width}), want = y.Clone();
     const Tensor counts(DType::kI64, {experts}), want_counts = counts.Clone();
-    PermuteArgs args{
-        .x = x, .expert_ids = ids, .offsets = offsets, .row_of = row_of, .counts = counts, .y = y};
+    PermuteArgs args{.x = TensorView(x.view().raw(), DType::kF32, {tokens, width}),
+                     .x_stride = stride,
+                     .expert_ids = ids,
+                     .offsets = offsets,
+                     .row_of = row_of,
+                     .counts = counts,
+                     .y = y};
     gpu_.permute(args, Any(random));
     args.counts = want_counts;
     args.offsets = want_offsets;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "kernels/cuda/hopper/tiles.cuh"
+#include "kernels/cuda/rounded_rows.cuh"
 #include "tests/contract/kernels/gpu_ops_test.h"
 #include "tests/support/gpu_emulation/emulated_device.h"
 #include "tests/support/gpu_emulation/emulated_kernels.h"
@@ -166,6 +167,91 @@ TEST_P(HopperOps, TheOrderOfThreadsAndCopiesChangesNoBitOfLinear) {
     ExpectNoOrder(c.y, workspace_, [&](const Tensor& out, const cuda::KernelStream& s) {
       gpu_.linear(c.Args(out), s);
     });
+  }
+}
+
+// Rows in bf16 as `order` has them, further apart than they are wide.
+struct Rounded {
+  Rounded(const Tensor& x, RowOrder order) {
+    const int64_t rows = x.view().dim(0), width = x.view().dim(1), pitch = width + 24;
+    memory = Tensor(DType::kBF16, {rows, pitch});
+    for (int64_t i = 0; i < rows * width; ++i) {
+      const int64_t k = i % width;
+      const int64_t place =
+          order == RowOrder::kForF8 ? k / 64 * 64 + cuda::PlaceOf(static_cast<int>(k % 64)) : k;
+      memory.view().b16()[i / width * pitch + place] = ToBF16(x.f32()[i]);
+    }
+    rows_ = {memory.view().b16(), pitch, order};
+  }
+  Tensor memory;
+  RoundedRows rows_;
+};
+
+// x is no number there: who reads it instead shows.
+TEST_P(HopperOps, LinearTakesRowsThatWereRoundedForItsWeights) {
+  Random random(26);
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+    for (const int64_t rows : {1, 5, 70, 200}) {
+      const Dense c(random, dtype, rows, 141, 384);
+      const Tensor want = c.y.Clone(), got = c.y.Clone();
+      gpu_.linear(c.Args(want), Any(random));
+      const Rounded rounded(c.x, gpu_.order_of_rows(dtype, 384, Compute::kBF16));
+      const Tensor nothing(DType::kF32, {rows, 384});
+      std::fill_n(nothing.f32(), rows * 384, std::numeric_limits<float>::quiet_NaN());
+      LinearArgs args = c.Args(got);
+      args.x = nothing;
+      args.rounded = rounded.rows_;
+      gpu_.linear(args, Any(random));
+      ExpectSameBits(got.f32(), want.f32(), rows * 141, "rounded");
+      // Those in another order are not for it.
+      const bool f8 = dtype == DType::kF8E4M3;
+      const Rounded other(c.x, f8 ? RowOrder::kPlain : RowOrder::kForF8);
+      args = c.Args(got);
+      std::copy_n(c.y.f32(), rows * 141, got.f32());
+      args.rounded = other.rows_;
+      gpu_.linear(args, Any(random));
+      ExpectSameBits(got.f32(), want.f32(), rows * 141, "rounded for others");
+    }
+  }
+}
+
+// Experts' rows lie one behind the other.
+TEST_P(HopperOps, ExpertsTakeRowsThatWereRoundedForTheirWeights) {
+  Random random(27);
+  constexpr int64_t kHidden = 256, kInner = 128, kRows = 9;
+  for (const DType dtype : {DType::kBF16, DType::kF8E4M3}) {
+    const Weights gate = random.Matrix(dtype, kInner, kHidden),
+                  up = random.Matrix(dtype, kInner, kHidden),
+                  down = random.Matrix(dtype, kHidden, kInner);
+    const std::vector<ExpertWeights> experts = {{.gate = gate.w,
+                                                 .up = up.w,
+                                                 .down = down.w,
+                                                 .gate_scale = gate.scales(),
+                                                 .up_scale = up.scales(),
+                                                 .down_scale = down.scales()}};
+    const std::vector<int32_t> offsets = {0, kRows};
+    const Tensor x = random.Values(DType::kF32, {kRows, kHidden}, 0.3f);
+    const Tensor got(DType::kF32, {kRows, kHidden}), want = got.Clone();
+    const Tensor scratch(DType::kF32, {kRows, kInner});
+    ExpertFfnArgs args{.x = x,
+                       .offsets = offsets,
+                       .experts = experts,
+                       .y = want,
+                       .scratch = scratch,
+                       .compute = Compute::kBF16};
+    gpu_.expert_ffn(args, Any(random));
+    const RowOrder order = gpu_.order_of_rows(dtype, kHidden, Compute::kBF16);
+    const Rounded rounded(x, order);
+    const Tensor dense(DType::kBF16, {kRows, kHidden});
+    for (int64_t r = 0; r < kRows; ++r) {
+      std::copy_n(rounded.rows_.data + r * rounded.rows_.pitch, kHidden,
+                  dense.view().b16() + r * kHidden);
+    }
+    args.x = dense;
+    args.x_order = order;
+    args.y = got;
+    gpu_.expert_ffn(args, Any(random));
+    ExpectSameBits(got.f32(), want.f32(), kRows * kHidden, "rounded");
   }
 }
 

@@ -73,6 +73,7 @@ Card cards[kCards];
 thread_local Card* current = nullptr;
 thread_local const char* launch_error = nullptr;
 std::atomic<bool> early_starts_allowed{true};
+std::atomic<int> graphs_apart{0};
 int64_t failing_wait = 0;
 const char* failing_error = nullptr;
 int64_t hanging_wait = 0;
@@ -159,6 +160,7 @@ void FreeEvent(void* handle) {
 }
 
 const char* BeginGraph(void* native) {
+  if (!early_starts_allowed) ++graphs_apart;
   auto* stream = static_cast<EmulatedStream*>(native);
   CHOIR_CHECK(stream->recording == nullptr);
   stream->recording = std::make_unique<EmulatedGraph>();
@@ -314,6 +316,8 @@ void HangCardsAfter(int64_t waits) {
 void LeaveLaunchError(const char* error) { launch_error = error; }
 
 bool EarlyStartsAllowed() { return early_starts_allowed; }
+
+int GraphsApart() { return graphs_apart; }
 
 void FailGraphs(int card, const char* error) { cards[card].graph_error = error; }
 

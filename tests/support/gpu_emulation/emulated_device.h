@@ -34,6 +34,7 @@ void HangCardsAfter(int64_t waits);
 void LeaveLaunchError(const char* error);
 // As DeviceTable::allow_early_starts has it; here nothing starts early.
 bool EarlyStartsAllowed();
+int GraphsApart();  // that were begun while they were not
 // From now on no graph can be made on the card, with this error; null: it can. Static text.
 void FailGraphs(int card, const char* error);
 // How often anybody waited for the card's streams since the start.

@@ -37,7 +37,7 @@ cuda::KernelTable Rounding() {
 
 cuda::KernelTable NotRounding() {
   cuda::KernelTable t = emulation::EmulatedHopperTable();
-  t.order_of_rows = [](const TensorView&, Compute) { return RowOrder::kNone; };
+  t.order_of_rows = [](DType, int64_t, Compute) { return RowOrder::kNone; };
   return t;
 }
 

@@ -19,7 +19,10 @@ TEST(GpuSlice, ItsStepsHaveTimesFloorsAndAProjection) {
   SliceOptions options = SliceOptions::Small();
   std::vector<size_t> steps;
   options.progress = [&](const auto& so_far) { steps.push_back(so_far["steps"].size()); };
+  const int apart = emulation::GraphsApart();
   const auto told = RunSlice(UsedDevice(), *EmulatedTables().back(), kLimits, options);
+  EXPECT_EQ(emulation::GraphsApart() - apart, 2) << "one of each batch";
+  EXPECT_TRUE(emulation::EarlyStartsAllowed());
   EXPECT_THAT(steps, testing::ElementsAre(1, 1, 2, 2, 3, 3, 4, 4, 4));
   EXPECT_TRUE(told["failures"].empty()) << told["failures"].dump();
   EXPECT_EQ(told["batches"], nlohmann::ordered_json({3, 1}));

@@ -34,7 +34,7 @@ StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_
 }
 
 void DenseFfn::Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
-                       const ProductRows& normed, TensorView residual) const {
+                       const ProductInput& normed, TensorView residual) const {
   const int64_t width = w.gate.w.dim(0);
   const TensorView gate(static_cast<void*>(gate_.data()), DType::kF32, {step.rows, width});
   const TensorView up(static_cast<void*>(up_.data()), DType::kF32, {step.rows, width});
@@ -231,9 +231,10 @@ Status MoeFfn::SumOutputs(const MoeWeights& w, const DenseFfn& shared, const Ker
   return {};
 }
 
-TensorView MoeFfn::First(const MoeWeights& w, const StepContext& step) const {
+TensorView MoeFfn::FirstProduct(const MoeWeights& w, const StepContext& step) const {
   if (resident_) return Experts(step)[0].gate;
-  return w.shared ? w.shared->gate.w : TensorView();
+  const bool in_slots = step.exchange != nullptr && step.exchange->InSlots() != nullptr;
+  return in_slots && w.shared ? w.shared->gate.w : TensorView();
 }
 
 // Whether all experts take rows as they were rounded.
@@ -243,7 +244,7 @@ bool MoeFfn::TakeRounded(const MoeWeights& w, const KernelSet& kernels, const St
   const Staged<ExpertWeights> experts = Experts(step);
   for (size_t e = 0; e < experts.size(); ++e) {
     for (const TensorView* m : {&experts[e].gate, &experts[e].down}) {
-      if (kernels.OrderOfRows(*m, compute_) != rounded.order) return false;
+      if (kernels.OrderOfRows(m->dtype(), m->dim(1), compute_) != rounded.order) return false;
     }
   }
   return true;
@@ -251,7 +252,7 @@ bool MoeFfn::TakeRounded(const MoeWeights& w, const KernelSet& kernels, const St
 
 // With every expert here: nothing that the host would have to know.
 void MoeFfn::RunAllHere(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
-                        const ProductRows& normed, TensorView residual) {
+                        const ProductInput& normed, TensorView residual) {
   CHOIR_CHECK(Experts(step).size() == static_cast<size_t>(config_.experts));
   const RoundedRows& rounded = normed.rounded;
   const TensorView ids = ExpertIds(step);
@@ -278,7 +279,7 @@ void MoeFfn::RunAllHere(const MoeWeights& w, const KernelSet& kernels, const Ste
 
 Status MoeFfn::RunInSlots(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
                           const StepContext& step, SlotExchange* exchange,
-                          const ProductRows& normed, TensorView residual) {
+                          const ProductInput& normed, TensorView residual) {
   CHOIR_CHECK(slots_ && !host_);
   if (step.rows > 0) Gate(w, kernels, step, normed.x);
   CHOIR_ASSIGN_OR_RETURN(const ResidentRows rows,
@@ -292,7 +293,7 @@ Status MoeFfn::RunInSlots(const MoeWeights& w, const DenseFfn& shared, const Ker
 }
 
 Status MoeFfn::Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                       const StepContext& step, const ProductRows& normed, TensorView residual) {
+                       const StepContext& step, const ProductInput& normed, TensorView residual) {
   SlotExchange* const in_slots = step.exchange == nullptr ? nullptr : step.exchange->InSlots();
   if (in_slots != nullptr) {
     return RunInSlots(w, shared, kernels, step, in_slots, normed, residual);

@@ -20,7 +20,7 @@ class DenseFfn {
                                  int64_t width_max);
   // residual += down(silu(gate(normed)) · up(normed)). Rows > 0.
   void Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
-               const ProductRows& normed, TensorView residual) const;
+               const ProductInput& normed, TensorView residual) const;
   int64_t width_max() const { return width_max_; }
 
  private:
@@ -42,7 +42,7 @@ class MoeFfn {
   // residual += the chosen experts' weighted outputs + the shared experts'. All ranks of the epoch
   // call it together, those without rows too. Errors come from the exchange.
   Status Forward(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                 const StepContext& step, const ProductRows& normed, TensorView residual);
+                 const StepContext& step, const ProductInput& normed, TensorView residual);
   // The same in three parts, where there is an exchange: rows may travel between them, and other
   // micro-batches run theirs. `normed` stays as it is from the first to the last.
   Status SendRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
@@ -50,8 +50,8 @@ class MoeFfn {
   Status RunRows(const MoeWeights& w, const KernelSet& kernels, const StepContext& step);
   Status SumOutputs(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
                     const StepContext& step, TensorView normed, TensorView residual);
-  // The weights whose products take most of `normed`; may be empty.
-  TensorView First(const MoeWeights& w, const StepContext& step) const;
+  // Weights of Forward's first product with `normed`, if it takes rounded rows; else empty.
+  TensorView FirstProduct(const MoeWeights& w, const StepContext& step) const;
 
   // After the last layer of a step.
   void Finish();
@@ -68,10 +68,10 @@ class MoeFfn {
   bool TakeRounded(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                    const RoundedRows& rounded) const;
   void RunAllHere(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
-                  const ProductRows& normed, TensorView residual);
+                  const ProductInput& normed, TensorView residual);
   // With all ranks' rows in slots: nothing that the host would have to know, either.
   Status RunInSlots(const MoeWeights& w, const DenseFfn& shared, const KernelSet& kernels,
-                    const StepContext& step, SlotExchange* exchange, const ProductRows& normed,
+                    const StepContext& step, SlotExchange* exchange, const ProductInput& normed,
                     TensorView residual);
   Status RunExperts(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                     const DispatchedRows& rows);

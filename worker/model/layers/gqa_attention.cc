@@ -43,7 +43,7 @@ void GqaAttention::RotateHeads(const KernelSet& kernels, const StepContext& step
 }
 
 void GqaAttention::Forward(const GqaLayer& layer, const KernelSet& kernels, const StepContext& step,
-                           const ProductRows& normed, TensorView residual) const {
+                           const ProductInput& normed, TensorView residual) const {
   const GqaWeights& w = layer.weights;
   const TensorView q = q_.View(step.rows), k = k_.View(step.rows), v = v_.View(step.rows);
   const LinearArgs products[] = {LinearOf(compute_, w.q, normed, q),

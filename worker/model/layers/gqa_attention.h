@@ -21,7 +21,7 @@ class GqaAttention {
 
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
   void Forward(const GqaLayer& layer, const KernelSet& kernels, const StepContext& step,
-               const ProductRows& normed, TensorView residual) const;
+               const ProductInput& normed, TensorView residual) const;
 
  private:
   GqaAttention() = default;

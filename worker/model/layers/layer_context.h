@@ -79,7 +79,7 @@ struct RopeTables {
 };
 
 // Rows of a step as products take them. `rounded` holds until other rows are.
-struct ProductRows {
+struct ProductInput {
   TensorView x;  // [rows, K] f32
   RoundedRows rounded;
 };
@@ -88,13 +88,13 @@ struct ProductRows {
 inline RoundedRows RoundedFor(const TensorView& w, const KernelSet& kernels,
                               const StepContext& step, Compute compute) {
   if (step.rounded.data == nullptr || w.empty()) return {};
-  const RowOrder order = kernels.OrderOfRows(w, compute);
+  const RowOrder order = kernels.OrderOfRows(w.dtype(), w.dim(1), compute);
   if (order == RowOrder::kNone || w.dim(1) > step.rounded.pitch) return {};
   return {step.rounded.data + step.first_row * step.rounded.pitch, step.rounded.pitch, order};
 }
 
 // y (+)= x · wᵀ + bias.
-inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, const ProductRows& x,
+inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, const ProductInput& x,
                            TensorView y, bool accumulate = false) {
   return {.x = x.x,
           .w = w.w,
@@ -106,7 +106,7 @@ inline LinearArgs LinearOf(Compute compute, const LinearWeights& w, const Produc
           .rounded = x.rounded};
 }
 inline void RunLinear(const KernelSet& kernels, const Stream& stream, Compute compute,
-                      const LinearWeights& w, const ProductRows& x, TensorView y,
+                      const LinearWeights& w, const ProductInput& x, TensorView y,
                       bool accumulate = false) {
   kernels.Linear(LinearOf(compute, w, x, y, accumulate), stream);
 }

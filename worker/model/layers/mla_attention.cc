@@ -32,7 +32,7 @@ StatusOr<MlaAttention> MlaAttention::Make(Device* device, const ModelConfig& con
 
 // Fills q_ and latent_.
 void MlaAttention::Project(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
-                           const ProductRows& normed) const {
+                           const ProductInput& normed) const {
   const TensorView q = q_.View(step.rows);
   const LinearArgs latents = LinearOf(compute_, w.kv_a, normed, latent_.View(step.rows));
   if (config_.q_lora == 0) {
@@ -80,7 +80,7 @@ void MlaAttention::SplitQueries(const MlaWeights& w, const KernelSet& kernels,
 }
 
 void MlaAttention::Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-                           const StepContext& step, const ProductRows& normed,
+                           const StepContext& step, const ProductInput& normed,
                            TensorView residual) const {
   const MlaConfig& c = config_;
   Project(w, kernels, step, normed);

@@ -14,18 +14,18 @@ class MlaAttention {
   static StatusOr<MlaAttention> Make(Device* device, const ModelConfig& config, Compute compute,
                                      RopeTables tables, int64_t rows_max);
 
-  // The weights whose products take `normed`.
-  const LinearWeights& First(const MlaWeights& w) const {
+  // Weights of Forward's first product with `normed`.
+  const LinearWeights& FirstProduct(const MlaWeights& w) const {
     return config_.q_lora == 0 ? w.q : w.q_a;
   }
   // residual += o(attention(normed)). Both [rows, hidden] f32; rows > 0.
   void Forward(const MlaWeights& w, const LayerKvView& kv, const KernelSet& kernels,
-               const StepContext& step, const ProductRows& normed, TensorView residual) const;
+               const StepContext& step, const ProductInput& normed, TensorView residual) const;
 
  private:
   MlaAttention() = default;
   void Project(const MlaWeights& w, const KernelSet& kernels, const StepContext& step,
-               const ProductRows& normed) const;
+               const ProductInput& normed) const;
   void SplitQueries(const MlaWeights& w, const KernelSet& kernels, const StepContext& step) const;
 
   MlaConfig config_;
