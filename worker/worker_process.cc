@@ -167,6 +167,7 @@ Status WorkerProcess::MakeEngine(std::shared_ptr<const LoadedModel> loaded) {
                                       [this](StepOutput output) { OnOutput(std::move(output)); }));
   engine_->OnDeviceFailed([this](const Status& status) { OnDeviceFailed(status); });
   engine_->OnEpochFailed([this](uint64_t generation, const Status& status) {
+    const std::lock_guard lock(group_mu_);
     if (group_ != nullptr) group_->CollectiveFailed(generation, status);
   });
   return absl::OkStatus();
@@ -265,7 +266,7 @@ void WorkerProcess::JoinGroup(const LoadedModel& loaded) {
                         .first_epoch = WallNanoseconds() / 1000000,
                         .heartbeat_timeout = config_.heartbeat_timeout});
   }
-  group_ = GroupClient::Start(std::move(options));
+  SetGroup(GroupClient::Start(std::move(options)));
 }
 
 void WorkerProcess::OnEpoch(const std::shared_ptr<Collectives>& collectives) {
@@ -384,7 +385,7 @@ std::string WorkerProcess::StatusJson() const {
 }
 
 void WorkerProcess::Stop() {
-  group_.reset();
+  SetGroup(nullptr);
   if (engine_ != nullptr) engine_->Stop();
   if (engine_thread_.joinable()) {
     engine_thread_.join();

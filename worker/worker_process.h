@@ -57,6 +57,11 @@ class WorkerProcess {
   void OnOutput(StepOutput output);
   void OnDeviceFailed(const Status& status);
   void OnLoadProgress(int64_t done, int64_t total);
+  // The one before goes once the lock is free: it waits for its threads.
+  void SetGroup(std::unique_ptr<GroupClient> group) {
+    const std::lock_guard lock(group_mu_);
+    group_.swap(group);
+  }
   // Changes the facts, and tells the world when the status that follows from them changed.
   void Learn(const std::function<void(WorkerFacts&)>& change);
   EngineStats Stats() const;
@@ -88,6 +93,7 @@ class WorkerProcess {
   std::unique_ptr<AdminServer> admin_;
   std::unique_ptr<WorkerServer> server_;
   StatusOr<std::string> address_for_ranks_;  // JoinGroup's, then the group's thread's
+  std::mutex group_mu_;  // the engine's thread looks at group_, which the main thread sets
   std::unique_ptr<GroupClient> group_;
   std::jthread engine_thread_;
 };

@@ -37,6 +37,8 @@ Probe ProbeMachine(int32_t* num_devices, char* detail, size_t detail_bytes) {
   if (driver == 0) return Probe::kNoDriver;
   if (error == cudaErrorInsufficientDriver) return Probe::kOldDriver;
   if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0)) return Probe::kNoDevice;
+  if (error == cudaErrorSystemNotReady) return Probe::kNoDaemon;
+  if (error == cudaErrorSystemDriverMismatch) return Probe::kMismatch;
   return error == cudaSuccess ? Probe::kReady : Probe::kFailed;
 }
 

@@ -13,7 +13,15 @@
 
 namespace choir::cuda {
 
-enum class Probe : int32_t { kReady, kNoDriver, kOldDriver, kNoDevice, kFailed };
+enum class Probe : int32_t {
+  kReady,
+  kNoDriver,
+  kOldDriver,
+  kNoDevice,
+  kNoDaemon,  // that the driver needs
+  kMismatch,  // of the driver's parts
+  kFailed
+};
 
 struct DeviceInfo {
   char name[256] = {};

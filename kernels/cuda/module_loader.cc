@@ -60,6 +60,16 @@ StatusOr<const cuda::Module*> OpenUsableCudaModule(const std::string& path) {
                          detail);
     case cuda::Probe::kNoDevice:
       return Unavailable("the NVIDIA driver shows no GPU ({}): check CUDA_VISIBLE_DEVICES", detail);
+    case cuda::Probe::kNoDaemon:
+      return Unavailable(
+          "the NVIDIA driver waits for its daemons ({}): start nvidia-fabricmanager, of the "
+          "driver's "
+          "very version",
+          detail);
+    case cuda::Probe::kMismatch:
+      return Unavailable(
+          "the NVIDIA driver's module and libraries differ ({}): load the module anew, or reboot",
+          detail);
     case cuda::Probe::kFailed:
       break;
   }
@@ -92,8 +102,9 @@ StatusOr<cuda::DeviceInfo> UsableCard(const cuda::Module& module, int32_t card) 
   if (RunsOn(module.architectures, info.major, info.minor)) return info;
   return FailedPrecondition(
       "cuda:{} ({}) has compute capability {}.{}, this build is for {}: build with "
-      "-DCMAKE_CUDA_ARCHITECTURES={}{}",
-      card, info.name, info.major, info.minor, module.architectures, info.major, info.minor);
+      "-DCMAKE_CUDA_ARCHITECTURES={}{}{}",
+      card, info.name, info.major, info.minor, module.architectures, info.major, info.minor,
+      info.major >= 9 ? "a" : "");  // with what only that card has
 }
 
 }  // namespace choir

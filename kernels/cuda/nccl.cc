@@ -41,7 +41,9 @@ Library OpenLibrary() {
   Library l;
   void* library = dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    l.error = "libnccl.so.2 cannot be opened: install NCCL 2.28 or newer";
+    l.error =
+        "libnccl.so.2 cannot be opened: install NCCL 2.28 or newer, or name its folder in "
+        "LD_LIBRARY_PATH";
     return l;
   }
   const bool whole =

@@ -3,6 +3,7 @@
 // fails.
 #include <gmock/gmock.h>
 
+#include <future>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -346,6 +347,35 @@ TEST(DeviceFailure, EndsWhatRunsAndIsToldOnce) {
   ASSERT_EQ(failures.size(), 1u);
   EXPECT_THAT(failures[0], HasSubstr("an emulated card"));
   EXPECT_THAT(failures[0], HasSubstr("illegal memory access"));
+}
+
+// Experts are placed as an epoch begins, which is when a card that died meanwhile shows it.
+TEST(DeviceFailure, IsToldWhereAnEpochCannotBegin) {
+  std::mutex mu;
+  std::vector<std::string> failures;
+  std::vector<uint64_t> epochs;
+  const GpuGroup group{.model_dir = golden::Dir("deepseek_v3_plain"), .table = "gpu_emulated"};
+  {
+    DeviceEngine engine(group, 0, SmallEngine(32), [](const StepOutput&) {});
+    std::promise<void> told;
+    engine.engine().OnDeviceFailed([&](const Status& status) {
+      const std::lock_guard lock(mu);
+      failures.push_back(MessageOf(status));
+    });
+    engine.engine().OnEpochFailed([&](uint64_t generation, const Status&) {
+      const std::lock_guard lock(mu);
+      epochs.push_back(generation);
+      told.set_value();
+    });
+    emulation::FailCard(0, "an uncorrectable ECC error was encountered");
+    engine.Run(MakeSingleCollectives(7));
+    told.get_future().wait();
+  }
+  emulation::FailCard(0, nullptr);
+  const std::lock_guard lock(mu);
+  ASSERT_EQ(failures.size(), 1u);
+  EXPECT_THAT(failures[0], HasSubstr("ECC error"));
+  EXPECT_EQ(epochs, std::vector<uint64_t>{7});
 }
 
 constexpr uint64_t kCardMiB = uint64_t{1} << 20;

@@ -114,7 +114,7 @@ std::vector<Finding> CheckNccl() {
   (void)(*module)->device.probe(&cards, detail, sizeof detail);
   return {{cards > 1 ? Level::kWarning : Level::kGood, "nccl",
            fmt::format("ranks on GPUs exchange through the host's memory: {}", error),
-           cards > 1 ? "the GPUs of a group are joined by it: install libnccl2" : ""}};
+           cards > 1 ? "the GPUs of a group are joined by NCCL 2.28 or newer (libnccl2)" : ""}};
 }
 
 Finding CheckMemory() {

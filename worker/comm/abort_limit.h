@@ -2,14 +2,15 @@
 // (NVIDIA/nccl issues 549, 863), and a restart frees what it held.
 #pragma once
 
+#include <fmt/format.h>
 #include <pthread.h>
 
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
-#include "common/base/check.h"
 #include "common/base/clock.h"
+#include "common/base/restart.h"
 
 namespace choir {
 
@@ -19,7 +20,8 @@ class AbortLimit {
     thread_ = std::jthread([this, limit] {
       pthread_setname_np(pthread_self(), "nccl-abort");
       std::unique_lock lock(mu_);
-      CHOIR_CHECK(ended_.wait_for(lock, limit, [this] { return over_; }));
+      if (ended_.wait_for(lock, limit, [this] { return over_; })) return;
+      EndForRestart(fmt::format("NCCL's abort has not come back in {:g} s", Seconds(limit)));
     });
   }
   ~AbortLimit() {

@@ -176,7 +176,11 @@ Status DeviceJoin::ConnectAll(const DeviceChoice& choice, const DeviceSlotSizes&
                   hosts);
   if (connected.ok() || !(*hosts)->status().ok()) return connected;
   if (choice.by_name) return Annotate(connected, "--device-exchange nccl");
-  CHOIR_LOG(warn, "NCCL does not connect, give --device-exchange host to leave it alone");
+  CHOIR_LOG(warn,
+            "NCCL does not connect, rows go by the hosts' memory until the next epoch: {}; "
+            "NCCL_DEBUG=INFO "
+            "tells more, --device-exchange host leaves it alone",
+            MessageOf(connected));
   SetPath("the hosts' memory: " + MessageOf(connected));
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/check.h"
+#include "common/base/restart.h"
 #include "worker/comm/abort_limit.h"
 #include "worker/comm/nccl_posts.h"
 #include "worker/comm/nccl_slot_room.h"
@@ -254,7 +255,9 @@ class NcclCollectives final : public Collectives, public DeviceCollectives {
     CHOIR_RETURN_IF_ERROR(control_->LookAfterPeers());
     if (Clock::Real().Now() < t.deadline) return absl::OkStatus();
     return DeadlineExceeded(
-        "NCCL {} at rank {} of {} took longer than {} ms: a rank hangs, or NCCL has no way to it",
+        "NCCL {} at rank {} of {} took longer than {} ms: a rank hangs, see its log, or NCCL has "
+        "no way to "
+        "it: NCCL_DEBUG=INFO tells, --device-exchange host does without",
         t.what, rank(), size(),
         std::chrono::duration_cast<std::chrono::milliseconds>(t.limit).count());
   }
@@ -313,7 +316,9 @@ class NcclCollectives final : public Collectives, public DeviceCollectives {
   void WaitForStream(void* stream, MonoTime deadline) const {
     if (device_.record(ready_, stream) != nullptr) return;  // the device is lost: nothing runs
     for (bool done = false; !done && device_.is_done(ready_, &done) == nullptr;) {
-      CHOIR_CHECK(Clock::Real().Now() < deadline);  // a restart frees what the device holds
+      if (Clock::Real().Now() >= deadline) {  // a restart frees what the device holds
+        EndForRestart("what NCCL or a step has begun goes on after an abort");
+      }
       std::this_thread::yield();
     }
   }

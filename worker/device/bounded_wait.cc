@@ -1,9 +1,10 @@
 #include "worker/device/bounded_wait.h"
 
-#include <cstdlib>
+#include <fmt/format.h>
+
 #include <thread>
 
-#include "common/base/log.h"
+#include "common/base/restart.h"
 
 namespace choir {
 
@@ -20,21 +21,17 @@ const char* BoundedWait::Poll(void* event, WaitGuard* guard) const {
   for (bool done = false;;) {
     if (const char* error = table_.is_done(event, &done)) return error;
     if (done) return nullptr;
-    if (guard != nullptr && guard->look != nullptr && guard->said.ok()) {
-      guard->said = (*guard->look)();
-    }
     if (bound_.clock->Now() - begin > bound_.limit) EndProcess();
+    if (guard != nullptr && guard->look != nullptr && guard->said.ok()) {
+      guard->said = (*guard->look)();  // may take long, and end what is waited for
+    }
     std::this_thread::yield();  // no nap, which a step would be late by
   }
 }
 
 void BoundedWait::EndProcess() const {
-  CHOIR_LOG(error,
-            "the device failed, this process ends to be started again: {}: a step or a copy has "
-            "not ended in {:g} s (--device-timeout)",
-            name_, Seconds(bound_.limit));
-  spdlog::default_logger()->flush();
-  std::_Exit(1);
+  EndForRestart(fmt::format("{}: a step or a copy has not ended in {:g} s (--device-timeout)",
+                            name_, Seconds(bound_.limit)));
 }
 
 }  // namespace choir

@@ -150,8 +150,9 @@ class TableDevice final : public Device {
   StatusOr<DeviceBuffer> AllocateHost(size_t bytes) override {
     void* memory = nullptr;
     if (const char* error = table_.allocate_pinned(bytes, &memory)) {
-      return ResourceExhausted("{}: {} of pinned host memory could not be had: {}", name_,
-                               MiB(bytes), error);
+      return ResourceExhausted(
+          "{}: {} of pinned host memory could not be had, lower worker.step_tokens: {}", name_,
+          MiB(bytes), error);
     }
     return DeviceBuffer({static_cast<std::byte*>(memory), table_.free_pinned}, bytes);
   }

@@ -165,11 +165,19 @@ void EngineImpl::TakeEpoch() {
     has_next_ = false;
   }
   if (epoch_.collectives != nullptr) EndEpoch(Finish::kLost);
-  if (next == nullptr) return;
+  if (next == nullptr) return TellOfDevice();
   if (const Status status = BeginEpoch(next); !status.ok()) {
+    CHOIR_LOG(warn, "epoch {} does not begin: {}", next->generation(), MessageOf(status));
     next->Abort(status);
+    TellOfDevice();
     if (on_epoch_failed_) on_epoch_failed_(next->generation(), status);
   }
+}
+
+// A device that fails may show it in a step, as an epoch begins or as one ends.
+void EngineImpl::TellOfDevice() {
+  const Status device = device_.status();
+  if (!device.ok() && on_device_failed_) std::exchange(on_device_failed_, nullptr)(device);
 }
 
 Status EngineImpl::BeginEpoch(std::shared_ptr<Collectives> next) {
@@ -276,13 +284,12 @@ void EngineImpl::FailEpoch(const Status& status) {
     superseded = has_next_;
   }
   const bool stopping = stop_.load();
+  const bool tell = !superseded && !stopping && on_epoch_failed_;
+  // Before it ends: that may take the process along, where the device does not let go.
+  if (tell) CHOIR_LOG(warn, "epoch {} failed: {}", failed->generation(), MessageOf(status));
   EndEpoch(stopping ? Finish::kCancelled : Finish::kLost);
-  if (const Status device = device_.status(); !device.ok() && on_device_failed_) {
-    std::exchange(on_device_failed_, nullptr)(device);
-  }
-  if (superseded || stopping || !on_epoch_failed_) return;
-  CHOIR_LOG(warn, "epoch {} failed: {}", failed->generation(), MessageOf(status));
-  on_epoch_failed_(failed->generation(), status);
+  TellOfDevice();
+  if (tell) on_epoch_failed_(failed->generation(), status);
 }
 
 void EngineImpl::CountStep(const StepPlan& plan, double seconds) {

@@ -68,6 +68,7 @@ class EngineImpl final : public Engine {
   Status Compute(const StepPlan& plan);
   void EndEpoch(Finish finish);
   void FailEpoch(const Status& status);
+  void TellOfDevice();  // once, if it has failed
   void CountStep(const StepPlan& plan, double seconds);
   void CountIdle();
   void CountExperts();

@@ -52,6 +52,8 @@ TEST(CudaModule, WhatTheMachineLacksIsSaidWithItsRemedy) {
   const std::pair<const char*, const char*> cases[] = {{"no_driver", "no NVIDIA driver"},
                                                        {"old_driver", "too old"},
                                                        {"no_device", "CUDA_VISIBLE_DEVICES"},
+                                                       {"no_daemon", "start nvidia-fabricmanager"},
+                                                       {"mismatch", "or reboot"},
                                                        {"failed", "Xid"}};
   for (const auto& [name, words] : cases) {
     EXPECT_TRUE(OpenCudaModule(Fake(name)).ok()) << name;
@@ -86,7 +88,7 @@ TEST(CudaModule, SaysOfEachCardWhetherItsCodeRunsThere) {
   EXPECT_EQ(UsableCard(module, 0)->major, 9);
   ExpectRefused(UsableCard(module, 1).status(), absl::StatusCode::kFailedPrecondition,
                 "cuda:1 (H) has compute capability 10.0, this build is for 90a-real: build with "
-                "-DCMAKE_CUDA_ARCHITECTURES=100");
+                "-DCMAKE_CUDA_ARCHITECTURES=100a");
   ExpectRefused(UsableCard(module, 2).status(), absl::StatusCode::kUnavailable,
                 "cuda:2: the card is lost");
 }

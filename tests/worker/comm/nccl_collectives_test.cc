@@ -5,11 +5,14 @@
 #include <gmock/gmock.h>
 
 #include <cstring>
+#include <future>
 #include <random>
 
+#include "common/base/log.h"
 #include "tests/support/gpu_emulation/emulated_stream.h"
 #include "tests/support/gpu_emulation/nccl_ranks.h"
 #include "tests/support/run_ranks.h"
+#include "worker/comm/abort_limit.h"
 #include "worker/device/table_device.h"
 
 namespace choir {
@@ -342,6 +345,19 @@ TEST_F(NcclCollectivesTest, TheNextGenerationWorksAfterAFailedOne) {
   SetFakeNcclFaults({});
   ranks = MakeNcclRanks(2, 2);
   RunRanks(ranks, [&](Collectives& c) { EXPECT_TRUE(exchange(c).ok()) << c.status(); });
+}
+
+TEST(AbortLimitDeathTest, EndsTheProcessWithWhatDoesNotComeBack) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        (void)InitLog("test", "info");
+        const AbortLimit limit(std::chrono::milliseconds(1));
+        std::promise<void> never;
+        never.get_future().wait();
+      },
+      testing::ExitedWithCode(1),
+      "this process ends to be started again: NCCL's abort has not come back in 0.001 s");
 }
 
 }  // namespace
