@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/base/log.h"
 #include "common/files/json_file.h"
 #include "common/files/read_file.h"
 #include "worker/device/measuring_device.h"
@@ -187,13 +188,19 @@ Status ReserveFor(const LoadOptions& options, LoadedParts* parts) {
   }
   const size_t weights = DeviceBytesWithout(parts->host, *parts) +
                          ExpertRoom::ExtraBytes(parts->weights, options.redundant_experts);
-  return Annotate(
+  CHOIR_RETURN_IF_ERROR(Annotate(
       options.device->Reserve(weights + beside),
       fmt::format("{}: {} MiB of weights and {} MiB for KV cache and activations want "
                   "memory of the device; lower kv_bytes or step_tokens, give the group more ranks, "
                   "{}or leave experts to the CPU (cpu_experts)",
                   options.model_dir, MiB(weights), MiB(beside),
-                  nccl ? "keep rows off NCCL (device_exchange host), " : ""));
+                  nccl ? "keep rows off NCCL (device_exchange host), " : "")));
+  CHOIR_ASSIGN_OR_RETURN(const uint64_t left, options.device->Room());
+  CHOIR_LOG(info,
+            "{}: {} MiB of weights, {} MiB for KV cache and activations; {} MiB are left, which a "
+            "larger worker.kv_bytes would use for more tokens",
+            options.device->Name(), MiB(weights), MiB(beside), MiB(left));
+  return {};
 }
 
 // InvalidArgument: these are not the weights that the options want.
