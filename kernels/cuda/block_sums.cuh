@@ -1,4 +1,4 @@
-// Sums and maxima over a block: a butterfly inside each warp, then the warps in ascending order.
+// Sums and maxima over a warp, by a butterfly, and over a block: its warps in ascending order.
 // All threads get the result. The order depends on the number of threads alone.
 #pragma once
 
@@ -6,13 +6,29 @@
 
 namespace choir::cuda {
 
+template <class Block, class T, class Fold>
+CHOIR_DEVICE T WarpFold(Block& block, T value, const Fold& fold) {
+  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
+    value = fold(value, block.ShuffleXor(value, mask));
+  }
+  return value;
+}
+
+template <class Block, class T>
+CHOIR_DEVICE T WarpSum(Block& block, T value) {
+  return WarpFold(block, value, [](T a, T b) { return a + b; });
+}
+
+template <class Block, class T>
+CHOIR_DEVICE T WarpMax(Block& block, T value) {
+  return WarpFold(block, value, [](T a, T b) { return a > b ? a : b; });
+}
+
 // scratch: kWarp elements of shared memory, not in use for anything else. Ends with all threads
 // past the last read of it.
 template <class Block, class T, class Fold>
 CHOIR_DEVICE T BlockFold(Block& block, T value, T* scratch, const Fold& fold) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    value = fold(value, block.ShuffleXor(value, mask));
-  }
+  value = WarpFold(block, value, fold);
   if (block.lane() == 0) scratch[block.warp()] = value;
   block.Sync();
   T all = scratch[0];

@@ -7,6 +7,7 @@
 // Oracle   the simple kernels and kernels/reference, under tests/contract/kernels.
 #pragma once
 
+#include "kernels/cuda/block_sums.cuh"
 #include "kernels/cuda/fours.cuh"
 
 namespace choir::cuda {
@@ -57,8 +58,7 @@ struct PackF8Kernel {
     float size = 0.0f;
     CHOIR_UNROLL
     for (const float value : values.at) size = Max(value < 0 ? -value : value, size);
-    for (int mask = kWarp / 2; mask > 0; mask /= 2) size = Max(size, block.ShuffleXor(size, mask));
-    return size;
+    return WarpMax(block, size);
   }
 };
 

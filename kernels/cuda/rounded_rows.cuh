@@ -18,6 +18,11 @@ CHOIR_DEVICE constexpr int PlaceOf(int column) {
   return step * 16 + column % 4 / 2 * 8 + thread * 2 + column % 2;
 }
 
+// Of rows for weights in f8, or in bf16.
+inline RowOrder OrderFor(DType weights) {
+  return weights == DType::kF8E4M3 ? RowOrder::kForF8 : RowOrder::kPlain;
+}
+
 // Where rows go besides, or nowhere.
 struct RoundedTo {
   bf16* data = nullptr;

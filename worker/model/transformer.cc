@@ -44,7 +44,7 @@ Status Transformer::Allocate(const ModelLimits& limits) {
   const int64_t width =
       std::max(dense_layers > 0 ? c.dense_width : 0, c.moe ? c.moe->shared_width : 0);
   CHOIR_ASSIGN_OR_RETURN(dense_, DenseFfn::Make(device, compute, limits.step_tokens, width));
-  CHOIR_RETURN_IF_ERROR(MakeRoundedRoom());
+  CHOIR_RETURN_IF_ERROR(MakeRoundedRoom(width));
   if (c.NumMoeLayers() > 0) {
     CHOIR_CHECK(limits.step_tokens_group >= limits.step_tokens && limits.expert_slots >= 1);
     CHOIR_ASSIGN_OR_RETURN(moe_, MoeFfn::Make(device, c, compute, limits));
@@ -60,12 +60,13 @@ const TensorView& Transformer::FirstProduct(const LayerWeights& w) const {
   return w.gqa ? w.gqa->q.w : mla_->FirstProduct(*w.mla).w;
 }
 
-Status Transformer::MakeRoundedRoom() {
+// ffn_width: the largest of dense and shared FFNs.
+Status Transformer::MakeRoundedRoom(int64_t ffn_width) {
   const ModelConfig& c = loaded_->config();
   const TensorView& first = FirstProduct(loaded_->weights().layers[0]);
   if (kernels_.OrderOfRows(first.dtype(), first.dim(1), loaded_->compute()) == RowOrder::kNone)
     return {};
-  int64_t width = std::max(c.hidden, dense_->width_max());
+  int64_t width = std::max(c.hidden, ffn_width);
   if (c.mla) width = std::max({width, c.mla->q_lora, c.mla->heads * c.mla->v_dim});
   rounded_room_.pitch = (width + 7) / 8 * 8;
   const auto count = static_cast<size_t>(limits_.step_tokens * rounded_room_.pitch);

@@ -30,7 +30,7 @@ class Transformer final : public Model {
       : loaded_(std::move(loaded)), kernels_(*kernels) {}
   Status Allocate(const ModelLimits& limits);
   const TensorView& FirstProduct(const LayerWeights& w) const;
-  Status MakeRoundedRoom();
+  Status MakeRoundedRoom(int64_t ffn_width);
   Status MakeRopeTables(int64_t positions);
   void ExtendRopeTables(const ModelBatch& batch);
   void CheckBatch(const ModelBatch& batch) const;

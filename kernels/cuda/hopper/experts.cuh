@@ -90,11 +90,11 @@ void RunExperts(const ExpertFfnArgs& a, const int32_t* offsets, const Runner& ru
   const int64_t hidden = a.x.dim(1);
   const int64_t inner = a.scratch.dim(1);
   auto* rounded = reinterpret_cast<bf16*>(a.y.raw());
-  constexpr RowOrder kOrder = kWide ? RowOrder::kForF8 : RowOrder::kPlain;
-  const bool as_it_is = a.x.dtype() == DType::kBF16 && a.x_order == kOrder;
+  const RowOrder order = OrderFor(a.experts[0].gate.dtype());
+  const bool as_it_is = a.x.dtype() == DType::kBF16 && a.x_order == order;
   if (!as_it_is) {
     CHOIR_CHECK(a.x_order == RowOrder::kPlain);
-    RoundRows(run, {a.x.raw(), a.x.dtype()}, hidden, a.x.dim(0), hidden, {rounded, hidden, kOrder});
+    RoundRows(run, {a.x.raw(), a.x.dtype()}, hidden, a.x.dim(0), hidden, {rounded, hidden, order});
   }
   auto* scratch = reinterpret_cast<bf16*>(a.scratch.raw());
   const ProductRows x{as_it_is ? a.x.b16() : rounded, DType::kBF16, 2 * hidden};

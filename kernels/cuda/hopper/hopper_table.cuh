@@ -18,20 +18,21 @@ KernelTable& RungBelow() {
   return below;
 }
 
+template <class Runner>
+void LinearOrBelow(const LinearArgs& a, const KernelStream& s) {
+  if (!HopperLinear({&a, 1}, Runner(s))) RungBelow<Runner>().linear(a, s);
+}
+
 // Replaces ops of a table of the tensor rung.
 template <class Runner>
 void FillHopper(KernelTable* t) {
   using S = const KernelStream&;
   RungBelow<Runner>() = *t;
   t->order_of_rows = HopperOrderOfRows;
-  t->linear = [](const LinearArgs& a, S s) {
-    if (!HopperLinear({&a, 1}, Runner(s))) RungBelow<Runner>().linear(a, s);
-  };
+  t->linear = LinearOrBelow<Runner>;
   t->merged_linear = [](const MergedLinearArgs& a, S s) {
     if (HopperLinear(a.parts, Runner(s))) return;
-    for (const LinearArgs& part : a.parts) {
-      if (!HopperLinear({&part, 1}, Runner(s))) RungBelow<Runner>().linear(part, s);
-    }
+    for (const LinearArgs& part : a.parts) LinearOrBelow<Runner>(part, s);
   };
   t->grouped_gemm = [](const GroupedGemmArgs& a, S s) {
     if (!HopperGroupedGemm(a, Runner(s))) RungBelow<Runner>().grouped_gemm(a, s);

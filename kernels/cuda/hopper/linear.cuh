@@ -208,8 +208,9 @@ void LinearOfRows(std::span<const LinearArgs> parts, const RowsOfCall& rows, con
 // lie at multiples of 256 once they are loaded.
 inline RowOrder HopperOrderOfRows(DType weights, int64_t width, Compute compute) {
   if (compute != Compute::kBF16) return RowOrder::kNone;
-  if (weights == DType::kBF16 && width % 64 == 0) return RowOrder::kPlain;
-  return weights == DType::kF8E4M3 && width % 128 == 0 ? RowOrder::kForF8 : RowOrder::kNone;
+  const bool taken = (weights == DType::kBF16 && width % 64 == 0) ||
+                     (weights == DType::kF8E4M3 && width % 128 == 0);
+  return taken ? OrderFor(weights) : RowOrder::kNone;
 }
 
 // False: its shapes are not covered, and nothing was done. REQUIRES: room for a row in the
@@ -223,8 +224,7 @@ bool HopperLinear(std::span<const LinearArgs> parts, const Runner& run) {
   if (!IsCovered(parts)) return false;
   if (rows == 0) return true;
   const RoundedRows& there = parts[0].rounded;
-  const bool f8 = parts[0].w.dtype() == DType::kF8E4M3;
-  const RowOrder order = f8 ? RowOrder::kForF8 : RowOrder::kPlain;
+  const RowOrder order = OrderFor(parts[0].w.dtype());
   if (there.order == order) {
     LinearOfRows(parts, {0, rows, there, true}, run);
     return true;

@@ -115,19 +115,27 @@ struct SwiGluKernel {
   }
 };
 
-struct StoreKvKernel {
+// Rows and their places in a pool.
+struct KvRows {
   const float* x;
   void* kv;
   DType dtype;
-  const int64_t* slots;
+  const int64_t* slots;  // < 0: nowhere
   int64_t width, x_stride, kv_width, kv_column;
+
+  CHOIR_DEVICE const float* Row(int64_t row) const { return x + row * x_stride; }
+  CHOIR_DEVICE int64_t FirstPlace(int64_t row) const { return slots[row] * kv_width + kv_column; }
+};
+
+struct StoreKvKernel {
+  KvRows rows;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    if (slots[block.x()] < 0) return;
-    const int64_t to = slots[block.x()] * kv_width + kv_column;
-    for (int64_t i = block.thread(); i < width; i += block.threads()) {
-      Put(kv, dtype, to + i, x[block.x() * x_stride + i]);
+    const int64_t row = block.x();
+    if (rows.slots[row] < 0) return;
+    for (int64_t i = block.thread(); i < rows.width; i += block.threads()) {
+      Put(rows.kv, rows.dtype, rows.FirstPlace(row) + i, rows.Row(row)[i]);
     }
   }
 };
@@ -186,21 +194,25 @@ void SwiGlu(const SwiGluArgs& a, const Runner& run) {
       SwiGluKernel{a.gate.f32(), a.up.f32(), a.y.f32(), count});
 }
 
-template <class Runner>
-void StoreKv(const StoreKvArgs& a, const Runner& run) {
+// slots: where a kernel reads them.
+inline KvRows KvRowsOf(const StoreKvArgs& a, const int64_t* slots) {
   const int64_t width = a.x.dim(1);
   CHOIR_CHECK(static_cast<int64_t>(a.slots.size()) == a.x.dim(0));
   CHOIR_CHECK(a.kv_column + width <= a.kv.width());
+  return {.x = a.x.f32(),
+          .kv = a.kv.data.raw(),
+          .dtype = a.kv.data.dtype(),
+          .slots = slots,
+          .width = width,
+          .x_stride = a.x_stride != 0 ? a.x_stride : width,
+          .kv_width = a.kv.width(),
+          .kv_column = a.kv_column};
+}
+
+template <class Runner>
+void StoreKv(const StoreKvArgs& a, const Runner& run) {
   Upload<Runner> upload(run);
-  run({.x = a.x.dim(0), .threads = kRowThreads},
-      StoreKvKernel{.x = a.x.f32(),
-                    .kv = a.kv.data.raw(),
-                    .dtype = a.kv.data.dtype(),
-                    .slots = upload(a.slots),
-                    .width = width,
-                    .x_stride = a.x_stride != 0 ? a.x_stride : width,
-                    .kv_width = a.kv.width(),
-                    .kv_column = a.kv_column});
+  run({.x = a.x.dim(0), .threads = kRowThreads}, StoreKvKernel{KvRowsOf(a, upload(a.slots))});
 }
 
 template <class Runner>

@@ -90,8 +90,7 @@ struct FastRmsNormKernel {
   template <class Block>
   CHOIR_DEVICE static float SumAll(Block& block, float sum) {
     if constexpr (kWarpARow) {
-      for (int mask = kWarp / 2; mask > 0; mask /= 2) sum += block.ShuffleXor(sum, mask);
-      return sum;
+      return WarpSum(block, sum);
     } else {
       return BlockSum(block, sum, reinterpret_cast<float*>(block.shared()));
     }
@@ -147,19 +146,15 @@ struct FastSwiGluKernel {
 };
 
 struct FastStoreKvKernel {
-  const float* x;
-  void* kv;
-  DType dtype;
-  const int64_t* slots;
-  int64_t width, x_stride, kv_width, kv_column;
+  KvRows rows;
 
   template <class Block>
   CHOIR_DEVICE void operator()(Block& block) const {
-    const int64_t slot = slots[block.x()];
+    const int64_t row = block.x();
     const int64_t i = (block.y() * block.threads() + block.thread()) * 4;
-    if (slot < 0 || i >= width) return;
-    PutFour(kv, dtype, slot * kv_width + kv_column + i,
-            *reinterpret_cast<const Floats4*>(x + block.x() * x_stride + i));
+    if (rows.slots[row] < 0 || i >= rows.width) return;
+    PutFour(rows.kv, rows.dtype, rows.FirstPlace(row) + i,
+            *reinterpret_cast<const Floats4*>(rows.Row(row) + i));
   }
 };
 
@@ -253,8 +248,10 @@ void FastEmbedding(const EmbeddingArgs& a, const Runner& run) {
 template <class Runner>
 void FastSwiGlu(const SwiGluArgs& a, const Runner& run) {
   const int64_t width = a.y.dim(1);
-  for (const TensorView* t : {&a.gate, &a.up, &a.y}) {
-    if (InFours(t->raw(), DType::kF32, width)) continue;
+  const auto in_fours = [width](const TensorView& t) {
+    return InFours(t.raw(), DType::kF32, width);
+  };
+  if (!in_fours(a.gate) || !in_fours(a.up) || !in_fours(a.y)) {
     SwiGlu(a, run);
     return AlsoRounded(run, a.y, width, width, a.rounded);
   }
@@ -267,25 +264,15 @@ void FastSwiGlu(const SwiGluArgs& a, const Runner& run) {
 template <class Runner>
 void FastStoreKv(const StoreKvArgs& a, const Runner& run) {
   const int64_t width = a.x.dim(1);
-  const DType dtype = a.kv.data.dtype();
   if (width % 4 != 0 || a.kv_column % 4 != 0 || !InFours(a.x.raw(), DType::kF32, a.x_stride) ||
-      !InFours(a.kv.data.raw(), dtype, a.kv.width())) {
+      !InFours(a.kv.data.raw(), a.kv.data.dtype(), a.kv.width())) {
     return StoreKv(a, run);
   }
-  CHOIR_CHECK(static_cast<int64_t>(a.slots.size()) == a.x.dim(0));
-  CHOIR_CHECK(a.kv_column + width <= a.kv.width());
   Upload<Runner> upload(run);
   const auto threads =
       static_cast<int>(std::min<int64_t>(CeilDiv(width, 4 * kWarp) * kWarp, kFourThreads));
   run({.x = a.x.dim(0), .y = CeilDiv(width, 4 * threads), .threads = threads},
-      FastStoreKvKernel{.x = a.x.f32(),
-                        .kv = a.kv.data.raw(),
-                        .dtype = dtype,
-                        .slots = upload(a.slots),
-                        .width = width,
-                        .x_stride = a.x_stride != 0 ? a.x_stride : width,
-                        .kv_width = a.kv.width(),
-                        .kv_column = a.kv_column});
+      FastStoreKvKernel{KvRowsOf(a, upload(a.slots))});
 }
 
 template <class Runner>

@@ -259,7 +259,7 @@ struct RowSampler {
     for (int32_t s = block.warp(); s < steps; s += kSelectThreads / kWarp) {
       uint64_t sum = SumOfUnit(s * kStepUnits + block.lane());
       if (block.Ballot(sum != 0) == 0) continue;
-      for (int mask = kWarp / 2; mask > 0; mask /= 2) sum += block.ShuffleXor(sum, mask);
+      sum = WarpSum(block, sum);
       if (block.lane() == 0) block.AtomicAdd(bins + (kSelectThreads - 1 - s / of_run), sum);
     }
     const FoundBin run =

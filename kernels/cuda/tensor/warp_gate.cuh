@@ -86,7 +86,7 @@ struct WarpGateKernel {
       t.scores[i] = there ? Exp(t.scores[i] - top) : 0.0f;
       sum += t.scores[i];
     }
-    for (int mask = kWarp / 2; mask > 0; mask /= 2) sum += block.ShuffleXor(sum, mask);
+    sum = WarpSum(block, sum);
     CHOIR_UNROLL
     for (int i = 0; i < kEach; ++i) t.scores[i] /= sum;
   }

@@ -26,7 +26,6 @@ StatusOr<DenseFfn> DenseFfn::Make(Device* device, Compute compute, int64_t rows_
                                   int64_t width_max) {
   DenseFfn f;
   f.compute_ = compute;
-  f.width_max_ = width_max;
   const size_t bytes = static_cast<size_t>(rows_max * width_max) * sizeof(float);
   CHOIR_ASSIGN_OR_RETURN(f.gate_, device->Allocate(bytes));
   CHOIR_ASSIGN_OR_RETURN(f.up_, device->Allocate(bytes));
@@ -237,17 +236,13 @@ TensorView MoeFfn::FirstProduct(const MoeWeights& w, const StepContext& step) co
   return in_slots && w.shared ? w.shared->gate.w : TensorView();
 }
 
-// Whether all experts take rows as they were rounded.
+// Whether experts, all of one format and shape, take rows as they were rounded.
 bool MoeFfn::TakeRounded(const MoeWeights& w, const KernelSet& kernels, const StepContext& step,
                          const RoundedRows& rounded) const {
   if (rounded.empty() || config_.f8_rows || w.input_major) return false;
-  const Staged<ExpertWeights> experts = Experts(step);
-  for (size_t e = 0; e < experts.size(); ++e) {
-    for (const TensorView* m : {&experts[e].gate, &experts[e].down}) {
-      if (kernels.OrderOfRows(m->dtype(), m->dim(1), compute_) != rounded.order) return false;
-    }
-  }
-  return true;
+  const ExpertWeights& any = Experts(step)[0];
+  return kernels.OrderOfRows(any.gate.dtype(), any.gate.dim(1), compute_) == rounded.order &&
+         kernels.OrderOfRows(any.down.dtype(), any.down.dim(1), compute_) == rounded.order;
 }
 
 // With every expert here: nothing that the host would have to know.

@@ -21,12 +21,10 @@ class DenseFfn {
   // residual += down(silu(gate(normed)) · up(normed)). Rows > 0.
   void Forward(const FfnWeights& w, const KernelSet& kernels, const StepContext& step,
                const ProductInput& normed, TensorView residual) const;
-  int64_t width_max() const { return width_max_; }
 
  private:
   DenseFfn() = default;
   Compute compute_ = Compute::kF32;
-  int64_t width_max_ = 0;
   DeviceBuffer gate_, up_;
 };
 
